@@ -1,0 +1,1 @@
+"""Pictures, samples, their order and their augmentation; knows nothing of the network."""

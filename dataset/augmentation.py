@@ -1,0 +1,379 @@
+"""The augmentation: what is drawn for a sample, and what is then done to whole batches.
+
+Drawing (Python floats, in the workers) and applying (tensors, on the device) stand side by side,
+step by step. Nothing here is random but for the generators it is given.
+"""
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import kornia.filters
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+# ------------------------------------------------------------------------------------------------
+# What is drawn for one sample. The ranges are those of the published recipe
+# (PeterL1n/BackgroundMattingV2, train_base.py), where several were drawn once for a whole batch.
+
+LOOK = {
+    "blur": 0.0,  # radius of a box in pixels
+    "sharpen": 0.0,  # 0 or 1
+    "brightness": 1.0,
+    "contrast": 1.0,
+    "saturation": 1.0,
+    "hue": 0.0,  # of a full turn
+}
+# What leaves a sample as it is: the values of an unaugmented one.
+NEUTRAL = {
+    **{f"fgr_{name}": value for name, value in LOOK.items()},
+    **{f"bgr_{name}": value for name, value in LOOK.items()},
+    **{f"input_{name}": value for name, value in LOOK.items()},
+    "shadow_strength": 0.0,
+    "shadow_blur": 0.0,  # side of a box in pixels
+    "src_noise": 0.0,  # standard deviation, colours being 0..1
+    "bgr_noise": 0.0,
+    "misaligned": 0.0,  # 0 or 1: the background input is warped by a matrix of its own
+}
+NUMBERS = tuple(NEUTRAL)  # the order of the columns in a batch
+MAX_BLUR_RADIUS = 5
+MAX_SHADOW_RADIUS = 20
+
+
+def draw_numbers(rng: random.Random) -> dict[str, float]:
+    """Everything but the geometry, for one sample; the keys are those of NEUTRAL."""
+    shadow = rng.random() < 0.3
+    return NEUTRAL | {
+        **draw_look(rng, "fgr"),
+        **draw_look(rng, "bgr"),
+        "shadow_strength": rng.uniform(0, 0.3) * shadow,
+        "shadow_blur": rng.uniform(20, 2 * MAX_SHADOW_RADIUS),
+        "src_noise": rng.uniform(0, 0.03) * (rng.random() < 0.4),
+        "bgr_noise": rng.uniform(0, 0.03) * (rng.random() < 0.4),
+        # A captured background never matches exactly: exposure, white balance, a touched tripod.
+        **(draw_jitter(rng, "input", 0.18, 0.1) if rng.random() < 0.8 else {}),
+        "misaligned": float(rng.random() < 0.3),
+    }
+
+
+def draw_look(rng: random.Random, prefix: str) -> dict[str, float]:
+    return {
+        f"{prefix}_blur": rng.uniform(0, MAX_BLUR_RADIUS) * (rng.random() < 0.1),
+        f"{prefix}_sharpen": float(rng.random() < 0.1),
+        **draw_jitter(rng, prefix, 0.15, 0.05),
+    }
+
+
+def draw_jitter(rng: random.Random, prefix: str, strength: float, hue: float) -> dict[str, float]:
+    return {
+        f"{prefix}_brightness": rng.uniform(1 - strength, 1 + strength),
+        f"{prefix}_contrast": rng.uniform(1 - strength, 1 + strength),
+        f"{prefix}_saturation": rng.uniform(1 - strength, 1 + strength),
+        f"{prefix}_hue": rng.uniform(-hue, hue),
+    }
+
+
+def draw_fgr_affine(rng: random.Random) -> dict[str, float]:
+    """For fgr and pha together: a figure may be as small as 0.4 of the crop."""
+    return draw_affine(rng, rotate=5, translate=0.1, scale=(0.4, 1), shear=5, flip=0.5)
+
+
+def draw_bgr_affine(rng: random.Random) -> dict[str, float]:
+    """For the background: it always fills the crop, but for what reflection adds at its borders."""
+    return draw_affine(rng, rotate=5, translate=0.1, scale=(1, 2), shear=5, flip=0.5)
+
+
+def draw_shadow_affine(rng: random.Random) -> dict[str, float]:
+    return draw_affine(rng, rotate=5, translate=0.2, scale=(0.5, 1.5), shear=5)
+
+
+def draw_misalignment_affine(rng: random.Random) -> dict[str, float]:
+    return draw_affine(rng, rotate=1, translate=0.01)
+
+
+def draw_affine(
+    rng: random.Random,
+    rotate: float = 0,
+    translate: float = 0,
+    scale: tuple[float, float] = (1, 1),
+    shear: float = 0,
+    flip: float = 0,
+) -> dict[str, float]:
+    """rotate, shear: up to so many degrees either way; translate: up to this part of the output's
+    sides; flip: probability of a horizontal one. Returns the arguments of `affine`."""
+    return {
+        "rotate": rng.uniform(-rotate, rotate),
+        "translate_x": rng.uniform(-translate, translate),
+        "translate_y": rng.uniform(-translate, translate),
+        "scale": rng.uniform(*scale),
+        "shear": rng.uniform(-shear, shear),
+        "flip": rng.random() < flip,
+    }
+
+
+# ------------------------------------------------------------------------------------------------
+# Geometry: all affine steps of a picture are one matrix, and its pixels are sampled once.
+
+
+def affine(
+    size: tuple[int, int],
+    rotate: float = 0,
+    translate_x: float = 0,
+    translate_y: float = 0,
+    scale: float = 1,
+    shear: float = 0,
+    flip: bool = False,
+) -> np.ndarray:
+    """The (3, 3) matrix that finds, for every pixel of an output of `size` (height, width), where
+    it came from in a frame of the same size; transformed about the centre. Coordinates are
+    (x, y) in pixels, the first pixel's centre being at 0.5. Angles in degrees."""
+    height, width = size
+    angle, slant = math.radians(rotate), math.tan(math.radians(shear))
+    cos, sin = math.cos(angle) * scale, math.sin(angle) * scale
+    rotated = np.array([[cos, -sin], [sin, cos]]) @ np.array([[1, slant], [0, 1]])
+    forward = np.eye(3)
+    forward[:2, :2] = rotated @ np.diag([-1 if flip else 1, 1])
+    to_centre = _translation(-width / 2, -height / 2)
+    from_centre = _translation(width * (0.5 + translate_x), height * (0.5 + translate_y))
+    return np.linalg.inv(from_centre @ forward @ to_centre)
+
+
+def fit(size: tuple[int, int], picture_size: tuple[int, int]) -> np.ndarray:
+    """The (3, 3) matrix from an output of `size` (height, width) to a picture of `picture_size`
+    (height, width) that is centred and just fills it."""
+    (height, width), (picture_height, picture_width) = size, picture_size
+    scale = min(picture_height / height, picture_width / width)
+    return (
+        _translation(picture_width / 2, picture_height / 2)
+        @ np.diag([scale, scale, 1])
+        @ _translation(-width / 2, -height / 2)
+    )
+
+
+def _translation(x: float, y: float) -> np.ndarray:
+    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], dtype=np.float64)
+
+
+def source_points(matrix: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Where each pixel of an output of `size` comes from: x and y, each (B, H, W), in pixels.
+    matrix: (B, 2, 3), as `affine` and `fit` make them."""
+    height, width = size
+    x = torch.arange(width, device=matrix.device) + 0.5
+    y = (torch.arange(height, device=matrix.device) + 0.5)[:, None]
+    rows = matrix[:, :, :, None, None]
+    return tuple(rows[:, i, 0] * x + rows[:, i, 1] * y + rows[:, i, 2] for i in (0, 1))
+
+
+def warp(
+    pictures: Tensor, sizes: Tensor, matrix: Tensor, size: tuple[int, int], reflect: bool = False
+) -> Tensor:
+    """Each picture under its own matrix, sampled bilinearly once.
+
+    pictures: (B, C, h, w) float, each in the upper left corner; sizes: (B, 2), the height and
+    width that each really has; matrix: (B, 2, 3); size: (H, W) of the output.
+    Outside of a picture its border continues, or with `reflect` its mirror image.
+    Returns (B, C, H, W).
+    """
+    x, y = source_points(matrix, size)
+    height, width = sizes.to(x.dtype)[:, :, None, None].unbind(1)
+    if reflect:
+        x = width - (torch.remainder(x, 2 * width) - width).abs()
+        y = height - (torch.remainder(y, 2 * height) - height).abs()
+    x = x.clamp(min=0.5).minimum(width - 0.5) * (2 / pictures.shape[3]) - 1
+    y = y.clamp(min=0.5).minimum(height - 0.5) * (2 / pictures.shape[2]) - 1
+    return F.grid_sample(pictures, torch.stack([x, y], dim=-1), align_corners=False)
+
+
+def coverage(sizes: Tensor, matrix: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, 1, H, W): 1 inside of a warped picture, 0 outside, its rim one output pixel wide."""
+    x, y = source_points(matrix, size)
+    height, width = sizes.to(x.dtype)[:, :, None, None].unbind(1)
+    inside = torch.minimum(torch.minimum(x, width - x), torch.minimum(y, height - y))
+    step = matrix[:, :, :2].det().abs().sqrt()[:, None, None]
+    return (inside / step + 0.5).clamp(0, 1)[:, None]
+
+
+# ------------------------------------------------------------------------------------------------
+# Appearance
+
+
+def box_blur(pictures: Tensor, radius: Tensor, at_most: int) -> Tensor:
+    """The mean over a square of side 2 * radius + 1, fractions allowed (as Pillow's BoxBlur).
+    pictures: (B, C, H, W); radius: (B,), in pixels, up to `at_most`, on the pictures' device."""
+    offset = torch.arange(-at_most, at_most + 1, device=pictures.device).abs()
+    kernel = (radius[:, None] + 1 - offset).clamp(0, 1) / (2 * radius[:, None] + 1)
+    return kornia.filters.filter2d_separable(pictures, kernel, kernel, border_type="replicate")
+
+
+def sharpen(pictures: Tensor) -> Tensor:
+    """Pillow's SHARPEN filter. pictures: (B, C, H, W) in 0..1."""
+    kernel = torch.full((1, 3, 3), -2 / 16, device=pictures.device)
+    kernel[:, 1, 1] = 32 / 16
+    return kornia.filters.filter2d(pictures, kernel, border_type="replicate").clamp(0, 1)
+
+
+LUMA = (0.299, 0.587, 0.114)
+YIQ = (LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+
+
+def colour_jitter(
+    pictures: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor
+) -> Tensor:
+    """pictures: (B, 3, H, W) in 0..1; the others (B,): factors, and hue in turns.
+
+    Brightness multiplies, contrast blends with the picture's mean grey, saturation with each
+    pixel's grey (as torchvision's ColorJitter, in that order), hue turns colours about the grey
+    axis at constant luma (YIQ). All are linear: one 3x3 matrix and an offset, clamped at the end.
+    """
+    device = pictures.device
+    luma, to_yiq = torch.tensor(LUMA, device=device), torch.tensor(YIQ, device=device)
+    mean_grey = pictures.mean((2, 3)) @ luma
+    to_grey = luma.expand(3, 3)
+    saturate = saturation[:, None, None] * (torch.eye(3, device=device) - to_grey) + to_grey
+
+    cos, sin = (hue * (2 * math.pi)).cos(), (hue * (2 * math.pi)).sin()
+    one, zero = torch.ones_like(hue), torch.zeros_like(hue)
+    turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], dim=1).view(-1, 3, 3)
+    from_yiq = torch.tensor(np.linalg.inv(YIQ), dtype=torch.float32, device=device)
+
+    matrix = (brightness * contrast)[:, None, None] * (from_yiq @ turn @ to_yiq @ saturate)
+    offset = ((1 - contrast) * brightness * mean_grey)[:, None, None]
+    return (matrix @ pictures.flatten(2) + offset).clamp(0, 1).view_as(pictures)
+
+
+def cast_shadow(bgr: Tensor, pha: Tensor, matrix: Tensor, strength: Tensor, blur: Tensor) -> Tensor:
+    """Darkens a background by the figure's shadow: its alpha, warped, blurred and subtracted.
+
+    bgr: (B, 3, H, W); pha: (B, 1, H, W); matrix: (B, 2, 3) from the shadow's to alpha's pixels;
+    strength: (B,), 0 is none and 1 black; blur: (B,), the side of the box in pixels.
+    """
+    size = pha.shape[2:]
+    sizes = torch.tensor(size, device=pha.device).expand(len(pha), 2)
+    shadow = box_blur(warp(pha, sizes, matrix, size), (blur - 1) / 2, MAX_SHADOW_RADIUS)
+    return (bgr - strength[:, None, None, None] * shadow).clamp(0, 1)
+
+
+def add_noise(pictures: Tensor, sigma: Tensor, seeds: Tensor) -> Tensor:
+    """Gaussian noise of standard deviation sigma, (B,), each picture's drawn from a generator
+    of its own seed: int64, (B,), on the host. pictures: (B, 3, H, W) in 0..1."""
+    device, shape = pictures.device, pictures.shape[1:]
+    fields = [
+        torch.randn(shape, device=device, generator=torch.Generator(device).manual_seed(seed))
+        for seed in seeds.tolist()
+    ]
+    return (pictures + sigma[:, None, None, None] * torch.stack(fields)).clamp(0, 1)
+
+
+# ------------------------------------------------------------------------------------------------
+# The whole
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The drawn numbers of some samples, on the host and on the device: (B, len(NUMBERS)) each.
+    The host's decide which samples a rare step is for, so that nothing waits for the device."""
+
+    host: Tensor
+    device: Tensor
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.device[:, NUMBERS.index(name)]
+
+    def differs(self, *names: str) -> Tensor:
+        """(B,) bool on the host: the samples in which one of these is not neutral."""
+        columns = [self.host[:, NUMBERS.index(name)] != NEUTRAL[name] for name in names]
+        return torch.stack(columns).any(0)
+
+
+def only_where(gate: Tensor, step: Callable, pictures: Tensor, *arguments: Tensor) -> Tensor:
+    """step(pictures, *arguments) for the samples whose gate, (B,) on the host, is set; the others
+    stay as they are, and cost nothing. Most steps are for one sample in ten."""
+    if gate.all():
+        return step(pictures, *arguments)
+    if not gate.any():
+        return pictures
+    chosen = [gate.nonzero().squeeze(1)]
+    rows = chosen[0].to(pictures.device, non_blocking=True)
+    # An argument stays on its own device: seeds are the host's.
+    picked = [value[chosen[0] if value.device.type == "cpu" else rows] for value in arguments]
+    return pictures.index_copy(0, rows, step(pictures[rows], *picked))
+
+
+def focus(pictures: Tensor, numbers: Numbers, prefix: str) -> Tensor:
+    blur, sharp = f"{prefix}_blur", f"{prefix}_sharpen"
+
+    def blurred(some: Tensor, radius: Tensor) -> Tensor:
+        return box_blur(some, radius, MAX_BLUR_RADIUS)
+
+    pictures = only_where(numbers.differs(blur), blurred, pictures, numbers[blur])
+    return only_where(numbers.differs(sharp), sharpen, pictures)
+
+
+def jitter(pictures: Tensor, numbers: Numbers, prefix: str) -> Tensor:
+    names = [f"{prefix}_{name}" for name in ("brightness", "contrast", "saturation", "hue")]
+    return only_where(
+        numbers.differs(*names), colour_jitter, pictures, *(numbers[name] for name in names)
+    )
+
+
+def augment(batch: dict, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Turns a batch of decoded pictures (dataset.matting.collate) into what the network is given.
+
+    Returns src, bgr, true_pha, true_fgr on `device`: float32, 0..1, (B, 3, H, W), alpha
+    (B, 1, H, W). The same batch gives the same values, on the CPU to the last bit.
+    """
+    size = batch["size"]
+    on = {
+        name: value.to(device, non_blocking=True)
+        for name, value in batch.items()
+        if isinstance(value, Tensor)
+    }
+    numbers = Numbers(batch["numbers"], on["numbers"])
+
+    def pixels(name: str) -> Tensor:
+        return on[name].permute(0, 3, 1, 2).float() / 255
+
+    # The figure. Alpha ends at the picture's border; colours go on.
+    fgr = warp(pixels("fgr"), on["fgr_size"], on["fgr_matrix"], size)
+    pha = warp(pixels("pha"), on["pha_size"], on["pha_matrix"], size)
+    pha = pha * coverage(on["pha_size"], on["pha_matrix"], size)
+    figure = focus(torch.cat([fgr, pha], dim=1), numbers, "fgr")
+    true_fgr, true_pha = figure.split([3, 1], dim=1)
+    true_fgr = jitter(true_fgr, numbers, "fgr")
+
+    # The background as it is behind the figure; and, where the camera moved, once more from the
+    # source, under the matrix with which it is the network's input.
+    count = len(true_pha)
+    moved = numbers.differs("misaligned").nonzero().squeeze(1)
+    rows = torch.cat([torch.arange(count), moved])
+    twice = Numbers(numbers.host[rows], numbers.device[rows.to(device)])
+    moved, rows = moved.to(device), rows.to(device)
+    matrix = torch.cat([on["bgr_matrix"], on["input_matrix"][moved]])
+    pictures = warp(pixels("bgr")[rows], on["bgr_size"][rows], matrix, size, reflect=True)
+    pictures = jitter(focus(pictures, twice, "bgr"), twice, "bgr")
+    behind = pictures[:count]
+    bgr = behind.index_copy(0, moved, pictures[count:])
+
+    # The photograph.
+    behind = only_where(
+        numbers.differs("shadow_strength"),
+        cast_shadow,
+        behind,
+        true_pha,
+        on["shadow_matrix"],
+        numbers["shadow_strength"],
+        numbers["shadow_blur"],
+    )
+    src = true_fgr * true_pha + behind * (1 - true_pha)
+
+    # The sensor, twice.
+    seeds = batch["noise_seeds"]
+    noisy = numbers.differs("src_noise")
+    src = only_where(noisy, add_noise, src, numbers["src_noise"], seeds[:, 0])
+    noisy = numbers.differs("bgr_noise")
+    bgr = only_where(noisy, add_noise, bgr, numbers["bgr_noise"], seeds[:, 1])
+    bgr = jitter(bgr, numbers, "input")
+    return src, bgr, true_pha, true_fgr

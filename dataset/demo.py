@@ -1,0 +1,158 @@
+"""The built-in demo data set: people and backgrounds drawn by the program itself.
+
+It lets a new user watch the network learn within minutes with nothing to download; it never
+deletes or overwrites a file that it did not make itself.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from .demo_objects import OBJECT_KINDS, draw_object
+from .demo_people import draw_figure
+from .demo_scenes import draw_background
+
+__all__ = ["COUNTS", "OBJECT_KINDS", "VERSION"]
+__all__ += ["draw_background", "draw_figure", "draw_object", "make_demo"]
+
+VERSION = 1  # raise it when the drawings change: an older folder is then refused, not mixed
+COUNTS = {"train": 200, "valid": 20, "backgrounds_train": 100, "backgrounds_valid": 20}
+SIZES = ((640, 360), (720, 480), (480, 640), (600, 600))
+SECONDS_EACH = 0.25  # rough time to draw one picture on one processor
+JPEG = {"quality": 92, "subsampling": 0}
+
+
+def make_demo(
+    folder: Path | str,
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+    workers: int | None = None,
+    counts: dict[str, int] | None = None,
+) -> None:
+    """Draw the demo data set into `folder` unless a complete one of this version is there.
+
+    Makes train|valid/fgr/NAME.jpg (RGB), train|valid/pha/NAME.png (L) with the same names,
+    backgrounds/train|valid/NAME.jpg, and demo.json. `counts` has the keys of COUNTS; a key
+    left out draws as many as COUNTS says. `workers` is the number of processes, by default
+    one per usable processor; the files are the same with any number. A finished set is taken
+    as it is, whatever its seed and counts.
+
+    Raises ValueError where `folder` holds anything else, and for an unknown key in `counts`.
+    An interrupted or failed drawing leaves nothing behind.
+    """
+    folder = Path(folder)
+    counts = COUNTS | (counts or {})
+    if counts.keys() != COUNTS.keys():
+        raise ValueError(f"counts may have the keys {', '.join(COUNTS)}, not {', '.join(counts)}")
+    if is_complete(folder):
+        return
+    if folder.exists() or folder.is_symlink():
+        raise ValueError(
+            f"{folder} is there already and is no complete demo data set of this version: "
+            "move or delete it, then start again"
+        )
+    workers = max(1, workers or usable_processors())
+    about = max(1, round(sum(counts.values()) * SECONDS_EACH / workers))
+    say(f"Drawing the demo data set into {folder} (about {about} s) ...")
+    start = time.monotonic()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.partial-", dir=folder.parent))
+    try:
+        draw_all(partial, seed, counts, workers)
+        record = {"version": VERSION, "seed": seed, "counts": counts}
+        (partial / "demo.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
+        partial.chmod(0o755)  # mkdtemp makes a private folder
+        move_into_place(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    say(f"Drew the demo data set in {time.monotonic() - start:.0f} s")
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether `folder` holds a demo data set of this version with every file it should have."""
+    try:
+        record = json.loads((folder / "demo.json").read_text(encoding="utf-8"))
+        expected = list(jobs(record["counts"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    if record.get("version") != VERSION:
+        return False
+    return all(file.is_file() for job in expected for file in files_of(folder, *job))
+
+
+def usable_processors() -> int:
+    """The number of processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def jobs(counts: dict[str, int]):
+    """Every picture to draw as (part, number), part being a key of COUNTS."""
+    return ((part, number) for part in COUNTS for number in range(counts[part]))
+
+
+def files_of(folder: Path, part: str, number: int) -> tuple[Path, ...]:
+    """The files of one picture: fgr and pha, or a background alone."""
+    if part.startswith("backgrounds_"):
+        return (folder / "backgrounds" / part.split("_")[1] / f"scene-{number:04d}.jpg",)
+    name = f"figure-{number:04d}"
+    return folder / part / "fgr" / f"{name}.jpg", folder / part / "pha" / f"{name}.png"
+
+
+def draw_all(folder: Path, seed: int, counts: dict[str, int], workers: int) -> None:
+    """Draw every picture, in this process or shared among several."""
+    todo = list(jobs(counts))
+    for file in {f.parent for job in todo for f in files_of(folder, *job)}:
+        file.mkdir(parents=True, exist_ok=True)
+    workers = min(workers, len(todo))
+    if workers <= 1:
+        for job in todo:
+            draw_one(folder, seed, *job)
+        return
+    # a forked child of a process with threads (torch has some) may hang: start fresh ones
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=ignore_interrupt)
+    try:
+        for done in [pool.submit(draw_one, folder, seed, *job) for job in todo]:
+            done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def ignore_interrupt() -> None:
+    """Leave Ctrl-C to the parent, which then ends its workers in good order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def draw_one(folder: Path, seed: int, part: str, number: int) -> None:
+    """Draw and save one picture: a function of (seed, part, number) alone."""
+    rng = np.random.default_rng([seed, list(COUNTS).index(part), number])
+    width, height = SIZES[rng.integers(len(SIZES))]
+    files = files_of(folder, part, number)
+    if len(files) == 1:
+        draw_background(rng, width, height).save(files[0], **JPEG)
+        return
+    fgr, pha = draw_figure(rng, width, height)
+    fgr.save(files[0], **JPEG)
+    pha.save(files[1], compress_level=4)
+
+
+def move_into_place(partial: Path, folder: Path) -> None:
+    """Rename the finished folder; where another process was first, its set is used."""
+    try:
+        partial.rename(folder)
+    except OSError:
+        if not is_complete(folder):
+            raise

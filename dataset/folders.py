@@ -1,0 +1,54 @@
+"""Which folders a data set is made of, by name or by directory; opens its two halves.
+
+It draws the demo where that is asked for, and touches no other data set's files.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from data_path import DATA_PATH
+from dataset.demo import make_demo
+from dataset.images import (
+    Backgrounds,
+    DataError,
+    Foregrounds,
+    find_backgrounds,
+    find_pairs,
+    find_rgba,
+)
+
+DEMO_FOLDER = Path("data/demo")
+
+
+def data_folders(name: str, directory: Path | None, say: Callable[[str], None]) -> dict:
+    """The entry that data_path.py has for `name`, with backgrounds; or what `directory` is made
+    of: `{train,valid}/{fgr,pha}`, or `{train,valid}/rgba`, and `backgrounds/{train,valid}`.
+    Draws the demo where it is asked for and not there. Raises DataError."""
+    if directory:
+        if not directory.is_dir():
+            raise DataError(f"there is no folder {directory}; check --dataset-dir")
+        split = {half: _half_in(directory / half) for half in ("train", "valid")}
+        backgrounds = {half: directory / "backgrounds" / half for half in ("train", "valid")}
+        return {**split, "backgrounds": backgrounds}
+    if name == "demo":
+        try:
+            make_demo(DEMO_FOLDER, say=say)
+        except ValueError as error:
+            raise DataError(str(error)) from None
+    return {"backgrounds": DATA_PATH["backgrounds"], **DATA_PATH[name]}
+
+
+def _half_in(folder: Path) -> dict[str, Path]:
+    if (folder / "rgba").is_dir() and not (folder / "fgr").is_dir():
+        return {"rgba": folder / "rgba"}
+    return {"fgr": folder / "fgr", "pha": folder / "pha"}
+
+
+def open_half(folders: dict, half: str) -> tuple[Foregrounds, Backgrounds]:
+    """The foregrounds and backgrounds of one half, "train" or "valid". Raises DataError."""
+    entry = folders[half]
+    if "rgba" in entry:
+        foregrounds = find_rgba(Path(entry["rgba"]))
+    else:
+        foregrounds = find_pairs(Path(entry["fgr"]), Path(entry["pha"]))
+    return foregrounds, find_backgrounds(Path(folders["backgrounds"][half]))

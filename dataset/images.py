@@ -1,0 +1,259 @@
+"""Finds pictures in folders, pairs foregrounds with alphas, and decodes no more than is needed.
+
+It never changes a file, and never guesses a pair from the order of names.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+ENDINGS = (".jpg", ".jpeg", ".png")
+NAMED_AT_MOST = 20  # how many offenders a message lists
+HEADERS_CHECKED_AT_MOST = 20_000  # beyond it, pairs evenly spaced; all are checked when read
+
+
+class DataError(ValueError):
+    """Data that cannot be trained on; the message names the files and says what to do."""
+
+
+class Names(Sequence[str]):
+    """Many file names in one block of bytes: a million take tens of megabytes, and worker
+    processes share them, since reading one touches no reference count of the others."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        encoded = [name.encode("utf-8", "surrogateescape") for name in names]
+        self._ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
+        self._bytes = b"".join(encoded)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: int) -> str:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        start = self._ends[index - 1] if index else 0
+        return self._bytes[start : self._ends[index]].decode("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True)
+class Foregrounds:
+    """Pairs of a foreground and its alpha; without `pha_folder`, RGBA pictures that hold both."""
+
+    fgr_folder: Path
+    fgr_names: Names
+    pha_folder: Path | None
+    pha_names: Names
+
+    def __len__(self) -> int:
+        return len(self.fgr_names)
+
+    def paths(self, index: int) -> tuple[Path, Path | None]:
+        fgr = self.fgr_folder / self.fgr_names[index]
+        return fgr, self.pha_folder / self.pha_names[index] if self.pha_folder else None
+
+
+@dataclass(frozen=True)
+class Backgrounds:
+    folder: Path
+    names: Names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, index: int) -> Path:
+        return self.folder / self.names[index]
+
+
+def find_pictures(folder: Path) -> list[str]:
+    """Paths of all pictures below `folder`, relative to it, sorted. Raises DataError if none."""
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}; check the path{_hint(folder)}")
+    found = sorted(_walk(os.fspath(folder), ""))
+    if not found:
+        raise DataError(f"no picture ({', '.join(ENDINGS)}) in {folder}; is it the right folder?")
+    return found
+
+
+def _hint(folder: Path) -> str:
+    return " in data_path.py" if "PATH_TO" in os.fspath(folder) else ""
+
+
+def _walk(folder: str, prefix: str) -> Iterator[str]:
+    folders = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.name.lower().endswith(ENDINGS):
+                yield prefix + entry.name
+            elif entry.is_dir():
+                folders.append(entry)
+    for entry in folders:
+        # A link to a folder above would be walked for ever.
+        above = os.path.join(os.path.realpath(entry.path), "")
+        if entry.is_symlink() and os.path.join(os.path.realpath(folder), "").startswith(above):
+            continue
+        yield from _walk(entry.path, f"{prefix}{entry.name}/")
+
+
+def find_backgrounds(folder: Path) -> Backgrounds:
+    """All pictures below `folder`. Raises DataError where there are none."""
+    return Backgrounds(folder, Names(find_pictures(folder)))
+
+
+def find_rgba(folder: Path) -> Foregrounds:
+    """Pictures with an alpha channel of their own. Raises DataError where there are none."""
+    names = find_pictures(folder)
+    for name in _spread(names):
+        with open_picture(folder / name) as picture:
+            if "A" not in picture.getbands() and "transparency" not in picture.info:
+                raise DataError(f"{folder / name} has no alpha channel; expected RGBA pictures")
+    return Foregrounds(folder, Names(names), None, Names([]))
+
+
+def find_pairs(fgr_folder: Path, pha_folder: Path) -> Foregrounds:
+    """Pairs by relative path without the ending: a/b.jpg in one folder meets a/b.png in the other.
+
+    Raises DataError where a folder is missing or empty, a foreground has no alpha or the reverse,
+    a name is there twice with two endings, or a pair's two pictures are unlike in size. Sizes are
+    read from the headers: of all pairs, or of 20,000 evenly spaced ones where there are more.
+    """
+    fgr = _by_stem(fgr_folder)
+    pha = _by_stem(pha_folder)
+    orphans = [fgr_folder / fgr[stem] for stem in fgr if stem not in pha]
+    orphans += [pha_folder / pha[stem] for stem in pha if stem not in fgr]
+    if orphans:
+        raise DataError(
+            f"{len(orphans)} picture(s) without a partner of the same name in {fgr_folder} and "
+            f"{pha_folder}: {_listed(orphans)}; add what is missing or move these away"
+        )
+    pairs = Foregrounds(fgr_folder, Names(fgr.values()), pha_folder, Names(pha[s] for s in fgr))
+    unlike = []
+    for index in _spread(range(len(pairs))):
+        fgr_path, pha_path = pairs.paths(index)
+        with open_picture(fgr_path) as one, open_picture(pha_path) as other:
+            if one.size != other.size:
+                unlike.append(_unlike(fgr_path, one.size, pha_path, other.size))
+    if unlike:
+        raise DataError(f"{len(unlike)} pair(s) of unlike sizes: {_listed(unlike)}")
+    return pairs
+
+
+def _unlike(fgr: Path, fgr_size: tuple[int, int], pha: Path, pha_size: tuple[int, int]) -> str:
+    return f"{fgr} ({fgr_size[0]}x{fgr_size[1]}) and {pha} ({pha_size[0]}x{pha_size[1]})"
+
+
+def _by_stem(folder: Path) -> dict[str, str]:
+    names: dict[str, str] = {}
+    twice = []
+    for name in find_pictures(folder):
+        stem = name.rsplit(".", 1)[0]
+        if stem in names:
+            twice.append(f"{folder / names[stem]} and {folder / name}")
+        names[stem] = name
+    if twice:
+        raise DataError(f"{len(twice)} name(s) twice, with two endings: {_listed(twice)}")
+    return names
+
+
+def _spread(items: Sequence) -> Iterator:
+    """All of the items, or HEADERS_CHECKED_AT_MOST evenly spaced ones."""
+    count = min(len(items), HEADERS_CHECKED_AT_MOST)
+    return (items[index * len(items) // count] for index in range(count))
+
+
+def _listed(items: Sequence) -> str:
+    more = len(items) - NAMED_AT_MOST
+    return ", ".join(map(str, items[:NAMED_AT_MOST])) + (f" and {more} more" if more > 0 else "")
+
+
+def open_picture(path: Path) -> Image.Image:
+    """The picture with its header read and its pixels not yet. Raises DataError."""
+    try:
+        return Image.open(path, formats=("JPEG", "PNG"))
+    except FileNotFoundError:
+        raise DataError(f"{path} is gone since the run started") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise DataError(_undecodable(path, error)) from None
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path} is too large a picture: {error}") from None
+
+
+def decode(
+    picture: Image.Image, mode: str, size: tuple[int, int], *matrices: np.ndarray
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The part of an opened picture that a warp will look at, at the smallest sufficient scale.
+
+    picture: as open_picture gives it, closed here. mode: "RGB", "L" or "RGBA". size: (height,
+    width) of the output. matrices: (2, 3) each, from the output's to the picture's coordinates,
+    (x, y) in pixels, the first pixel's centre being at 0.5; what any of them looks at is kept.
+
+    A JPEG is decoded at 1/2, 1/4 or 1/8 (which skips most of the work), a PNG is averaged after
+    decoding, as long as there remains a pixel for every pixel of the output. What lies outside of
+    the output's outline, reflection at the picture's borders considered, is cut off.
+
+    Returns the pixels, uint8 (h, w, channels), and the matrices to *their* coordinates.
+    Raises DataError naming the file where it cannot be decoded.
+    """
+    path, width = picture.filename, picture.width
+    shrink = int(max(1, min(_pixels_a_step(matrix) for matrix in matrices)))
+    scale = 1
+    try:
+        with picture:
+            if picture.format == "JPEG" and shrink > 1:
+                wanted = (max(1, width // shrink), max(1, picture.height // shrink))
+                drafted = picture.draft("L" if mode == "L" else "RGB", wanted)
+                scale = round(width / drafted[1][2]) if drafted else 1
+            picture.load()
+            pixels = _as_mode(picture, mode)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(_undecodable(path, error)) from None
+
+    reduce = max(1, shrink // scale)
+    corners = np.stack([matrix @ _corners(size) for matrix in matrices], axis=1) / scale
+    left, right = _span(corners[0], pixels.width, 2 * reduce)
+    top, bottom = _span(corners[1], pixels.height, 2 * reduce)
+    box = (left, top, right, bottom)
+    if reduce > 1:
+        # Each band by itself: Pillow would multiply an RGBA picture's colours by its alpha, and
+        # so lose those of transparent pixels.
+        bands = [np.asarray(band.reduce(reduce, box)) for band in pixels.split()]
+        array = np.stack(bands, axis=-1)
+    else:
+        array = np.array(pixels.crop(box))
+        array = array.reshape(*array.shape[:2], -1)
+    origin = np.array([[0, 0, left], [0, 0, top]]) / reduce
+    return array, [matrix / (scale * reduce) - origin for matrix in matrices]
+
+
+def _pixels_a_step(matrix: np.ndarray) -> float:
+    """How far apart, at least, two neighbouring output pixels are in the picture."""
+    return np.linalg.svd(matrix[:, :2], compute_uv=False).min()
+
+
+def _corners(size: tuple[int, int]) -> np.ndarray:
+    height, width = size
+    return np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]]).T
+
+
+def _span(points: np.ndarray, length: int, margin: int) -> tuple[int, int]:
+    """The pixels along an axis that an output with these corners touches: [first, behind last)."""
+    low, high = int(np.floor(points.min())) - margin, int(np.ceil(points.max())) + margin
+    first = max(0, min(low, 2 * length - high, length - 1))
+    return first, max(first + 1, min(length, max(high, -low)))
+
+
+def _as_mode(picture: Image.Image, mode: str) -> Image.Image:
+    if picture.mode.startswith("I") or picture.mode == "F":
+        # 16-bit grey: Pillow's own conversion would clip everything above 255.
+        values = np.asarray(picture).astype(np.float32)
+        picture = Image.fromarray((values / 257).round().clip(0, 255).astype(np.uint8))
+    return picture if picture.mode == mode else picture.convert(mode)
+
+
+def _undecodable(path: Path | str, error: Exception) -> str:
+    return f"{path} cannot be decoded as JPEG or PNG ({error}); replace or remove it"

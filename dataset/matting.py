@@ -1,0 +1,167 @@
+"""One training sample: which pictures, under which matrices, with which drawn numbers.
+
+Runs in the workers, which read and decode; the pixels are augmented later, on the device.
+"""
+
+import random
+import signal
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dataset import augmentation
+from dataset.augmentation import NEUTRAL, NUMBERS, affine, draw_numbers, fit
+from dataset.images import Backgrounds, DataError, Foregrounds, decode, open_picture
+from dataset.sampler import SampleKey, seed_of
+
+
+class MattingDataset(Dataset):
+    """Samples by SampleKey. A sample is a dict of decoded pictures and of what augmentation.augment
+    will do to them; or, since a worker's exception would lose its type on the way, a DataError.
+
+    pairing: "random", every draw of a foreground meets a background drawn anew; or "zip",
+    foreground number i always meets background number i (modulo their count).
+    augmented: False for validation: fitted and centred, each with a background of its own for ever.
+    """
+
+    def __init__(
+        self,
+        foregrounds: Foregrounds,
+        backgrounds: Backgrounds,
+        seed: int = 0,
+        pairing: str = "random",
+        augmented: bool = True,
+    ) -> None:
+        self.foregrounds = foregrounds
+        self.backgrounds = backgrounds
+        self.seed = seed
+        self.pairing = pairing
+        self.augmented = augmented
+
+    def __len__(self) -> int:
+        return len(self.foregrounds)
+
+    def __getitem__(self, key: SampleKey) -> dict | DataError:
+        try:
+            return self._augmented(key) if self.augmented else self._plain(key)
+        except DataError as error:
+            return error
+
+    def _augmented(self, key: SampleKey) -> dict:
+        rng = random.Random(seed_of(self.seed, "sample", key.epoch, key.index, key.draw))
+        drawn_background = rng.randrange(len(self.backgrounds))
+        in_order = key.index % len(self.backgrounds)
+        numbers = draw_numbers(rng)
+        fgr = affine(key.size, **augmentation.draw_fgr_affine(rng))
+        bgr = affine(key.size, **augmentation.draw_bgr_affine(rng))
+        shadow = affine(key.size, **augmentation.draw_shadow_affine(rng))
+        misalignment = affine(key.size, **augmentation.draw_misalignment_affine(rng))
+        return self._sample(
+            key,
+            in_order if self.pairing == "zip" else drawn_background,
+            numbers,
+            (fgr, bgr, bgr @ misalignment, shadow),
+            (rng.getrandbits(63), rng.getrandbits(63)),
+        )
+
+    def _plain(self, key: SampleKey) -> dict:
+        background = seed_of("validation", key.index) % len(self.backgrounds)
+        return self._sample(key, background, NEUTRAL, (np.eye(3),) * 4, (0, 0))
+
+    def _sample(
+        self,
+        key: SampleKey,
+        background: int,
+        numbers: dict[str, float],
+        frames: tuple[np.ndarray, ...],
+        noise_seeds: tuple[int, int],
+    ) -> dict:
+        """frames: (3, 3) matrices within the output's frame, for fgr, bgr, bgr as input, shadow."""
+        fgr_path, pha_path = self.foregrounds.paths(key.index)
+        bgr_path = self.backgrounds.path(background)
+        fgr_frame, bgr_frame, input_frame, shadow_frame = frames
+
+        if pha_path is None:
+            picture = open_picture(fgr_path)
+            matrix = (fit(key.size, picture.size[::-1]) @ fgr_frame)[:2]
+            rgba, (fgr_matrix,) = decode(picture, "RGBA", key.size, matrix)
+            fgr, pha, pha_matrix = rgba[..., :3], rgba[..., 3:], fgr_matrix
+        else:
+            fgr_picture, pha_picture = open_picture(fgr_path), open_picture(pha_path)
+            if fgr_picture.size != pha_picture.size:
+                raise DataError(f"{fgr_path} and {pha_path} are unlike in size")
+            matrix = (fit(key.size, fgr_picture.size[::-1]) @ fgr_frame)[:2]
+            fgr, (fgr_matrix,) = decode(fgr_picture, "RGB", key.size, matrix)
+            pha, (pha_matrix,) = decode(pha_picture, "L", key.size, matrix)
+
+        picture = open_picture(bgr_path)
+        fitted = fit(key.size, picture.size[::-1])
+        bgr, (bgr_matrix, input_matrix) = decode(
+            picture, "RGB", key.size, (fitted @ bgr_frame)[:2], (fitted @ input_frame)[:2]
+        )
+        return {
+            "fgr": fgr,
+            "pha": pha,
+            "bgr": bgr,
+            "fgr_matrix": fgr_matrix,
+            "pha_matrix": pha_matrix,
+            "bgr_matrix": bgr_matrix,
+            "input_matrix": input_matrix,
+            "shadow_matrix": shadow_frame[:2],
+            "numbers": [numbers[name] for name in NUMBERS],
+            "noise_seeds": noise_seeds,
+            "size": key.size,
+            "files": [str(path) for path in (fgr_path, pha_path, bgr_path) if path],
+        }
+
+
+def collate(samples: list[dict | DataError]) -> dict | DataError:
+    """One batch for augmentation.augment: pictures uint8 (B, h, w, C), each in the upper left
+    corner, with their sizes (B, 2); matrices (B, 2, 3) float32; numbers (B, N) float32;
+    noise_seeds (B, 2) int64; the crop's size; files. A sample that failed fails its batch."""
+    for sample in samples:
+        if isinstance(sample, DataError):
+            return sample
+    batch = {
+        "size": samples[0]["size"],
+        "files": [sample["files"] for sample in samples],
+        "numbers": torch.tensor([sample["numbers"] for sample in samples], dtype=torch.float32),
+        "noise_seeds": torch.tensor([sample["noise_seeds"] for sample in samples]),
+    }
+    for name in ("fgr", "pha", "bgr"):
+        batch[name], batch[f"{name}_size"] = _stack([sample[name] for sample in samples])
+    for name in ("fgr_matrix", "pha_matrix", "bgr_matrix", "input_matrix", "shadow_matrix"):
+        matrices = np.stack([sample[name] for sample in samples])
+        batch[name] = torch.from_numpy(matrices.astype(np.float32))
+    return batch
+
+
+def _stack(pictures: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+    sizes = torch.tensor([picture.shape[:2] for picture in pictures])
+    height, width = sizes.amax(0).tolist()
+    stacked = torch.zeros(len(pictures), height, width, pictures[0].shape[2], dtype=torch.uint8)
+    for place, picture in zip(stacked, pictures, strict=True):
+        place[: picture.shape[0], : picture.shape[1]] = torch.from_numpy(picture)
+    return stacked, sizes
+
+
+def batches(loader: Iterable) -> Iterator[dict]:
+    """The loader's batches; raises the DataError of a sample that failed in a worker."""
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
+
+
+def evenly_spaced(count: int, at_most: int) -> list[int]:
+    """Up to `at_most` of the numbers below `count`, evenly spaced, always the same."""
+    chosen = min(count, at_most)
+    return [place * count // chosen for place in range(chosen)]
+
+
+def leave_interrupts(_worker: int) -> None:
+    """For a worker: Ctrl-C is the main process's business, which ends its workers itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

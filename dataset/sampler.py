@@ -1,0 +1,80 @@
+"""Which samples meet at which step: a pure function of the seed and the step's number.
+
+Nothing of the order is remembered, so a run continues at any step, and workers and processes
+change nothing. It never reads a picture.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+CROP_GRID = 32  # crop sides are MIN + a multiple of it: few shapes, so kernels are chosen once
+
+
+class SampleKey(NamedTuple):
+    """All that a sample is computed from, beside the seed and the files."""
+
+    epoch: int
+    index: int  # of the foreground
+    draw: int  # which of the epoch's draws of this foreground: 0, or 1 where it fills a last batch
+    size: tuple[int, int]  # height, width of the crop
+
+
+def seed_of(*parts: int | str) -> int:
+    """A seed of 63 bits for these parts; near parts give unrelated seeds."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Steps in which each of `count` foregrounds is seen once; the last batch is filled up."""
+    return -(-count // batch_size)
+
+
+def batch_of_step(
+    step: int, *, count: int, batch_size: int, seed: int, crop_size: tuple[int, int]
+) -> list[SampleKey]:
+    """The samples of the batch that becomes update number `step`, counted from 0.
+
+    count: foregrounds. crop_size: smallest and largest side in pixels. Every epoch shuffles anew;
+    the last batch of an epoch is filled up from a second shuffle, so that every batch is whole.
+    """
+    epoch, position = divmod(step, steps_per_epoch(count, batch_size))
+    size = crop_of_step(step, seed, crop_size)
+    keys = []
+    for number in range(position * batch_size, (position + 1) * batch_size):
+        draw, place = divmod(number, count)
+        keys.append(SampleKey(epoch, int(_shuffle(seed, epoch, draw, count)[place]), draw, size))
+    return keys
+
+
+def crop_of_step(step: int, seed: int, crop_size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a step's crop, each drawn from MIN, MIN + 32, ... up to MAX."""
+    low, high = crop_size
+    rng = np.random.default_rng(seed_of(seed, "crop", step))
+    height, width = low + CROP_GRID * rng.integers(0, (high - low) // CROP_GRID + 1, size=2)
+    return int(height), int(width)
+
+
+@lru_cache(maxsize=4)
+def _shuffle(seed: int, epoch: int, draw: int, count: int) -> np.ndarray:
+    return np.random.default_rng(seed_of(seed, "order", epoch, draw)).permutation(count)
+
+
+class BatchSampler(Sampler[list[SampleKey]]):
+    """The batches from `first_step` up to, not including, `last_step`, for a DataLoader; one
+    stretch over all epochs, so that workers do not stop where an epoch ends."""
+
+    def __init__(self, first_step: int, last_step: int, **order: object) -> None:
+        self.steps = range(first_step, last_step)
+        self.order = order
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        return (batch_of_step(step, **self.order) for step in self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)

@@ -1,0 +1,44 @@
+"""The decoder: from the deepest features back to the input's size, with a skip at every scale.
+
+It only mixes features; what its output channels mean is matting_base.py's business.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+
+class Decoder(nn.Module):
+    """Four times: upsample bilinearly, concatenate the skip, 3x3 convolution, batch norm, ReLU;
+    the last time with a bias and neither norm nor ReLU.
+
+    channels: of the input and of each output, e.g. (256, 128, 64, 48, 37).
+    skips: channels of the encoder's features at 1/8, 1/4, 1/2 and 1/1.
+    """
+
+    def __init__(self, channels: tuple[int, ...], skips: tuple[int, ...]) -> None:
+        super().__init__()
+        inputs = [before + skip for before, skip in zip(channels[:4], skips, strict=True)]
+        self.conv1 = nn.Conv2d(inputs[0], channels[1], 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels[1])
+        self.conv2 = nn.Conv2d(inputs[1], channels[2], 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels[2])
+        self.conv3 = nn.Conv2d(inputs[2], channels[3], 3, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(channels[3])
+        self.conv4 = nn.Conv2d(inputs[3], channels[4], 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(
+        self, x: Tensor, eighth: Tensor, quarter: Tensor, half: Tensor, whole: Tensor
+    ) -> Tensor:
+        """x: features at 1/16, (B, channels[0], H/16, W/16); the others: skips at their scales.
+        Returns (B, channels[-1], H, W)."""
+        x = self.relu(self.bn1(self.conv1(_join(x, eighth))))
+        x = self.relu(self.bn2(self.conv2(_join(x, quarter))))
+        x = self.relu(self.bn3(self.conv3(_join(x, half))))
+        return self.conv4(_join(x, whole))
+
+
+def _join(x: Tensor, skip: Tensor) -> Tensor:
+    upsampled = F.interpolate(x, skip.shape[2:], mode="bilinear", align_corners=False)
+    return torch.cat([upsampled, skip], dim=1)

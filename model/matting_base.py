@@ -1,0 +1,63 @@
+"""MattingBase: the base network of "Real-Time High-Resolution Background Matting".
+
+Encoder, ASPP, decoder, and what each output channel means. Its entry names are a public file
+format, which other programs read and write; they never change.
+"""
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.segmentation.deeplabv3 import ASPP
+
+from model.decoder import Decoder
+from model.mobilenet import MobileNetV2Encoder
+from model.resnet import ResNetEncoder
+from model.transfer import Report, transfer
+
+BACKBONES = ("resnet50", "resnet101", "mobilenetv2")
+
+
+class MattingBase(nn.Module):
+    """The coarse network of Lin et al., CVPR 2021 (https://arxiv.org/abs/2012.07810).
+
+    backbone: "resnet50", "resnet101" or "mobilenetv2"; anything else raises ValueError.
+    """
+
+    def __init__(self, backbone: str) -> None:
+        super().__init__()
+        if backbone not in BACKBONES:
+            raise ValueError(f"no backbone {backbone!r}; choose one of {', '.join(BACKBONES)}")
+        self.backbone = (
+            MobileNetV2Encoder() if backbone == "mobilenetv2" else ResNetEncoder(backbone)
+        )
+        whole, half, quarter, eighth, sixteenth = self.backbone.channels
+        self.aspp = ASPP(sixteenth, [3, 6, 9])
+        self.decoder = Decoder((256, 128, 64, 48, 37), (eighth, quarter, half, whole))
+
+    def forward(self, src: Tensor, bgr: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The matte of `src`, given the same scene without the person.
+
+        src, bgr: (B, 3, H, W), RGB, 0..1, at least 32 pixels a side.
+        Returns pha (B, 1, H, W) in 0..1, fgr (B, 3, H, W) in 0..1, err (B, 1, H, W), the expected
+        error of pha, in 0..1, and hid (B, 32, H, W), at least 0, features for a refiner.
+        """
+        whole, half, quarter, eighth, sixteenth = self.backbone(torch.cat([src, bgr], dim=1))
+        x = self.decoder(self.aspp(sixteenth), eighth, quarter, half, whole)
+        pha = x[:, 0:1].clamp(0, 1)
+        fgr = (x[:, 1:4] + src).clamp(0, 1)
+        err = x[:, 4:5].clamp(0, 1)
+        hid = x[:, 5:].relu()
+        return pha, fgr, err, hid
+
+    def load_pretrained_deeplabv3_state_dict(
+        self, state_dict: dict[str, Tensor], print_stats: bool = True
+    ) -> Report:
+        """Initialises backbone and ASPP from a published DeepLabV3 state dict, in place.
+
+        The call of the published class. Loads all entries that, renamed, match in name and shape;
+        print_stats prints the table of what was transferred. Returns that as a Report.
+        Raises model.transfer.TransferError where nothing of the backbone fits.
+        """
+        report = transfer(self, state_dict)
+        if print_stats:
+            print(report.table())
+        return report

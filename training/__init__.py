@@ -1,0 +1,1 @@
+"""What the scripts share around the loop: options, loss, metrics, checkpoints, journal."""

@@ -1,0 +1,181 @@
+"""Checkpoints: two files each, written so that one which exists is whole; and finding them again.
+
+`epoch-3.pth` holds the weights and nothing else, a flat dict that any tool reads;
+`epoch-3.state.pth` beside it all else that continuing needs. The weights are written last.
+"""
+
+import argparse
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.transfer import SOURCES, backbone_of
+from model.weights_file import read_file, read_state_dict
+
+STATE_FORMAT = 1
+NAME = re.compile(r"epoch-(\d+)(?:-iter-(\d+))?\.pth")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be continued from; the message names it and says what to do."""
+
+
+@dataclass(frozen=True, order=True)
+class Progress:
+    """How far a checkpoint's name says that it is. An epoch's end is after all of its steps."""
+
+    epoch: int
+    step: float  # infinite at the epoch's end
+
+
+def checkpoint_name(step: int, steps_per_epoch: int) -> str:
+    """For the state after `step` completed steps: epoch-E.pth where they end epoch E, counted
+    from 0, else epoch-E-iter-STEP.pth."""
+    epoch, within = divmod(step, steps_per_epoch)
+    return f"epoch-{epoch}-iter-{step}.pth" if within else f"epoch-{epoch - 1}.pth"
+
+
+def progress_of(name: str) -> Progress | None:
+    """What a file's name says; None where it is no checkpoint's."""
+    found = NAME.fullmatch(name)
+    if not found:
+        return None
+    epoch, step = found.groups()
+    return Progress(int(epoch), float(step) if step else float("inf"))
+
+
+def find_checkpoints(folder: Path) -> list[Path]:
+    """The weights files in `folder`, oldest first by epoch and step (not by name or date)."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if progress_of(path.name)]
+    return sorted(found, key=lambda path: progress_of(path.name))
+
+
+def find_ahead(folder: Path, step: int, steps_per_epoch: int) -> list[Path]:
+    """The weights files in `folder` that are further than `step` completed steps, oldest first."""
+    if step == 0:
+        return find_checkpoints(folder)
+    here = progress_of(checkpoint_name(step, steps_per_epoch))
+    return [path for path in find_checkpoints(folder) if progress_of(path.name) > here]
+
+
+def state_path(weights: Path) -> Path:
+    return weights.with_name(weights.name.removesuffix(".pth") + ".state.pth")
+
+
+def training_state(
+    step: int,
+    steps_per_epoch: int,
+    options: argparse.Namespace,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> dict[str, Any]:
+    """All that continuing needs beside the weights. Randomness is computed from the step and the
+    seed, so there is none to keep."""
+    plain = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in vars(options).items()
+    }
+    return {
+        "format": STATE_FORMAT,
+        "step": step,
+        "steps_per_epoch": steps_per_epoch,
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+        "options": plain,
+    }
+
+
+# Options without which a continued run is another run than the uninterrupted one would have been.
+SAME_RUN = (
+    "model_backbone", "seed", "batch_size", "crop_size", "dataset_name", "dataset_dir",
+    "dataset_pairing", "precision", "lr_backbone", "lr_aspp", "lr_decoder",
+)  # fmt: skip
+
+
+def changed_options(
+    state: dict[str, Any], options: argparse.Namespace
+) -> dict[str, tuple[Any, Any]]:
+    """Option → (when the state was saved, now), for those that make it another run."""
+    before, now = state["options"], vars(options)
+    return {
+        f"--{name.replace('_', '-')}": (before[name], now[name])
+        for name in SAME_RUN
+        if name in before and str(before[name]) != str(now[name])
+    }
+
+
+def save(weights_path: Path, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Writes both files, the state first: the weights file is what makes the pair exist."""
+    weights_path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(state_path(weights_path), lambda file: torch.save(state, file))
+    write_whole(weights_path, lambda file: torch.save(weights, file))
+
+
+def write_whole(path: Path, write: Callable) -> None:
+    """Has `write` fill a temporary file in the same folder, flushes it to disk and renames it, so
+    that `path` is at every instant either what it was or what it becomes."""
+    temporary = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name, too, survives a loss of power
+        finally:
+            os.close(folder)
+
+
+def load_weights(model: nn.Module, path: Path, backbone: str) -> None:
+    """Loads a weights file strictly. Raises CheckpointError where an entry is missing, foreign or
+    of another shape, saying what the file looks like; WeightsFileError where it is unreadable."""
+    weights, target = read_state_dict(path), model.state_dict()
+    missing = [name for name in target if name not in weights]
+    foreign = [name for name in weights if name not in target]
+    unlike = [n for n in target if n in weights and weights[n].shape != target[n].shape]
+    if not (missing or foreign or unlike):
+        model.load_state_dict(weights)
+        return
+    looks = backbone_of(weights)
+    if any(source.recognises(weights) for source in SOURCES):
+        advice = "it is a file to initialise from: type --model-pretrain-initialization instead"
+    elif looks and looks != backbone:
+        advice = f"its backbone is {looks}: type --model-backbone {looks}"
+    else:
+        advice = "give a weights file of MattingBase"
+    examples = "; ".join(
+        f"{len(names)} {kind}, such as {names[0]}"
+        for kind, names in (("missing", missing), ("foreign", foreign), ("of other shape", unlike))
+        if names
+    )
+    raise CheckpointError(
+        f"{path} does not fit MattingBase with {backbone}: entries {examples}; {advice}"
+    )
+
+
+def load_state(weights_path: Path) -> dict[str, Any] | None:
+    """The state beside a weights file; None where there is none. Raises CheckpointError where it
+    is no state of this program, WeightsFileError where it is unreadable."""
+    path = state_path(weights_path)
+    if not path.exists():
+        return None
+    state = read_file(path)
+    if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
+        raise CheckpointError(
+            f"{path} is no state file of this version (format {STATE_FORMAT}); move it away to "
+            f"start the optimizer afresh from {weights_path.name}"
+        )
+    return state

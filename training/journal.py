@@ -1,0 +1,160 @@
+"""What a run tells: TensorBoard, progress on the terminal, results.csv and preview.png.
+
+It only ever adds to a log folder, and asks the device for a number only when one is due.
+"""
+
+import csv
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from torchvision.utils import make_grid, save_image
+from tqdm import tqdm
+
+LINE_EVERY_S = 10  # between plain lines, where the output is no terminal
+
+
+class Journal:
+    """The log of one start of a run.
+
+    folder: log/NAME; None keeps nothing on disk. first_step: completed when this start begins;
+    what an earlier start wrote to TensorBoard beyond it is marked as replaced. last_step: the
+    last one of the run. batch_size: for the speed.
+    """
+
+    def __init__(
+        self, folder: Path | None, first_step: int, last_step: int, batch_size: int
+    ) -> None:
+        self.folder = folder
+        self.batch_size = batch_size
+        self.last_step = last_step
+        self.writer = None
+        if folder:
+            self.writer = SummaryWriter(folder, purge_step=first_step + 1 if first_step else None)
+        terminal = sys.stderr.isatty()
+        self.bar = tqdm(
+            initial=first_step, total=last_step, unit="step", disable=not terminal, leave=False
+        )
+        self.say = tqdm.write if terminal else _print
+        self._started = time.perf_counter()
+        self._first_step = first_step
+        self._last_line = 0.0
+        self._waited = 0.0
+        self._since_step = first_step
+        self._since = self._started
+
+    def watch(self, batches: Iterable[dict]) -> Iterator[dict]:
+        """The batches, measuring how long each was waited for."""
+        iterator = iter(batches)
+        while True:
+            asked = time.perf_counter()
+            batch = next(iterator, None)
+            if batch is None:
+                return
+            self._waited += time.perf_counter() - asked
+            yield batch
+
+    def train_losses(
+        self, step: int, terms: dict[str, Tensor], optimizer: torch.optim.Optimizer, scale: float
+    ) -> None:
+        """The loss of this step, and the speed since the last call. Waits for the device."""
+        values = {name: value.item() for name, value in terms.items()}
+        loss = sum(values.values())
+        now = time.perf_counter()
+        seconds = now - self._since
+        speed = (step - self._since_step) * self.batch_size / seconds
+        waiting = self._waited / seconds
+        self._since, self._since_step, self._waited = now, step, 0.0
+
+        self._scalars(step, "train", {"loss": loss, **values})
+        rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
+        self._scalars(step, "learning_rate", rates)
+        self._scalars(
+            step, "run", {"images_per_s": speed, "waiting_share": waiting, "gradient_scale": scale}
+        )
+        self.bar.set_postfix_str(f"loss {loss:.4f}, {speed:.1f} images/s")
+        self.bar.update(step - self.bar.n)
+        if self.bar.disable and (now - self._last_line >= LINE_EVERY_S or step >= self.last_step):
+            self._last_line = now
+            left = (now - self._started) / (step - self._first_step) * (self.last_step - step)
+            self.say(
+                f"step {step}/{self.last_step}  loss {loss:.4f}  {speed:.1f} images/s  "
+                f"waiting for data {waiting:.0%}  {_duration(left)} left"
+            )
+
+    def train_pictures(self, step: int, shown: dict[str, Tensor]) -> None:
+        self._pictures(step, "train", shown)
+
+    def validation(
+        self, step: int, epoch: int, results: dict[str, float], shown: dict[str, Tensor]
+    ) -> None:
+        """A line, a row of results.csv, TensorBoard, and preview.png."""
+        self.say(
+            f"validation at step {step}: loss {results['loss']:.4f}  "
+            f"MAD {results['mad']:.2f}  MSE {results['mse']:.2f}  (x1000)"
+        )
+        self._scalars(step, "valid", results)
+        self._pictures(step, "valid", shown)
+        if self.folder:
+            _append_row(self.folder / "results.csv", {"step": step, "epoch": epoch, **results})
+            preview(self.folder / "preview.png", shown)
+        # Validating is not training: it counts neither as speed nor as waiting.
+        self._since, self._since_step, self._waited = time.perf_counter(), step, 0.0
+
+    def text(self, tag: str, text: str, step: int) -> None:
+        if self.writer:
+            self.writer.add_text(tag, f"```\n{text}\n```", step)
+
+    def close(self) -> None:
+        self.bar.close()
+        if self.writer:
+            self.writer.close()
+
+    def _scalars(self, step: int, group: str, values: dict[str, float]) -> None:
+        if self.writer:
+            for name, value in values.items():
+                self.writer.add_scalar(f"{group}/{name}", value, step)
+
+    def _pictures(self, step: int, group: str, shown: dict[str, Tensor]) -> None:
+        if self.writer:
+            for name, batch in shown.items():
+                self.writer.add_image(f"{group}/{name}", make_grid(batch.cpu(), nrow=5), step)
+
+
+def preview(path: Path, shown: dict[str, Tensor], rows: int = 4) -> None:
+    """A picture of up to `rows` samples below each other: src, true alpha, predicted alpha, and
+    the composite on a new background, side by side."""
+    columns = ("src", "true_pha", "pred_pha", "composite")
+    chosen = [shown[name][:rows].expand(-1, 3, -1, -1).cpu() for name in columns]
+    tiles = torch.stack(chosen, dim=1).flatten(0, 1)
+    save_image(tiles, path, nrow=len(columns), padding=4, pad_value=1.0)
+
+
+def batch_picture(path: Path, shown: dict[str, Tensor]) -> None:
+    """The augmented batch as one picture: a row each for src, bgr, true alpha and foreground."""
+    names = ("src", "bgr", "true_pha", "true_fgr")
+    rows = [shown[name].expand(-1, 3, -1, -1).cpu() for name in names]
+    save_image(torch.cat(rows), path, nrow=len(rows[0]), padding=4, pad_value=1.0)
+
+
+def _append_row(path: Path, row: dict[str, float]) -> None:
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if new:
+            writer.writerow(row)
+        writer.writerow(f"{v:.6g}" if isinstance(v, float) else v for v in row.values())
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"

@@ -1,0 +1,188 @@
+"""The command line of train_base.py: every option, its default, and what is refused at once.
+
+Imports nothing heavy, so that --help answers at once; never touches a file.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from data_path import DATA_PATH
+
+BACKBONES = ("resnet50", "resnet101", "mobilenetv2")
+
+DESCRIPTION = """\
+Trains MattingBase, the base network of "Real-Time High-Resolution Background Matting".
+
+The first start: initialise backbone and ASPP from a DeepLabV3 checkpoint, and train:
+
+    python train_base.py --dataset-name videomatte240k --model-backbone resnet50 \\
+        --model-pretrain-initialization best_deeplabv3_resnet50_voc_os16.pth
+
+Continue after an interruption, from the newest checkpoint of the run:
+
+    python train_base.py --dataset-name videomatte240k --model-backbone resnet50 \\
+        --model-last-checkpoint auto
+"""
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    pass
+
+
+def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
+    """The options of `argv` (None: of the command line). Wrong ones end the program with status 2
+    and one line that says which."""
+    parser = argparse.ArgumentParser(
+        "train_base.py", description=DESCRIPTION, formatter_class=_Formatter, allow_abbrev=False
+    )
+
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--dataset-name", choices=list(DATA_PATH), default="demo", metavar="NAME",
+        help=f"an entry of data_path.py: {', '.join(n for n in DATA_PATH if n != 'backgrounds')}",
+    )  # fmt: skip
+    data.add_argument(
+        "--dataset-dir", type=Path, metavar="DIR",
+        help="instead: read DIR/{train,valid}/{fgr,pha} and DIR/backgrounds/{train,valid}",
+    )  # fmt: skip
+    data.add_argument(
+        "--dataset-pairing", choices=["random", "zip"], default="random",
+        help="random: every draw of a foreground meets another background; "
+        "zip: number i always meets number i",
+    )  # fmt: skip
+    data.add_argument(
+        "--crop-size", type=_whole(32), nargs=2, default=[256, 512], metavar=("MIN", "MAX"),
+        help="sides of the training crops in pixels, drawn anew for every batch: MIN plus a "
+        "multiple of 32; validation uses MAX x MAX",
+    )  # fmt: skip
+    data.add_argument(
+        "--num-workers", type=_whole(0), default=min(16, _cpu_count()), metavar="N",
+        help="processes that read and decode pictures; 0: none, the program itself",
+    )  # fmt: skip
+
+    model = parser.add_argument_group("model and start point")
+    model.add_argument("--model-backbone", choices=BACKBONES, default="resnet50", help="encoder")
+    model.add_argument(
+        "--model-name", metavar="NAME",
+        help="the run's name: checkpoint/NAME and log/NAME "
+        "(default: mattingbase-BACKBONE-DATASET)",
+    )  # fmt: skip
+    model.add_argument(
+        "--model-pretrain-initialization", type=Path, metavar="FILE",
+        help="a DeepLabV3 checkpoint to initialise from, once, before training",
+    )  # fmt: skip
+    model.add_argument(
+        "--model-last-checkpoint", type=Path, metavar="FILE",
+        help="continue from this checkpoint; the word auto: from the newest of this run, or "
+        "start fresh where there is none. Wins over --model-pretrain-initialization",
+    )  # fmt: skip
+    model.add_argument(
+        "--overwrite", action="store_true",
+        help="remove checkpoints of this run that lie ahead of the start point; without it they "
+        "stop the run",
+    )  # fmt: skip
+
+    length = parser.add_argument_group("length")
+    length.add_argument(
+        "--batch-size", type=_whole(1), default=8, metavar="N", help="samples a step"
+    )
+    length.add_argument(
+        "--epoch-start", type=_whole(0), default=0, metavar="N",
+        help="first epoch; a checkpoint with its state file knows better",
+    )  # fmt: skip
+    length.add_argument(
+        "--epoch-end", type=_whole(1), default=8, metavar="N", help="stop before this epoch"
+    )
+    length.add_argument(
+        "--max-steps", type=_whole(1), metavar="N",
+        help="stop after N completed steps in all, with a checkpoint",
+    )  # fmt: skip
+    length.add_argument(
+        "--dry-run", action="store_true",
+        help="everything once (read, transfer, a training step, a validation step, save, read "
+        "back), and log/NAME/batch.png; leaves no checkpoint",
+    )  # fmt: skip
+
+    recipe = parser.add_argument_group("recipe")
+    recipe.add_argument("--lr-backbone", type=_positive, default=1e-4, help="learning rate")
+    recipe.add_argument("--lr-aspp", type=_positive, default=5e-4, help="learning rate")
+    recipe.add_argument("--lr-decoder", type=_positive, default=5e-4, help="learning rate")
+    recipe.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="of all randomness")
+
+    machine = parser.add_argument_group("machine")
+    machine.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda or cuda:N; auto: a GPU if there is one"
+    )
+    machine.add_argument(
+        "--precision", choices=["fp16", "bf16", "fp32"],
+        help="of the forward pass (default: fp16 with loss scaling on CUDA, fp32 elsewhere)",
+    )  # fmt: skip
+
+    watching = parser.add_argument_group("watching and saving, in steps")
+    watching.add_argument(
+        "--log-train-loss-interval", type=_whole(1), default=10, metavar="N",
+        help="loss, speed and learning rates to TensorBoard",
+    )  # fmt: skip
+    watching.add_argument(
+        "--log-train-images-interval", type=_whole(1), default=2000, metavar="N",
+        help="pictures of the training batch to TensorBoard",
+    )  # fmt: skip
+    watching.add_argument(
+        "--log-valid-interval", type=_whole(1), default=5000, metavar="N",
+        help="validation; also before the first step and after the last",
+    )  # fmt: skip
+    watching.add_argument(
+        "--checkpoint-interval", type=_whole(1), default=5000, metavar="N",
+        help="checkpoints; also at the end of every epoch",
+    )  # fmt: skip
+
+    options = parser.parse_args(argv)
+    _check(parser, options)
+    dataset = options.dataset_dir.resolve().name if options.dataset_dir else options.dataset_name
+    options.model_name = options.model_name or f"mattingbase-{options.model_backbone}-{dataset}"
+    return options
+
+
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.batch_size == 1:
+        parser.error(
+            "--batch-size 1 cannot train: batch norm needs at least two samples; "
+            "type --batch-size 2 or more, with a smaller --crop-size if memory is short"
+        )
+    if options.crop_size[0] > options.crop_size[1]:
+        low, high = options.crop_size
+        parser.error(f"--crop-size {low} {high}: MIN is above MAX; type --crop-size {high} {low}")
+    if options.epoch_start >= options.epoch_end:
+        parser.error(
+            f"--epoch-start {options.epoch_start} is not before --epoch-end {options.epoch_end}"
+        )
+    if options.dataset_name == "backgrounds" and not options.dataset_dir:
+        parser.error("--dataset-name backgrounds has no foregrounds; choose another entry")
+    name = options.model_name
+    if name is not None and (not name or Path(name).is_absolute() or ".." in Path(name).parts):
+        parser.error(f"--model-name {name!r} must be a name below checkpoint/ and log/")
+
+
+def _whole(least: int):
+    def whole_number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value} is below {least}")
+        return value
+
+    return whole_number
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no positive number")
+    return value
+
+
+def _cpu_count() -> int:
+    """The processors this process may use, which may be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
