@@ -89,14 +89,7 @@ def train(options: argparse.Namespace, folder: Path) -> None:
 
     torch.manual_seed(options.seed)
     model = MattingBase(options.model_backbone).to(device)
-    optimizer = torch.optim.Adam(
-        [
-            {"name": "backbone", "params": model.backbone.parameters(), "lr": options.lr_backbone},
-            {"name": "aspp", "params": model.aspp.parameters(), "lr": options.lr_aspp},
-            {"name": "decoder", "params": model.decoder.parameters(), "lr": options.lr_decoder},
-        ],
-        fused=device.type == "cuda",
-    )
+    optimizer = torch.optim.Adam(parameter_groups(model, options), fused=device.type == "cuda")
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     # ---- Start point: exactly one of resume, transfer, scratch ----------------------------------
@@ -222,6 +215,18 @@ def choose_precision(precision: str | None, device) -> str:
     if precision == "fp16" and device.type != "cuda":
         raise OptionError(f"--precision fp16 needs CUDA, not {device}; type bf16 or fp32")
     return precision
+
+
+def parameter_groups(model, options: argparse.Namespace) -> list[dict]:
+    """Every parameter of the network in one of three groups, each with its learning rate."""
+    return [
+        {"name": name, "params": list(getattr(model, name).parameters()), "lr": rate}
+        for name, rate in (
+            ("backbone", options.lr_backbone),
+            ("aspp", options.lr_aspp),
+            ("decoder", options.lr_decoder),
+        )
+    ]
 
 
 # ---- Start point --------------------------------------------------------------------------------

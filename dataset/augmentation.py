@@ -234,7 +234,8 @@ def colour_jitter(
     to_grey = luma.expand(3, 3)
     saturate = saturation[:, None, None] * (torch.eye(3, device=device) - to_grey) + to_grey
 
-    cos, sin = (hue * (2 * math.pi)).cos(), (hue * (2 * math.pi)).sin()
+    angle = hue * (-2 * math.pi)  # from red towards yellow, as in HSV, is clockwise in YIQ
+    cos, sin = angle.cos(), angle.sin()
     one, zero = torch.ones_like(hue), torch.zeros_like(hue)
     turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], dim=1).view(-1, 3, 3)
     from_yiq = torch.tensor(np.linalg.inv(YIQ), dtype=torch.float32, device=device)

@@ -5,10 +5,23 @@ It never reads or writes a file: every picture is a function of the generator it
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
-from .demo_brush import Canvas, cloth, colour, curve, ellipse, frame, gradient, noise, pick, rect
-from .demo_objects import paint_object
+from dataset.demo.brush import (
+    Canvas,
+    cloth,
+    colour,
+    curve,
+    ellipse,
+    frame,
+    gradient,
+    noise,
+    pick,
+    rect,
+)
+from dataset.demo.objects import paint_object
 
 
 def window(canvas: Canvas, x0, y0, x1, y1) -> None:
@@ -67,8 +80,7 @@ def shelf(canvas: Canvas, x0, y0, x1, y1) -> None:
                 paint_object(
                     canvas,
                     pick(rng, "bottle", "cup", "plant", "ball", "box"),
-                    min(x + size / 2, x1 - size / 2),
-                    floor,
+                    (min(x + size / 2, x1 - size / 2), floor),
                     size,
                 )
                 x += size * 1.2
@@ -193,7 +205,7 @@ def scene_room(canvas: Canvas) -> None:
     canvas.flat([rect(0, base - h * 0.025, w, base)], np.clip(board, 0, 1))
     edges = np.cumsum(rng.uniform(0.6, 1.4, rng.integers(3, 6)))
     edges = np.concatenate([[0], edges / edges[-1]]) * w
-    for x0, x1 in zip(edges[:-1], edges[1:], strict=True):
+    for x0, x1 in itertools.pairwise(edges):
         gap = (x1 - x0) * 0.1
         a, b = x0 + gap, x1 - gap
         wide = b - a
@@ -232,8 +244,7 @@ def scene_room(canvas: Canvas) -> None:
                 paint_object(
                     canvas,
                     pick(rng, "plant", "lamp", "chair", "box"),
-                    rng.uniform(a, b),
-                    base + h * 0.05,
+                    (rng.uniform(a, b), base + h * 0.05),
                     h * rng.uniform(0.25, 0.55),
                 )
         else:
@@ -249,7 +260,7 @@ def scene_room(canvas: Canvas) -> None:
             size *= 0.4
         x, y = rng.uniform(0, w), base + (h - base) * rng.uniform(0.3, 1.1)
         canvas.shade(ellipse(x, y, size * 0.35, size * 0.06), 0.6, 8)
-        paint_object(canvas, kind, x, y, size)
+        paint_object(canvas, kind, (x, y), size)
 
 
 def scene_shelves(canvas: Canvas) -> None:
@@ -257,7 +268,7 @@ def scene_shelves(canvas: Canvas) -> None:
     rng, w, h = canvas.rng, canvas.w, canvas.h
     gradient(canvas, (0, 0, w, h), colour(rng), colour(rng))
     edges = np.linspace(-0.05, 1.05, int(rng.integers(2, 5))) * w
-    for x0, x1 in zip(edges[:-1], edges[1:], strict=True):
+    for x0, x1 in itertools.pairwise(edges):
         shelf(canvas, x0 + 4, -h * rng.uniform(0, 0.15), x1 - 4, h * rng.uniform(0.97, 1.1))
 
 
@@ -278,4 +289,5 @@ def scene_studio(canvas: Canvas) -> None:
         canvas.shade(rect(0, base, w, h + 50), rng.uniform(0.7, 1.3), rng.uniform(2, 20))
     for _ in range(int(rng.integers(0, 4))):  # edges of the set: stands, boxes, plants
         kind, x = pick(rng, "lamp", "plant", "box", "chair"), pick(rng, 0.06, 0.94, 0.15, 0.85)
-        paint_object(canvas, kind, x * w, h * rng.uniform(0.9, 1.1), h * rng.uniform(0.3, 0.8))
+        at = x * w, h * rng.uniform(0.9, 1.1)
+        paint_object(canvas, kind, at, h * rng.uniform(0.3, 0.8))

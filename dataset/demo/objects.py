@@ -5,11 +5,14 @@ It never reads or writes a file: every picture is a function of the generator it
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
-from .demo_brush import (
+from dataset.demo.brush import (
     Canvas,
     cloth,
     colour,
@@ -21,6 +24,7 @@ from .demo_brush import (
     rect,
     tube,
 )
+
 
 def leaves(rng: Generator, n: int, length) -> np.ndarray:
     """`n` leaf outlines [n, 9, 2] about the origin, turned at random."""
@@ -132,6 +136,7 @@ def paint_bottle(canvas: Canvas, rng: Generator, f, size: float) -> None:
 def paint_animal(canvas: Canvas, rng: Generator, f, size: float) -> None:
     fur = colour(rng, hue=(0.02, 0.12), sat=(0.05, 0.6), val=(0.12, 0.95))
     coat = cloth(rng, size, ("plain", "plain", "stripes", "print"), base=fur)
+    coat = replace(coat, two=fur * rng.uniform(0.3, 0.6))
     dog = rng.random() < 0.5
     tail = [(-0.5, -0.5), (-0.75, -0.6), (-0.8, -0.95)]
     parts = [(tail, (0.06, 0.05, 0.03))]
@@ -170,7 +175,7 @@ def paint_umbrella(canvas: Canvas, rng: Generator, f, size: float) -> None:
     stick = [(0, -0.95), (0, -0.1), (0.05, -0.02), (0.1, -0.06)]
     canvas.paint(f(tube(stick, [0.012] * 4)), (0.25, 0.18, 0.12), relief=0.4)
     ribs = np.linspace(-0.62, 0.62, 7)
-    for i, (a, b) in enumerate(zip(ribs[:-1], ribs[1:], strict=True)):
+    for i, (a, b) in enumerate(itertools.pairwise(ribs)):
         side = [(a * 0.75, -0.88 + a * a * 0.3), (a, -0.55), ((a + b) / 2, -0.6), (b, -0.55)]
         panel = [(0, -1.0), *side, (b * 0.75, -0.88 + b * b * 0.3)]
         canvas.paint(f(panel), one if i % 2 else two, relief=0.4)
@@ -211,8 +216,8 @@ def paint_object(canvas: Canvas, kind: str, at, size: float, turn=0.0) -> None:
 def draw_object(rng: Generator, width: int, height: int) -> tuple[str, Image.Image, Image.Image]:
     """One object that is no person: (kind, fgr, pha), kind from OBJECT_KINDS.
 
-    fgr is RGB and pha L, both width x height (at least 16 each, else ValueError); colours run
-    on beyond the edge of alpha.
+    fgr is RGB and pha L, both width x height; fgr's colours run on beyond the edge of pha.
+    Raises ValueError for a side below 16.
     """
     canvas = Canvas(width, height, rng)
     kind = pick(rng, *OBJECT_KINDS)

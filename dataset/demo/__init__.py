@@ -15,13 +15,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
 
-from .demo_objects import OBJECT_KINDS, draw_object
-from .demo_people import draw_figure
-from .demo_scenes import draw_background
+from dataset.demo.objects import OBJECT_KINDS, draw_object
+from dataset.demo.people import draw_figure
+from dataset.demo.scenes import draw_background
 
 __all__ = ["COUNTS", "OBJECT_KINDS", "VERSION"]
 __all__ += ["draw_background", "draw_figure", "draw_object", "make_demo"]
@@ -29,7 +30,7 @@ __all__ += ["draw_background", "draw_figure", "draw_object", "make_demo"]
 VERSION = 1  # raise it when the drawings change: an older folder is then refused, not mixed
 COUNTS = {"train": 200, "valid": 20, "backgrounds_train": 100, "backgrounds_valid": 20}
 SIZES = ((640, 360), (720, 480), (480, 640), (600, 600))
-SECONDS_EACH = 0.25  # rough time to draw one picture on one processor
+SECONDS_EACH = 0.2  # rough time to draw one picture on one processor
 JPEG = {"quality": 92, "subsampling": 0}
 
 
@@ -48,8 +49,9 @@ def make_demo(
     one per usable processor; the files are the same with any number. A finished set is taken
     as it is, whatever its seed and counts.
 
-    Raises ValueError where `folder` holds anything else, and for an unknown key in `counts`.
-    An interrupted or failed drawing leaves nothing behind.
+    Raises ValueError where `folder` is there but is not such a set, for an unknown key in
+    `counts` and for a negative seed; OSError where nothing can be written. An interrupted or
+    failed drawing leaves nothing behind.
     """
     folder = Path(folder)
     counts = COUNTS | (counts or {})
@@ -114,8 +116,8 @@ def files_of(folder: Path, part: str, number: int) -> tuple[Path, ...]:
 def draw_all(folder: Path, seed: int, counts: dict[str, int], workers: int) -> None:
     """Draw every picture, in this process or shared among several."""
     todo = list(jobs(counts))
-    for file in {f.parent for job in todo for f in files_of(folder, *job)}:
-        file.mkdir(parents=True, exist_ok=True)
+    for place in {file.parent for job in todo for file in files_of(folder, *job)}:
+        place.mkdir(parents=True, exist_ok=True)
     workers = min(workers, len(todo))
     if workers <= 1:
         for job in todo:
@@ -127,6 +129,10 @@ def draw_all(folder: Path, seed: int, counts: dict[str, int], workers: int) -> N
     try:
         for done in [pool.submit(draw_one, folder, seed, *job) for job in todo]:
             done.result()
+    except BrokenProcessPool:
+        # a script without a main guard, or one read from stdin, cannot start workers
+        for job in todo:
+            draw_one(folder, seed, *job)
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image, ImageFilter
 
-from .demo_brush import (
+from dataset.demo.brush import (
     Canvas,
     cloth,
     colour,
@@ -23,8 +23,8 @@ from .demo_brush import (
     to_image,
     tube,
 )
-from .demo_objects import OBJECT_KINDS, foliage, paint_object
-from .demo_rooms import scene_room, scene_shelves, scene_studio
+from dataset.demo.objects import OBJECT_KINDS, foliage, paint_object
+from dataset.demo.rooms import scene_room, scene_shelves, scene_studio
 
 
 def grass(canvas: Canvas, base_y: float, n: int, length: float, tone) -> None:
@@ -121,8 +121,8 @@ def scene_nature(canvas: Canvas) -> None:
         ]
     else:
         grass(canvas, horizon, 3500, h * 0.1, green)
-    for base in np.sort(rng.uniform(horizon, h * 0.97, rng.integers(1, 6))):
-        tree(canvas, rng.uniform(0, w), base, h * (0.15 + 1.1 * (base - horizon) / h))
+        for base in np.sort(rng.uniform(horizon, h * 0.97, rng.integers(1, 7))):
+            tree(canvas, rng.uniform(0, w), base, h * (0.15 + 1.1 * (base - horizon) / h))
 
 
 def scene_foliage(canvas: Canvas) -> None:
@@ -192,7 +192,8 @@ def scene_street(canvas: Canvas) -> None:
         while x < w:
             wide = w * rng.uniform(0.1, 0.28)
             if rng.random() < 0.88:
-                building(canvas, x, x + wide, base - h * high * rng.uniform(0.35, 1.05), base, far)
+                top = base - h * high * rng.uniform(0.35, 1.05)
+                building(canvas, (x, top, x + wide, base), far)
             x += wide * rng.uniform(1.0, 1.15)
     road = colour(rng, sat=(0, 0.15), val=(0.25, 0.6))
     gradient(canvas, (0, base, w, h), road * 1.15, road * 0.8)
@@ -208,7 +209,7 @@ def scene_street(canvas: Canvas) -> None:
         if rng.random() < 0.35:
             tree(canvas, rng.uniform(0, w), at, size * 4)
         else:
-            paint_object(canvas, "car", rng.uniform(0, w), at, size)
+            paint_object(canvas, "car", (rng.uniform(0, w), at), size)
 
 
 def scene_clutter(canvas: Canvas) -> None:
@@ -225,9 +226,8 @@ def scene_clutter(canvas: Canvas) -> None:
         canvas.paint(spin(shape), cloth(rng, h * 0.15), relief=0.4, soft=rng.uniform(0.5, 3))
     for y in np.sort(rng.uniform(0.2, 1.1, n)):
         size = h * rng.uniform(0.1, 0.4)
-        paint_object(
-            canvas, pick(rng, *OBJECT_KINDS), rng.uniform(0, w), y * h, size, rng.normal(0, 0.15)
-        )
+        at = rng.uniform(0, w), y * h
+        paint_object(canvas, pick(rng, *OBJECT_KINDS), at, size, rng.normal(0, 0.15))
 
 
 def scene_lights(canvas: Canvas) -> None:
@@ -236,9 +236,8 @@ def scene_lights(canvas: Canvas) -> None:
     dark = colour(rng, sat=(0.2, 0.7), val=(0.05, 0.25))
     gradient(canvas, (0, 0, w, h), dark, colour(rng, val=(0.08, 0.35)))
     for _ in range(4):
-        building(
-            canvas, x := rng.uniform(-0.1, 0.9) * w, x + w * 0.25, h * rng.uniform(0.1, 0.6), h, 0
-        )
+        x, top = rng.uniform(-0.1, 0.9) * w, h * rng.uniform(0.1, 0.6)
+        building(canvas, (x, top, x + w * 0.25, h), 0)
     canvas.shade(rect(-99, -99, w + 99, h + 99), 0.3, 1)
     for _ in range(4):
         r = rng.uniform(0.01, 0.07) * h
@@ -248,7 +247,7 @@ def scene_lights(canvas: Canvas) -> None:
 
 
 def draw_background(rng: Generator, width: int, height: int) -> Image.Image:
-    """A scene without people: RGB, width x height (at least 16 each, else ValueError)."""
+    """A scene without people: RGB, width x height; ValueError for a side below 16."""
     canvas = Canvas(width, height, rng)
     rooms, outside = [scene_room] * 7, [scene_nature] * 2 + [scene_foliage] * 3 + [scene_street] * 3
     other = [scene_studio] * 2 + [scene_clutter] * 3 + [scene_shelves, scene_lights]

@@ -129,12 +129,14 @@ def cloth(rng: Generator, unit: float, kinds: Sequence[str] = (), base=None) -> 
 class Canvas:
     """A large picture of premultiplied colour and alpha, float32 [h, w, 4] in 0..1."""
 
-    def __init__(self, width: int, height: int, rng: Generator, light: float = 0.0):
+    def __init__(self, width: int, height: int, rng: Generator):
+        if min(width, height) < 16:
+            raise ValueError(f"a drawing is at least 16 x 16 pixels, not {width} x {height}")
         self.w, self.h = width * SCALE, height * SCALE
         self.rng = rng
         # plane after plane in memory, which numpy works through several times faster
         self.rgba = np.moveaxis(np.zeros((4, self.h, self.w), np.float32), 0, -1)
-        angle = rng.uniform(-2.6, -0.5) + light
+        angle = rng.uniform(-2.6, -0.5)  # light falls from above
         self.light = np.array([math.cos(angle), math.sin(angle)])
 
     def box(self, points: np.ndarray, pad: float) -> tuple[int, int, int, int] | None:
@@ -235,7 +237,7 @@ class Canvas:
         drawn = np.asarray(layer, np.float32) / 255
         self.blend(box, drawn[..., :3], drawn[..., 3], atop)
 
-    def strands(self, paths: np.ndarray, base: np.ndarray, spread=0.3, opacity=(0.4, 1.0)):
+    def strands(self, paths: np.ndarray, base: np.ndarray, spread=0.3, opacity=(0.4, 1.0)) -> None:
         """Fine hairs along `paths` [n, k, 2] in shades of one colour, fading to the tip."""
         n, half = len(paths), paths.shape[1] // 2
         shades = base * (1 + spread * np.clip(self.rng.standard_normal((n, 1)), -2, 2.5))
@@ -264,7 +266,9 @@ def box_blur(plane: Image.Image, radius: float) -> np.ndarray:
     """A float plane blurred by reducing and enlarging it a little (F images have no filter)."""
     size = plane.size
     small = max(2, round(size[0] / (1 + radius))), max(2, round(size[1] / (1 + radius)))
-    return np.asarray(plane.resize(small, Image.Resampling.BOX).resize(size))
+    # bilinear: a bicubic enlargement would swing below 0 beside an edge
+    shrunk = plane.resize(small, Image.Resampling.BOX)
+    return np.asarray(shrunk.resize(size, Image.Resampling.BILINEAR))
 
 
 def spread(rgba: np.ndarray) -> np.ndarray:
@@ -276,7 +280,8 @@ def spread(rgba: np.ndarray) -> np.ndarray:
     even = np.pad(rgba, ((0, h % 2), (0, w % 2), (0, 0)), mode="edge") if h % 2 or w % 2 else rgba
     half = (even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]) / 4
     coarse = spread(half)
-    planes = [Image.fromarray(coarse[..., i]).resize((w, h)) for i in range(3)]
+    smooth = Image.Resampling.BILINEAR
+    planes = [Image.fromarray(coarse[..., i]).resize((w, h), smooth) for i in range(3)]
     around = np.moveaxis(np.stack([np.asarray(p) for p in planes]), 0, -1)
     # a whisper of the surroundings: decides only where there is (almost) nothing
     return (rgba[..., :3] + 1e-4 * around) / (rgba[..., 3:] + 1e-4)

@@ -1,0 +1,175 @@
+"""Wrong input stops the run before training: one clear line, status 2, nothing written over."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_data, published_file
+from PIL import Image
+
+import train_base
+from training.options import parse_options
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    return make_data(tmp_path / "own")
+
+
+def error_of(capsys: pytest.CaptureFixture, *arguments: object) -> str:
+    argv = ["--model-backbone", "mobilenetv2", "--model-name", "run", "--crop-size", 32, 32]
+    argv += ["--batch-size", 2, "--num-workers", 0, "--device", "cpu", "--max-steps", 1]
+    try:
+        status = train_base.main([str(word) for word in [*argv, *arguments]])
+    except SystemExit as stop:  # argparse's own way
+        status = stop.code
+    assert status == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("train_base.py: error: ")
+    assert sum("error" in line for line in lines) == 1 and "Traceback" not in "".join(lines)
+    assert not Path("checkpoint/run").exists()
+    return lines[-1]
+
+
+def test_checkpoints(own: Path, here: Path, capsys: pytest.CaptureFixture) -> None:
+    data = ["--dataset-dir", own]
+    for flag in ("--model-pretrain-initialization", "--model-last-checkpoint"):
+        assert "there is no file missing.pth" in error_of(capsys, *data, flag, "missing.pth")
+        Path("broken.pth").write_bytes(b"nothing of the kind")
+        assert "broken.pth" in error_of(capsys, *data, flag, "broken.pth")
+    published_file(here / "resnet101.pth", "vainf_deeplabv3_resnet101")
+    line = error_of(capsys, *data, "--model-pretrain-initialization", "resnet101.pth")
+    assert "resnet101.pth: " in line and "type --model-backbone resnet101" in line
+    line = error_of(capsys, *data, "--model-last-checkpoint", "resnet101.pth")
+    assert "type --model-pretrain-initialization instead" in line
+
+
+def test_weights_of_another_backbone(own: Path, here: Path, capsys: pytest.CaptureFixture) -> None:
+    from model import MattingBase
+
+    torch.save(MattingBase("resnet50").state_dict(), "resnet50.pth")
+    line = error_of(capsys, "--dataset-dir", own, "--model-last-checkpoint", "resnet50.pth")
+    assert "its backbone is resnet50: type --model-backbone resnet50" in line
+
+
+def test_a_state_file_of_another_program(
+    own: Path, here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    from model import MattingBase
+
+    torch.save(MattingBase("mobilenetv2").state_dict(), "epoch-0.pth")
+    torch.save({"step": 3}, "epoch-0.state.pth")
+    line = error_of(capsys, "--dataset-dir", own, "--model-last-checkpoint", "epoch-0.pth")
+    assert "epoch-0.state.pth is no state file" in line
+
+
+def test_folders(own: Path, here: Path, capsys: pytest.CaptureFixture) -> None:
+    assert "there is no folder missing" in error_of(capsys, "--dataset-dir", "missing")
+    line = error_of(capsys, "--dataset-name", "adobe")
+    assert "there is no folder PATH_TO/AdobeImageMatting" in line and "data_path.py" in line
+    shutil.rmtree(own / "backgrounds/train")
+    (own / "backgrounds/train").mkdir()
+    line = error_of(capsys, "--dataset-dir", own)
+    assert "no picture" in line and "backgrounds/train" in line
+    shutil.rmtree(own / "train/pha")
+    assert "there is no folder" in error_of(capsys, "--dataset-dir", own)
+
+
+def test_pairs(own: Path, here: Path, capsys: pytest.CaptureFixture) -> None:
+    alpha = own / "valid/pha/clip0/0000.png"
+    Image.new("L", (10, 10)).save(alpha)
+    assert "(10x10)" in error_of(capsys, "--dataset-dir", own)
+    alpha.unlink()
+    line = error_of(capsys, "--dataset-dir", own)
+    assert "1 picture(s) without a partner" in line and "valid/fgr/clip0/0000.jpg" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--model-backbone", "resnet18"], "invalid choice: 'resnet18'"),
+        (["--batch-size", "1"], "batch norm needs at least two samples"),
+        (["--batch-size", "two"], "'two'"),
+        (["--crop-size", "64", "32"], "type --crop-size 32 64"),
+        (["--crop-size", "16", "64"], "16 is below 32"),
+        (["--epoch-start", "8"], "not before --epoch-end 8"),
+        (["--dataset-name", "coco"], "invalid choice: 'coco'"),
+        (["--dataset-name", "backgrounds"], "no foregrounds"),
+        (["--model-name", "../../elsewhere"], "must be a name below"),
+        (["--lr-aspp", "nan"], "no positive number"),
+        (["--precision", "fp16"], "type bf16 or fp32"),
+        (["--device", "abacus"], "--device abacus cannot be used"),
+        (["--unknown"], "--unknown"),
+    ],
+)
+def test_options(
+    here: Path, capsys: pytest.CaptureFixture, arguments: list[str], expected: str
+) -> None:
+    assert expected in error_of(capsys, *arguments)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_picture_that_cannot_be_decoded_ends_the_run_by_its_name(
+    own: Path, here: Path, capsys: pytest.CaptureFixture, workers: int
+) -> None:
+    path = own / "train/fgr/clip1/0003.jpg"
+    path.write_bytes(path.read_bytes()[:-200])  # its header is whole
+    argv = ["--dataset-dir", own, "--model-backbone", "mobilenetv2", "--crop-size", 32, 32]
+    argv += ["--batch-size", 6, "--num-workers", workers, "--device", "cpu"]
+    assert train_base.main([str(word) for word in argv]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith(f"train_base.py: error: {path} cannot be decoded")
+
+
+def test_several_processes_are_refused(
+    own: Path, here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "without torchrun" in error_of(capsys, "--dataset-dir", own)
+
+
+def test_published_command_lines_are_taken() -> None:
+    options = parse_options(
+        "--dataset-name videomatte240k --model-backbone resnet50 --model-name NAME "
+        "--model-pretrain-initialization pretraining/best_deeplabv3_resnet50_voc_os16.pth "
+        "--model-last-checkpoint checkpoint/NAME/epoch-3.pth --batch-size 8 --num-workers 16 "
+        "--epoch-start 4 --epoch-end 8 --log-train-loss-interval 10 "
+        "--log-train-images-interval 2000 --log-valid-interval 5000 "
+        "--checkpoint-interval 5000".split()
+    )
+    assert (options.model_name, options.epoch_start, options.num_workers) == ("NAME", 4, 16)
+
+
+def test_defaults() -> None:
+    options = parse_options([])
+    assert options.dataset_name == "demo"
+    assert options.model_name == "mattingbase-resnet50-demo"
+    assert (options.batch_size, options.epoch_start, options.epoch_end) == (8, 0, 8)
+    intervals = (
+        options.log_train_loss_interval,
+        options.log_train_images_interval,
+        options.log_valid_interval,
+        options.checkpoint_interval,
+    )
+    assert intervals == (10, 2000, 5000, 5000)
+    assert options.crop_size == [256, 512] and 1 <= options.num_workers <= 16
+
+
+def test_help_needs_nothing_heavy() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, train_base\n"
+        "try: train_base.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'torchvision', 'kornia', 'numpy', 'PIL', 'tensorboard'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    folder = Path(train_base.__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, check=True
+    )
+    for word in ("--model-pretrain-initialization", "(default: 8)", "best_deeplabv3_resnet50"):
+        assert word in done.stdout

@@ -1,0 +1,67 @@
+"""Checkpoint files: named and found in order, whole at every instant."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from training import checkpoint
+
+
+def test_names_say_epoch_and_step() -> None:
+    names = [checkpoint.checkpoint_name(step, 10) for step in (1, 9, 10, 11, 20, 105)]
+    assert names == [
+        "epoch-0-iter-1.pth",
+        "epoch-0-iter-9.pth",
+        "epoch-0.pth",
+        "epoch-1-iter-11.pth",
+        "epoch-1.pth",
+        "epoch-10-iter-105.pth",
+    ]
+
+
+def test_the_newest_is_found_by_number_and_not_by_text_or_date(tmp_path: Path) -> None:
+    in_order = [
+        "epoch-0-iter-5.pth", "epoch-0.pth", "epoch-2-iter-25.pth", "epoch-2-iter-100.pth",
+        "epoch-2.pth", "epoch-9.pth", "epoch-10-iter-500.pth", "epoch-10.pth",
+    ]  # fmt: skip
+    for name in reversed(in_order):
+        (tmp_path / name).touch()
+    for name in ("epoch-11.state.pth", "epoch-12.pth.partial-7", "best.pth", "epoch-x.pth"):
+        (tmp_path / name).touch()
+    assert [path.name for path in checkpoint.find_checkpoints(tmp_path)] == in_order
+    assert checkpoint.find_checkpoints(tmp_path / "nothing") == []
+    ahead = [path.name for path in checkpoint.find_ahead(tmp_path, 30, 10)]  # after epoch-2
+    assert ahead == in_order[5:]
+    assert len(checkpoint.find_ahead(tmp_path, 0, 10)) == len(in_order)
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "epoch-0.pth"
+    checkpoint.write_whole(path, lambda file: file.write(b"old"))
+
+    def fail(file: object) -> None:
+        file.write(b"half of the new")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        checkpoint.write_whole(path, fail)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_weights_are_written_last_and_are_plain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+    whole = checkpoint.write_whole
+    monkeypatch.setattr(
+        checkpoint,
+        "write_whole",
+        lambda path, write: (written.append(path.name), whole(path, write)),
+    )
+    weights = {"a": torch.ones(2), "b": torch.zeros(3, dtype=torch.int64)}
+    checkpoint.save(tmp_path / "new" / "epoch-3.pth", weights, {"format": checkpoint.STATE_FORMAT})
+    assert written == ["epoch-3.state.pth", "epoch-3.pth"]
+    read = torch.load(tmp_path / "new" / "epoch-3.pth", weights_only=True)
+    assert list(read) == ["a", "b"] and torch.equal(read["a"], weights["a"])

@@ -1,0 +1,74 @@
+"""What only a CUDA device can show; skipped without one. Run with: pytest -m cuda"""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import train_base
+from dataset.augmentation import augment
+from dataset.folders import data_folders, open_half
+from dataset.matting import MattingDataset, collate
+from dataset.sampler import SampleKey
+from training import checkpoint
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+]
+
+
+def run(data: Path, *arguments: object) -> None:
+    argv = ["--dataset-dir", data, "--model-backbone", "mobilenetv2", "--model-name", "run"]
+    argv += ["--crop-size", 64, 128, "--batch-size", 4, "--num-workers", 2, "--device", "cuda"]
+    assert train_base.main([str(word) for word in [*argv, *arguments]]) == 0
+
+
+def test_fp16_is_the_default_and_scales_the_loss(data: Path, here: Path) -> None:
+    run(data, "--max-steps", 4)
+    state = checkpoint.load_state(Path("checkpoint/run/epoch-1.pth"))
+    assert state["scaler"]["scale"] > 1
+    weights = torch.load("checkpoint/run/epoch-1.pth", weights_only=True)
+    assert all(value.isfinite().all() for value in weights.values())
+    assert {value.dtype for value in weights.values()} == {torch.float32, torch.int64}
+
+
+def test_bf16_needs_no_scaling(data: Path, here: Path) -> None:
+    run(data, "--max-steps", 4, "--precision", "bf16")
+    assert checkpoint.load_state(Path("checkpoint/run/epoch-1.pth"))["scaler"] == {}
+
+
+def test_a_resumed_run_goes_on_with_optimizer_and_scale(data: Path, here: Path) -> None:
+    run(data, "--max-steps", 2)
+    before = checkpoint.load_state(Path("checkpoint/run/epoch-0.pth"))
+    run(data, "--max-steps", 4, "--model-last-checkpoint", "auto")
+    after = checkpoint.load_state(Path("checkpoint/run/epoch-1.pth"))
+    assert after["step"] == 4
+    steps = {int(moments["step"]) for moments in before["optimizer"]["state"].values()}
+    assert {int(m["step"]) for m in after["optimizer"]["state"].values()} == {max(steps) + 2}
+    assert after["scaler"]["_growth_tracker"] == before["scaler"]["_growth_tracker"] + 2
+
+
+def test_the_device_augments_as_the_cpu_does(data: Path) -> None:
+    samples = MattingDataset(*open_half(data_folders("", data, print), "train"))
+    batch = collate([samples[SampleKey(0, i, 0, (64, 96))] for i in range(6)])
+    # The devices' generators differ, so noise is left out.
+    for name in ("src_noise", "bgr_noise"):
+        from dataset.augmentation import NUMBERS
+
+        batch["numbers"][:, NUMBERS.index(name)] = 0
+    on_cpu = augment(batch, torch.device("cpu"))
+    for one, other in zip(on_cpu, augment(batch, torch.device("cuda")), strict=True):
+        torch.testing.assert_close(one, other.cpu(), atol=2e-3, rtol=0)
+
+
+def test_augmenting_waits_for_nothing(data: Path) -> None:
+    samples = MattingDataset(*open_half(data_folders("", data, print), "train"))
+    batch = collate([samples[SampleKey(0, i, 0, (64, 96))] for i in range(6)])
+    batch = {k: v.pin_memory() if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    augment(batch, torch.device("cuda"))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        augment(batch, torch.device("cuda"))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

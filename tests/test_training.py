@@ -1,0 +1,237 @@
+"""The run as a user types it: transfer, train, resume, exactly; what it writes; the real data."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import REAL, published_file, published_state
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import train_base
+from training import checkpoint
+
+ROOT = Path(train_base.__file__).parent
+
+
+def run(data: Path, *arguments: object, backbone: str = "mobilenetv2", status: int = 0) -> None:
+    argv = ["--dataset-dir", data, "--model-backbone", backbone, "--model-name", "run"]
+    argv += ["--crop-size", 32, 64, "--batch-size", 4, "--num-workers", 0, "--device", "cpu"]
+    assert train_base.main([str(word) for word in [*argv, *arguments]]) == status
+
+
+def weights(name: str) -> dict[str, torch.Tensor]:
+    return torch.load(name, weights_only=True)
+
+
+def same(one: dict, other: dict) -> bool:
+    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 0), (2, 0), (0, 2)])
+def test_a_resumed_run_equals_one_that_was_never_stopped(
+    data: Path, here: Path, before: int, after: int
+) -> None:
+    run(data, "--max-steps", 4)
+    whole = weights("checkpoint/run/epoch-1.pth")
+    state = checkpoint.load_state(Path("checkpoint/run/epoch-1.pth"))
+    run(data, "--max-steps", 3, "--num-workers", before, "--overwrite")
+    assert [path.name for path in checkpoint.find_checkpoints(Path("checkpoint/run"))] == [
+        "epoch-0.pth",
+        "epoch-1-iter-3.pth",
+    ]
+    run(data, "--max-steps", 4, "--num-workers", after, "--model-last-checkpoint", "auto")
+    assert same(weights("checkpoint/run/epoch-1.pth"), whole)
+    resumed = checkpoint.load_state(Path("checkpoint/run/epoch-1.pth"))
+    for index, moments in state["optimizer"]["state"].items():
+        assert same(resumed["optimizer"]["state"][index], moments)
+
+
+def test_steps_change_what_they_should(data: Path, here: Path) -> None:
+    """Guards the test above against a loop that trains nothing."""
+    run(data, "--max-steps", 2, "--checkpoint-interval", 1)
+    first, second = (
+        weights("checkpoint/run/epoch-0-iter-1.pth"),
+        weights("checkpoint/run/epoch-0.pth"),
+    )
+    changed = [name for name in first if not torch.equal(first[name], second[name])]
+    assert len(changed) > 0.99 * len(first)  # a ReLU6 may leave a bias without gradient
+
+
+@pytest.mark.parametrize("backbone", ["mobilenetv2", "resnet50"])
+def test_transfer_then_resume_without_transfer(
+    data: Path, here: Path, capsys: pytest.CaptureFixture, backbone: str
+) -> None:
+    listing = f"vainf_deeplabv3_{backbone.removesuffix('v2')}"
+    deeplab = published_file(here / "deeplab.pth", listing)
+    initial = ["--model-pretrain-initialization", deeplab]
+    run(data, *initial, "--max-steps", 1, "--lr-backbone", 1e-12, backbone=backbone)
+    told = capsys.readouterr().out
+    assert {"mobilenetv2": "341/362", "resnet50": "353/374"}[backbone] in told
+    report = json.loads(Path("log/run/transfer.json").read_text())
+    assert set(report) >= {"matched", "mismatched", "missing", "unused"}
+    name = report["matched"][-40]  # in the backbone, whose learning rate is next to nothing
+    source = published_state(listing)[
+        name.replace("backbone.features", "backbone.high_level_features")
+    ]
+    trained = weights("checkpoint/run/epoch-0-iter-1.pth")[name]
+    assert name.startswith("backbone.")
+    torch.testing.assert_close(trained, source)
+
+    Path("log/run/transfer.json").unlink()
+    last = "checkpoint/run/epoch-0-iter-1.pth"
+    run(data, *initial, "--model-last-checkpoint", last, "--max-steps", 2, backbone=backbone)
+    told = capsys.readouterr().out
+    assert "deeplab.pth is not transferred: the run continues" in told
+    assert f"continuing {last} at step 2" in told
+    assert not Path("log/run/transfer.json").exists()
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the small real data set is not beside the project")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_both_commands_on_real_photographs(here: Path, precision: str) -> None:
+    published_file(here / "deeplab.pth", "vainf_deeplabv3_resnet50")
+    command = [sys.executable, str(ROOT / "train_base.py"), "--dataset-dir", str(REAL)]
+    command += ["--crop-size", "64", "64", "--precision", precision, "--device", "cpu"]
+    command += ["--model-backbone", "resnet50", "--num-workers", "1"]
+    first = [*command, "--model-pretrain-initialization", "deeplab.pth", "--max-steps", "4"]
+    done = subprocess.run(first, capture_output=True, text=True, check=True, cwd=here)
+    assert "353/374" in done.stdout
+    last = "checkpoint/mattingbase-resnet50-real/epoch-3.pth"
+    second = [*command, "--model-last-checkpoint", last, "--max-steps", "5"]
+    done = subprocess.run(second, capture_output=True, text=True, check=True, cwd=here)
+    assert f"continuing {last} at step 5" in done.stdout
+    assert "Transferred" not in done.stdout
+    assert (here / "checkpoint/mattingbase-resnet50-real/epoch-4.pth").exists()
+
+
+def test_bf16_trains_and_keeps_float32_weights(data: Path, here: Path) -> None:
+    run(data, "--max-steps", 2, "--precision", "bf16")
+    trained = weights("checkpoint/run/epoch-0.pth")
+    assert all(value.isfinite().all() for value in trained.values())
+    assert {value.dtype for value in trained.values()} == {torch.float32, torch.int64}
+
+
+def test_auto_starts_fresh_and_then_continues(
+    data: Path, here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run(data, "--model-last-checkpoint", "auto", "--max-steps", 1)
+    assert "this is a fresh start" in capsys.readouterr().out
+    run(data, "--model-last-checkpoint", "auto", "--max-steps", 2)
+    assert "epoch-0-iter-1.pth at step 2" in capsys.readouterr().out
+    run(data, "--model-last-checkpoint", "auto", "--max-steps", 2)
+    assert "nothing to do: 2 of 2 steps are done" in capsys.readouterr().out
+
+
+def test_bare_weights_start_the_optimizer_afresh(
+    data: Path, here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run(data, "--max-steps", 2)
+    Path("checkpoint/run/epoch-0.pth").rename("downloaded.pth")
+    before = weights("downloaded.pth")
+    tiny = ["--lr-backbone", 1e-12, "--lr-aspp", 1e-12, "--lr-decoder", 1e-12]
+    bare = ["--model-last-checkpoint", "downloaded.pth", "--model-name", "next", *tiny]
+    run(data, *bare, "--epoch-start", 1, "--max-steps", 3)
+    assert "the optimizer starts afresh, at step 2" in capsys.readouterr().out
+    after = weights("checkpoint/next/epoch-1-iter-3.pth")
+    name = "decoder.conv1.weight"
+    torch.testing.assert_close(after[name], before[name])
+    state = checkpoint.load_state(Path("checkpoint/next/epoch-1-iter-3.pth"))
+    assert {int(moments["step"]) for moments in state["optimizer"]["state"].values()} == {1}
+
+
+def test_a_learning_rate_typed_at_a_resume_counts(
+    data: Path, here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run(data, "--max-steps", 1)
+    run(data, "--max-steps", 2, "--model-last-checkpoint", "auto", "--lr-aspp", 0.01)
+    assert "note: --lr-aspp was 0.0005" in capsys.readouterr().out
+    state = checkpoint.load_state(Path("checkpoint/run/epoch-0.pth"))
+    assert [group["lr"] for group in state["optimizer"]["param_groups"]] == [1e-4, 0.01, 5e-4]
+
+
+def test_what_a_run_writes(data: Path, here: Path) -> None:
+    intervals = ["--log-train-loss-interval", 1, "--log-train-images-interval", 2]
+    run(data, "--max-steps", 4, *intervals, "--log-valid-interval", 2)
+    events = EventAccumulator("log/run", size_guidance={"scalars": 0, "images": 0}).Reload()
+    terms = ["loss", "alpha", "gradient", "foreground", "error"]
+    expected = {f"train/{name}": [1, 2, 3, 4] for name in terms}
+    expected |= {f"valid/{name}": [0, 2, 4] for name in [*terms, "mad", "mse"]}
+    expected |= {f"learning_rate/{name}": [1, 2, 3, 4] for name in ("backbone", "aspp", "decoder")}
+    expected |= {
+        f"run/{name}": [1, 2, 3, 4] for name in ("images_per_s", "waiting_share", "gradient_scale")
+    }
+    scalars = {tag: [e.step for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    assert scalars == expected
+    losses = {name: events.Scalars(f"train/{name}")[2].value for name in terms}
+    assert losses["loss"] == pytest.approx(sum(losses[name] for name in terms[1:]), rel=1e-5)
+    assert all(0 <= e.value <= 1 for e in events.Scalars("run/waiting_share"))
+
+    shown = ["src", "bgr", "true_pha", "pred_pha", "true_fgr", "pred_fgr", "composite", "pred_err"]
+    pictures = {tag: [e.step for e in events.Images(tag)] for tag in events.Tags()["images"]}
+    assert pictures == {f"train/{name}": [2, 4] for name in shown} | {
+        f"valid/{name}": [0, 2, 4] for name in shown
+    }
+
+    with Path("log/run/results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["step"], row["epoch"]) for row in rows] == [("0", "0"), ("2", "1"), ("4", "2")]
+    for row, event in zip(rows, events.Scalars("valid/mad"), strict=True):
+        assert float(row["mad"]) == pytest.approx(event.value, rel=1e-4)
+    # Two validation samples below each other, four pictures of 64 pixels side by side.
+    assert Image.open("log/run/preview.png").size == (4 * 68 + 4, 2 * 68 + 4)
+
+
+def test_a_last_batch_of_one_is_filled_up(tmp_path: Path, here: Path) -> None:
+    from conftest import make_data
+
+    make_data(tmp_path / "five", train=5)
+    run(tmp_path / "five", "--epoch-end", 1)
+    assert checkpoint.load_state(Path("checkpoint/run/epoch-0.pth"))["step"] == 2
+
+
+def test_a_dry_run_tries_everything_and_leaves_no_checkpoint(data: Path, here: Path) -> None:
+    deeplab = published_file(here / "deeplab.pth", "vainf_deeplabv3_mobilenet")
+    run(data, "--dry-run", "--model-pretrain-initialization", deeplab)
+    assert sorted(path.name for path in Path("log/run").iterdir()) == ["batch.png", "transfer.json"]
+    assert list(Path("checkpoint").iterdir()) == []
+    picture = Image.open("log/run/batch.png")
+    assert (picture.width - 4) % 4 == 0 and picture.height > 4 * 32
+
+    run(data, "--max-steps", 1)
+    before = sorted(Path("checkpoint/run").iterdir())
+    run(data, "--dry-run", "--model-last-checkpoint", "auto")
+    assert sorted(Path("checkpoint/run").iterdir()) == before
+
+
+def test_earlier_checkpoints_are_never_overwritten_in_silence(
+    data: Path, here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run(data, "--max-steps", 2, "--checkpoint-interval", 1)
+    folder = Path("checkpoint/run")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    run(data, "--max-steps", 1, status=2)
+    error = capsys.readouterr().err
+    assert "holds 2 checkpoint(s) ahead" in error and "--model-last-checkpoint auto" in error
+    run(data, "--model-last-checkpoint", folder / "epoch-0-iter-1.pth", status=2)
+    assert "up to epoch-0.pth" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    run(data, "--model-last-checkpoint", folder / "epoch-0-iter-1.pth", "--overwrite")
+    assert "removed checkpoint/run/epoch-0.pth" in capsys.readouterr().out
+
+
+def test_ctrl_c_ends_with_the_command_that_continues(
+    data: Path, here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_base, "train", interrupted)
+    run(data, "--model-last-checkpoint", "old.pth", "--overwrite", status=130)
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.endswith("--device cpu --model-last-checkpoint auto")
+    assert "old.pth" not in last and "--overwrite" not in last
