@@ -267,7 +267,8 @@ def resume(path: Path, model, optimizer, scaler, options: argparse.Namespace, fi
     optimizer.load_state_dict(state["optimizer"])
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate  # the command line's, which may have changed
-    scaler.load_state_dict(state["scaler"])
+    if state["scaler"]:  # empty where the run did not scale
+        scaler.load_state_dict(state["scaler"])
     for name, (before, now) in checkpoint.changed_options(state, options).items():
         print(f"note: {name} was {before} when {path} was saved and is {now} now")
     print(f"start: continuing {path} at step {state['step'] + 1}")

@@ -16,6 +16,28 @@ from model.transfer import Report, transfer
 BACKBONES = ("resnet50", "resnet101", "mobilenetv2")
 
 
+class _Clamp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.clamp(0, 1)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        outward = ((x < 0) & (grad > 0)) | ((x > 1) & (grad < 0))  # descent goes against grad
+        return grad.masked_fill(outward, 0)
+
+
+def clamp(x: Tensor) -> Tensor:
+    """x within 0..1, with a gradient wherever descent would not move x further out.
+
+    torch.clamp has none outside of 0..1, so that an alpha which is below 0 everywhere, as it
+    often is after a few steps from random weights, stays 0 for ever. The values are the same.
+    """
+    return _Clamp.apply(x) if torch.is_grad_enabled() else x.clamp(0, 1)
+
+
 class MattingBase(nn.Module):
     """The coarse network of Lin et al., CVPR 2021 (https://arxiv.org/abs/2012.07810).
 
@@ -42,9 +64,9 @@ class MattingBase(nn.Module):
         """
         whole, half, quarter, eighth, sixteenth = self.backbone(torch.cat([src, bgr], dim=1))
         x = self.decoder(self.aspp(sixteenth), eighth, quarter, half, whole)
-        pha = x[:, 0:1].clamp(0, 1)
-        fgr = (x[:, 1:4] + src).clamp(0, 1)
-        err = x[:, 4:5].clamp(0, 1)
+        pha = clamp(x[:, 0:1])
+        fgr = clamp(x[:, 1:4] + src)
+        err = clamp(x[:, 4:5])
         hid = x[:, 5:].relu()
         return pha, fgr, err, hid
 

@@ -4,6 +4,7 @@ It never executes what a file holds: everything is read with weights_only=True.
 """
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def read_file(path: str | Path) -> Any:
     if path.is_dir():
         raise WeightsFileError(f"{path} is a folder; give a file in it, such as epoch-0.pth")
     try:
-        with torch.serialization.safe_globals(NUMPY_SCALARS):
+        with torch.serialization.safe_globals(NUMPY_SCALARS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old formats, which are read all the same
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise WeightsFileError(f"there is no file {path}; check the path") from None

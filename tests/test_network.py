@@ -9,7 +9,7 @@ from conftest import DATA, STATE_DICTS, reference_entry, reference_image
 
 import train_base
 from model import MattingBase
-from model.matting_base import BACKBONES
+from model.matting_base import BACKBONES, clamp
 from training.loss import matting_loss
 from training.options import BACKBONES as OFFERED
 from training.options import parse_options
@@ -108,6 +108,14 @@ def test_every_parameter_is_in_one_group_and_gets_a_gradient(backbone: str) -> N
     (sum(terms.values()) + hid.mean()).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_a_clamp_lets_values_back_in_and_none_further_out() -> None:
+    x = torch.tensor([-0.5, -0.5, 0.5, 0.5, 1.5, 1.5], requires_grad=True)
+    clamped = clamp(x)
+    assert torch.equal(clamped, x.clamp(0, 1))
+    clamped.backward(torch.tensor([-1.0, 1.0, -1.0, 1.0, -1.0, 1.0]))
+    assert x.grad.tolist() == [-1, 0, -1, 1, 0, 1]
 
 
 def test_options_offer_the_backbones_that_there_are() -> None:

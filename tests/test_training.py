@@ -62,6 +62,17 @@ def test_steps_change_what_they_should(data: Path, here: Path) -> None:
     assert len(changed) > 0.99 * len(first)  # a ReLU6 may leave a bias without gradient
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_it_learns_from_random_weights(data: Path, here: Path, seed: int) -> None:
+    rates = ["--lr-backbone", 2e-3, "--lr-aspp", 2e-3, "--lr-decoder", 2e-3]
+    length = ["--max-steps", 80, "--epoch-end", 100, "--checkpoint-interval", 1000]
+    run(data, *rates, *length, "--crop-size", 64, 64, "--seed", seed)
+    with Path("log/run/results.csv").open() as file:
+        before, after = (float(row["mad"]) for row in csv.DictReader(file))
+    assert after < before / 2
+
+
 @pytest.mark.parametrize("backbone", ["mobilenetv2", "resnet50"])
 def test_transfer_then_resume_without_transfer(
     data: Path, here: Path, capsys: pytest.CaptureFixture, backbone: str

@@ -40,6 +40,7 @@ class Journal:
             initial=first_step, total=last_step, unit="step", disable=not terminal, leave=False
         )
         self.say = tqdm.write if terminal else _print
+        self._results: list[dict[str, float]] = []
         self._started = time.perf_counter()
         self._first_step = first_step
         self._last_line = 0.0
@@ -48,7 +49,7 @@ class Journal:
         self._since = self._started
 
     def watch(self, batches: Iterable[dict]) -> Iterator[dict]:
-        """The batches, measuring how long each was waited for."""
+        """The batches, one a step, measuring how long each was waited for."""
         iterator = iter(batches)
         while True:
             asked = time.perf_counter()
@@ -57,6 +58,7 @@ class Journal:
                 return
             self._waited += time.perf_counter() - asked
             yield batch
+            self.bar.update()
 
     def train_losses(
         self, step: int, terms: dict[str, Tensor], optimizer: torch.optim.Optimizer, scale: float
@@ -77,7 +79,6 @@ class Journal:
             step, "run", {"images_per_s": speed, "waiting_share": waiting, "gradient_scale": scale}
         )
         self.bar.set_postfix_str(f"loss {loss:.4f}, {speed:.1f} images/s")
-        self.bar.update(step - self.bar.n)
         if self.bar.disable and (now - self._last_line >= LINE_EVERY_S or step >= self.last_step):
             self._last_line = now
             left = (now - self._started) / (step - self._first_step) * (self.last_step - step)
@@ -97,6 +98,7 @@ class Journal:
             f"validation at step {step}: loss {results['loss']:.4f}  "
             f"MAD {results['mad']:.2f}  MSE {results['mse']:.2f}  (x1000)"
         )
+        self._results.append(results)
         self._scalars(step, "valid", results)
         self._pictures(step, "valid", shown)
         if self.folder:
@@ -110,7 +112,14 @@ class Journal:
             self.writer.add_text(tag, f"```\n{text}\n```", step)
 
     def close(self) -> None:
+        """Ends with what the run has changed."""
         self.bar.close()
+        if len(self._results) > 1:
+            before, after = self._results[0], self._results[-1]
+            for name in ("mad", "mse"):
+                print(f"validation {name.upper()} {before[name]:.2f} -> {after[name]:.2f}  (x1000)")
+        if self._results and self.folder:
+            print(f"look at {self.folder / 'preview.png'}; curves: tensorboard --logdir log")
         if self.writer:
             self.writer.close()
 

@@ -1,0 +1,35 @@
+# make demo: set up, train on drawn pictures, look at the result.   make test: set up, run the tests.
+
+PYTHON ?= python3
+DEMO_STEPS ?= 440
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test test-slow lint clean
+
+$(VENV)/installed: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+demo: $(VENV)/installed
+	$(RUN) train_base.py --dataset-name demo --model-backbone mobilenetv2 --model-name demo \
+		--crop-size 128 128 --lr-backbone 2e-3 --lr-aspp 2e-3 --lr-decoder 2e-3 \
+		--epoch-end 1000 --max-steps $(DEMO_STEPS) --log-valid-interval 110 --overwrite
+
+test: $(VENV)/installed-dev
+	$(RUN) -m pytest -n 2
+
+test-slow: $(VENV)/installed-dev
+	$(RUN) -m pytest -n 2 -m slow
+
+lint: $(VENV)/installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .pytest_output .ruff_cache
