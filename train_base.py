@@ -98,16 +98,16 @@ def train(options: argparse.Namespace, folder: Path) -> None:
     first_step = options.epoch_start * epoch_steps
     if start == "resume":
         first_step = resume(source, model, optimizer, scaler, options, first_step)
-    elif start == "transfer":
+    ahead = checkpoints_ahead(folder, first_step, epoch_steps, options.overwrite)
+    if start == "transfer":
         initialise(model, source, log_folder)
-    else:
+    elif start == "scratch":
         print("start: from scratch, all weights random")
     if options.dry_run:
         last_step = first_step + 1
     if first_step >= last_step:
         print(f"nothing to do: {first_step} of {last_step} steps are done; raise --epoch-end")
         return
-    clear_the_way(folder, first_step, epoch_steps, options.overwrite)
 
     # ---- Loop -----------------------------------------------------------------------------------
 
@@ -145,6 +145,7 @@ def train(options: argparse.Namespace, folder: Path) -> None:
         results, shown = validate(model, batches(valid_loader), device, autocast)
         journal.validation(step, step // epoch_steps, results, shown)
 
+    remove(ahead)
     model.train()
     if start != "resume" and not options.dry_run:
         run_validation(first_step)
@@ -289,9 +290,12 @@ def initialise(model, path: Path, log_folder: Path) -> None:
     (log_folder / "transfer.json").write_text(json.dumps(report.as_dict(), indent=1) + "\n")
 
 
-def clear_the_way(folder: Path, first_step: int, epoch_steps: int, overwrite: bool) -> None:
-    """Sees to it that no checkpoint lies ahead of the start point, where this run would write."""
-    from training.checkpoint import find_ahead, state_path
+def checkpoints_ahead(
+    folder: Path, first_step: int, epoch_steps: int, overwrite: bool
+) -> list[Path]:
+    """The checkpoints in `folder` that lie ahead of the start point, where this run would write.
+    Raises OptionError where there are some and they may not be removed."""
+    from training.checkpoint import find_ahead
 
     ahead = find_ahead(folder, first_step, epoch_steps)
     if ahead and not overwrite:
@@ -300,7 +304,13 @@ def clear_the_way(folder: Path, first_step: int, epoch_steps: int, overwrite: bo
             f"{ahead[-1].name}; continue them with --model-last-checkpoint auto, choose another "
             "--model-name, or remove them with --overwrite"
         )
-    for path in ahead:
+    return ahead
+
+
+def remove(checkpoints: list[Path]) -> None:
+    from training.checkpoint import state_path
+
+    for path in checkpoints:
         path.unlink()
         state_path(path).unlink(missing_ok=True)
         print(f"removed {path} (--overwrite)")
