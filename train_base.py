@@ -100,7 +100,7 @@ def train(options: argparse.Namespace, folder: Path) -> None:
         first_step = resume(source, model, optimizer, scaler, options, first_step)
     ahead = checkpoints_ahead(folder, first_step, epoch_steps, options.overwrite)
     if start == "transfer":
-        initialise(model, source, log_folder)
+        summary = initialise(model, source, options, log_folder)
     elif start == "scratch":
         print("start: from scratch, all weights random")
     if options.dry_run:
@@ -145,6 +145,8 @@ def train(options: argparse.Namespace, folder: Path) -> None:
         results, shown = validate(model, batches(valid_loader), device, autocast)
         journal.validation(step, step // epoch_steps, results, shown)
 
+    if start == "transfer":
+        journal.text("transfer", summary, first_step)
     remove(ahead)
     model.train()
     if start != "resume" and not options.dry_run:
@@ -276,18 +278,33 @@ def resume(path: Path, model, optimizer, scaler, options: argparse.Namespace, fi
     return state["step"]
 
 
-def initialise(model, path: Path, log_folder: Path) -> None:
-    """Transfers what fits of another network's checkpoint; prints and writes what that was."""
+def initialise(model, path: Path, options: argparse.Namespace, log_folder: Path) -> str:
+    """Transfers what fits of another network's checkpoint; prints, writes and returns what that
+    was."""
+    from model.download import torchvision_file
     from model.transfer import TransferError, transfer
-    from model.weights_file import read_state_dict
+    from model.weights_file import read_weights
 
+    if path == Path("torchvision"):
+        path = torchvision_file(options.model_backbone)
+    weights = read_weights(path)
     try:
-        report = transfer(model, read_state_dict(path))
+        report = transfer(
+            model,
+            weights.state_dict,
+            partial=options.model_pretrain_partial,
+            stem=options.model_pretrain_stem,
+        )
     except TransferError as error:
         raise TransferError(f"{path}: {error}") from None
-    print(f"start: {path}\n{report.table()}")
+    found = {"file": str(path), "sha256": weights.sha256(), "found_in": weights.wrapper}
+    where = f" (found in {weights.wrapper!r})" if weights.wrapper else ""
+    summary = f"{path}{where}, SHA-256 {found['sha256']}\n{report.table()}"
+    print(f"start: {summary}")
     log_folder.mkdir(parents=True, exist_ok=True)
-    (log_folder / "transfer.json").write_text(json.dumps(report.as_dict(), indent=1) + "\n")
+    content = json.dumps(found | report.as_dict(), indent=1)
+    (log_folder / "transfer.json").write_text(content + "\n")
+    return summary
 
 
 def checkpoints_ahead(

@@ -1,10 +1,15 @@
-"""Reads weight files that others wrote, and finds the state dict inside.
+"""Reads weight files that others wrote, whatever they are wrapped in, and finds the state dict.
 
 It never executes what a file holds: everything is read with weights_only=True.
 """
 
+import argparse
+import hashlib
 import pickle
+import struct
 import warnings
+import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,56 +22,44 @@ class WeightsFileError(ValueError):
     """A file that cannot be read as weights; the message names it and says what to do."""
 
 
-# Published DeepLab files keep their best score as a numpy float64. numpy 1 wrote the constructor's
-# name as numpy.core, numpy 2 as numpy._core; both make a plain number and nothing else.
+# What real files hold beside tensors and plain values, and what makes nothing but plain values.
+# Published DeepLab files keep their best score as a numpy float64; numpy 1 wrote its constructor's
+# name as numpy.core, numpy 2 as numpy._core. torchvision's training script keeps its arguments.
 _scalar = np._core.multiarray.scalar if hasattr(np, "_core") else np.core.multiarray.scalar
-NUMPY_SCALARS = [
+ALLOWED = [
     (_scalar, "numpy.core.multiarray.scalar"),
     (_scalar, "numpy._core.multiarray.scalar"),
     np.dtype,
-    type(np.dtype(np.float64)),
-    type(np.dtype(np.float32)),
-    type(np.dtype(np.int64)),
+    *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)),
+    argparse.Namespace,
 ]
 
-WRAPPERS = ("model_state", "state_dict", "model")
+# Where a state dict is found in a file; an average of weights is what a run is judged by.
+WRAPPERS = ("model_state", "state_dict_ema", "state_dict", "model")
 
 
-def read_file(path: str | Path) -> Any:
-    """What torch.save wrote into `path`, its tensors on the CPU.
+@dataclass(frozen=True)
+class Weights:
+    """A state dict, and where it came from."""
 
-    Raises WeightsFileError where there is no such file, it is none of torch.save's, it is cut
-    short, or it holds objects other than tensors, plain Python values and numpy numbers.
-    """
+    state_dict: dict[str, Tensor]
+    path: Path
+    wrapper: str  # the keys under which it was found, such as "model_state"; "" for a bare one
+
+    def sha256(self) -> str:
+        digest = hashlib.sha256()
+        with self.path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
+
+
+def read_weights(path: str | Path) -> Weights:
+    """The state dict in a file of torch.save or of safetensors: the file's own dict, or one under
+    a key of WRAPPERS. Values that are no tensors are left out. Raises WeightsFileError."""
     path = Path(path)
-    if path.is_dir():
-        raise WeightsFileError(f"{path} is a folder; give a file in it, such as epoch-0.pth")
-    try:
-        with torch.serialization.safe_globals(NUMPY_SCALARS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old formats, which are read all the same
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise WeightsFileError(f"there is no file {path}; check the path") from None
-    except PermissionError:
-        raise WeightsFileError(f"{path} may not be read; check its permissions") from None
-    except pickle.UnpicklingError as error:
-        refused = _refused_type(str(error))
-        if refused:
-            raise WeightsFileError(
-                f"{path} holds an object of type {refused}, which is not loaded because reading "
-                "it could run code; save only the state dict: torch.save(model.state_dict(), FILE)"
-            ) from None
-        raise WeightsFileError(_not_readable(path)) from None
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, TypeError, AttributeError):
-        # What torch.load raises for a damaged file depends on where the damage lies.
-        raise WeightsFileError(_not_readable(path)) from None
-
-
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in `path`: the file's own dict, or the one under `model_state`, `state_dict`
-    or `model`. Values that are no tensors are left out. Raises WeightsFileError."""
     content = read_file(path)
-    found = find_state_dict(content)
+    found, wrapper = _find_state_dict(content)
     if not found:
         if isinstance(content, dict):
             what = f"a dict with the keys {', '.join(map(str, list(content)[:8])) or '(none)'}"
@@ -76,38 +69,116 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             f"{path} holds {what} and no weights; expected a state dict, bare or under one of "
             f"{', '.join(WRAPPERS)}"
         )
-    return found
+    return Weights(found, path, wrapper)
 
 
-def find_state_dict(content: Any) -> dict[str, Tensor]:
-    """The tensors by name in a loaded file, unwrapped; empty where there are none."""
+def _find_state_dict(content: Any) -> tuple[dict[str, Tensor], str]:
     if not isinstance(content, dict):
-        return {}
+        return {}, ""
     tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
     if tensors:
-        return tensors
+        return tensors, ""
     for key in WRAPPERS:
-        if key in content:
-            return find_state_dict(content[key])
-    return {}
+        found, inner = _find_state_dict(content.get(key))
+        if found:
+            return found, ".".join(filter(None, [key, inner]))
+    return {}, ""
 
 
-def _refused_type(message: str) -> str | None:
-    marker = "Unsupported global: GLOBAL "
-    if marker not in message:
-        return None
-    return message.split(marker, 1)[1].split(" ", 1)[0].rstrip(".,")
+def read_file(path: str | Path) -> Any:
+    """What torch.save or safetensors wrote into `path`, its tensors on the CPU.
 
+    Raises WeightsFileError where there is no such file, it is of another kind, it is cut short or
+    packed, or it holds objects other than tensors, plain Python values and those of ALLOWED.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise WeightsFileError(f"{path} is a folder; give a file in it, such as epoch-0.pth")
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise WeightsFileError(f"there is no file {path}; check the path") from None
+    except OSError as error:
+        raise WeightsFileError(f"{path} cannot be opened ({error.strerror})") from None
 
-def _not_readable(path: Path) -> str:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(512).lstrip().lower()
     if size == 0:
-        return f"{path} is empty; download or copy it again"
-    if head.startswith((b"<!doctype html", b"<html")):
-        return f"{path} is a web page, not a weights file; download the file behind its link"
-    return (
+        raise WeightsFileError(f"{path} is empty; download or copy it again")
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise WeightsFileError(
+            f"{path} is a web page, not a weights file; download the file behind its link"
+        )
+    if head.startswith(b"PK"):
+        _check_archive(path, size)
+    elif head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < 100_000_000:
+        return _read_safetensors(path)
+    return _read_torch(path, size)
+
+
+def _check_archive(path: Path, size: int) -> None:
+    """torch.save's archives are zips of stored entries; others are not unpacked to find out."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError):
+        raise WeightsFileError(
+            f"{path} is cut short or damaged: it begins as a PyTorch file does, but its end is not "
+            f"there ({size:,} bytes); download or copy it again"
+        ) from None
+    names = [entry.filename.split("/", 1)[-1] for entry in entries]
+    if "constants.pkl" in names:
+        raise WeightsFileError(
+            f"{path} is a TorchScript archive, which holds code; save its weights alone: "
+            "torch.save(torch.jit.load(FILE).state_dict(), NEW_FILE)"
+        )
+    unpacked = sum(entry.file_size for entry in entries)
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or unpacked > size:
+        raise WeightsFileError(
+            f"{path} is compressed ({size:,} bytes, {unpacked:,} unpacked), which torch.save's "
+            "files never are; it is not unpacked: give the original file"
+        )
+    if "data.pkl" not in names:
+        raise WeightsFileError(
+            f"{path} is a zip archive, but not one of torch.save's; unpack it and give the weights "
+            "file in it"
+        )
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise WeightsFileError(
+            f"{path} cannot be read as safetensors ({error}); download or copy it again"
+        ) from None
+
+
+def _read_torch(path: Path, size: int) -> Any:
+    try:
+        with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old formats, which are read all the same
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        refused = _refused_type(str(error))
+        if refused:
+            raise WeightsFileError(
+                f"{path} holds an object of type {refused}, which is not loaded because reading "
+                "it could run code; save only the state dict: torch.save(model.state_dict(), FILE)"
+            ) from None
+    except (RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError):
+        pass  # what torch.load raises for a damaged file depends on where the damage lies
+    raise WeightsFileError(
         f"{path} ({size:,} bytes) cannot be read as a PyTorch file: it is damaged, cut short, or "
         "of another program; download or copy it again"
     )
+
+
+def _refused_type(message: str) -> str | None:
+    for marker in ("Unsupported global: GLOBAL ", "Unsupported class "):
+        if marker in message:
+            return message.split(marker, 1)[1].split(" ", 1)[0].rstrip(".,:")
+    return None

@@ -1,28 +1,26 @@
 """Transfer from the published DeepLabV3 files: what comes, what stays, what is refused."""
 
 import json
-import pickle
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from conftest import SOURCE_OF, STATE_DICTS, published_file, published_state
 
 from model import MattingBase
 from model.matting_base import BACKBONES
-from model.transfer import SOURCES, TransferError, transfer
-from model.weights_file import WeightsFileError, read_file, read_state_dict
+from model.sources import SOURCES
+from model.transfer import TransferError, transfer
+from model.weights_file import read_weights
 
+VAINF = next(source for source in SOURCES if source.name == "DeepLabV3 (VainF)")
 MATCHED = {"resnet50": (353, 374), "resnet101": (659, 680), "mobilenetv2": (341, 362)}
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_what_matches_is_copied_and_nothing_else(tmp_path: Path, backbone: str) -> None:
     path = published_file(tmp_path / "deeplab.pth", f"vainf_deeplabv3_{SOURCE_OF[backbone]}")
-    source = read_state_dict(path)
+    source = read_weights(path).state_dict
     model = MattingBase(backbone)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     report = transfer(model, source)
@@ -37,7 +35,7 @@ def test_what_matches_is_copied_and_nothing_else(tmp_path: Path, backbone: str) 
     ours = STATE_DICTS[f"mattingbase_{backbone}"][first]
     assert report.mismatched == {first: ([ours[0], 3, *ours[2:]], ours)}
 
-    came_from = {SOURCES[0].rename(name): name for name in source}
+    came_from = {VAINF.rename(name): name for name in source}
     for name in report.matched:
         assert torch.equal(after[name], source[came_from[name]]), name
     for name in [*report.missing, *report.mismatched]:
@@ -55,7 +53,7 @@ def test_the_published_call() -> None:
 
 
 def test_renaming_is_a_function_of_the_name() -> None:
-    rename = SOURCES[0].rename
+    rename = VAINF.rename
     assert rename("backbone.layer4.2.bn3.weight") == "backbone.layer4.2.bn3.weight"
     assert rename("backbone.low_level_features.0.0.weight") == "backbone.features.0.0.weight"
     assert (
@@ -113,71 +111,6 @@ def test_a_file_of_which_nothing_fits_is_refused() -> None:
     }
     with pytest.raises(TransferError, match="none of resnet50, resnet101, mobilenetv2"):
         transfer(MattingBase("mobilenetv2"), resnet18)
-
-
-@pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
-def test_numpy_scalars_of_both_numpys_are_read(tmp_path: Path, module: str) -> None:
-    path = tmp_path / "file.pth"
-    torch.save({"model_state": {"a": torch.ones(1)}, "best_score": np.float64(0.5)}, path)
-    # The name that this numpy wrote, replaced by the one that is asked for (GLOBAL's argument).
-    written = type(np.float64(0)).__reduce__(np.float64(0.5))[0].__module__
-    repacked = tmp_path / "repacked.pth"
-    script = (
-        "import sys, zipfile\n"
-        "source, target, old, new = sys.argv[1:]\n"
-        "with zipfile.ZipFile(source) as a, zipfile.ZipFile(target, 'w') as b:\n"
-        "    for entry in a.namelist():\n"
-        "        content = a.read(entry)\n"
-        "        if entry.endswith('data.pkl'):\n"
-        "            assert old.encode() in content\n"
-        "            content = content.replace(f'c{old}\\n'.encode(), f'c{new}\\n'.encode())\n"
-        "        b.writestr(entry, content)\n"
-    )
-    subprocess.run([sys.executable, "-c", script, path, repacked, written, module], check=True)
-    content = read_file(repacked)
-    assert content["best_score"] == 0.5
-    assert list(read_state_dict(repacked)) == ["a"]
-
-
-def test_no_code_of_a_file_is_run(tmp_path: Path) -> None:
-    class Payload:
-        def __reduce__(self) -> tuple:
-            return (Path.touch, (tmp_path / "was-run",))
-
-    path = tmp_path / "payload.pth"
-    torch.save({"model_state": Payload()}, path)
-    with pytest.raises(WeightsFileError, match="not loaded because reading it could run code"):
-        read_file(path)
-    path.write_bytes(pickle.dumps(Payload()))
-    with pytest.raises(WeightsFileError):
-        read_file(path)
-    assert not (tmp_path / "was-run").exists()
-
-
-def test_files_that_cannot_be_read_are_told_apart(tmp_path: Path) -> None:
-    path = tmp_path / "file.pth"
-    with pytest.raises(WeightsFileError, match="there is no file"):
-        read_file(path)
-    with pytest.raises(WeightsFileError, match="is a folder"):
-        read_file(tmp_path)
-    path.touch()
-    with pytest.raises(WeightsFileError, match="is empty"):
-        read_file(path)
-    path.write_text("<!DOCTYPE html><html></html>")
-    with pytest.raises(WeightsFileError, match="web page"):
-        read_file(path)
-    path.write_bytes(b"\x00\x01 not a checkpoint" * 100)
-    with pytest.raises(WeightsFileError, match="cannot be read as a PyTorch file"):
-        read_file(path)
-    torch.save({"a": torch.ones(1000)}, path)
-    whole = path.read_bytes()
-    for length in (1, len(whole) // 2, len(whole) - 10):
-        path.write_bytes(whole[:length])
-        with pytest.raises(WeightsFileError, match="cannot be read as a PyTorch file"):
-            read_file(path)
-    torch.save({"epoch": 3}, path)
-    with pytest.raises(WeightsFileError, match="the keys epoch and no weights"):
-        read_state_dict(path)
 
 
 def test_the_report_is_plain_data() -> None:

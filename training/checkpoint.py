@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.transfer import SOURCES, backbone_of
-from model.weights_file import read_file, read_state_dict
+from model.sources import MATTING, backbone_of, canonical, recognise
+from model.weights_file import read_file, read_weights
 
 STATE_FORMAT = 1
 NAME = re.compile(r"epoch-(\d+)(?:-iter-(\d+))?\.pth")
@@ -142,18 +142,21 @@ def write_whole(path: Path, write: Callable) -> None:
 def load_weights(model: nn.Module, path: Path, backbone: str) -> None:
     """Loads a weights file strictly. Raises CheckpointError where an entry is missing, foreign or
     of another shape, saying what the file looks like; WeightsFileError where it is unreadable."""
-    weights, target = read_state_dict(path), model.state_dict()
+    weights, target = read_weights(path).state_dict, model.state_dict()
     missing = [name for name in target if name not in weights]
     foreign = [name for name in weights if name not in target]
     unlike = [n for n in target if n in weights and weights[n].shape != target[n].shape]
     if not (missing or foreign or unlike):
         model.load_state_dict(weights)
         return
-    looks = backbone_of(weights)
-    if any(source.recognises(weights) for source in SOURCES):
-        advice = "it is a file to initialise from: type --model-pretrain-initialization instead"
-    elif looks and looks != backbone:
+    looks, source = backbone_of(weights), recognise(canonical(weights).values())
+    if source is MATTING and looks and looks != backbone:
         advice = f"its backbone is {looks}: type --model-backbone {looks}"
+    elif source:
+        advice = (
+            f"it looks like {source.name}, a file to initialise from: type "
+            "--model-pretrain-initialization instead"
+        )
     else:
         advice = "give a weights file of MattingBase"
     examples = "; ".join(

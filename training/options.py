@@ -70,7 +70,18 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     model.add_argument(
         "--model-pretrain-initialization", type=Path, metavar="FILE",
-        help="a DeepLabV3 checkpoint to initialise from, once, before training",
+        help="a checkpoint to initialise from, once, before training: DeepLabV3 of VainF, "
+        "torchvision or segmentation_models_pytorch, an ImageNet classifier, or MattingBase; the "
+        "word torchvision: download torchvision's",
+    )  # fmt: skip
+    model.add_argument(
+        "--model-pretrain-partial", action="store_true",
+        help="take an initialisation that lacks something which files of its kind have",
+    )  # fmt: skip
+    model.add_argument(
+        "--model-pretrain-stem", choices=["random", "rgb"], default="random",
+        help="the first convolution, which takes src and bgr: random, as published; or rgb: its "
+        "src half from the file, its bgr half zero",
     )  # fmt: skip
     model.add_argument(
         "--model-last-checkpoint", type=Path, metavar="FILE",

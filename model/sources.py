@@ -1,0 +1,188 @@
+"""The kinds of checkpoint that MattingBase can be initialised from: one table, one row a kind.
+
+Everything here is a function of entry names alone. To add a source, add a row.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation, RGB of 0..1
+
+
+@dataclass(frozen=True)
+class Source:
+    """How to recognise a kind of checkpoint, how its entries are called in MattingBase, and which
+    of MattingBase's entries it should fill. All patterns are regular expressions, matched from the
+    name's beginning."""
+
+    name: str
+    signature: tuple[str, ...]  # a file of this kind has an entry for each
+    renames: tuple[tuple[str, str], ...]  # (pattern, replacement), applied in order
+    fills: tuple[str, ...]  # entries of MattingBase that come from it ...
+    leaves: tuple[str, ...] = ()  # ... but for these
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET  # of its input
+
+    def recognises(self, names: Iterable[str]) -> bool:
+        names = list(names)
+        return all(any(re.match(pattern, name) for name in names) for pattern in self.signature)
+
+    def rename(self, name: str) -> str:
+        """The entry's name in MattingBase, where it has one there; a function of the name alone."""
+        for pattern, replacement in self.renames:
+            name = re.sub("^" + pattern, replacement, name)
+        return name
+
+    def should_fill(self, target: str) -> bool:
+        """Whether an entry of MattingBase is expected from it. Counters of batches are not: files
+        of before PyTorch 0.4.1, such as old ImageNet ones, have none, and they change nothing."""
+        if target.endswith("num_batches_tracked"):
+            return False
+        left = any(re.match(pattern, target) for pattern in self.leaves)
+        return any(re.match(pattern, target) for pattern in self.fills) and not left
+
+
+STEM = r"backbone\.(conv1|features\.0\.0)\.weight"  # takes 6 channels here, 3 everywhere else
+DILATED = r"aspp\.convs\.[123]\.0\.weight"  # where they are separable, nothing fits
+INPUTS = r"aspp\.convs\.(0\.0|1\.0|2\.0|3\.0|4\.1)\.weight"  # all that see the backbone's features
+BACKBONE, ASPP = r"backbone\.", r"aspp\."
+VAINF_MOBILENET = (r"backbone\.(low|high)_level_features\.", "backbone.features.")
+
+# https://github.com/PeterL1n/BackgroundMattingV2, and what this program saves; MattingRefine adds a
+# refiner.
+MATTING = Source(
+    name="MattingBase or MattingRefine",
+    signature=(r"backbone\.", r"aspp\.convs\.", r"decoder\.conv4\."),
+    renames=(),
+    fills=(BACKBONE, ASPP, r"decoder\."),
+)
+SOURCES = (
+    MATTING,
+    # https://github.com/VainF/DeepLabV3Plus-Pytorch: MobileNetV2's features in two runs that keep
+    # their numbers, the ASPP as the first module of the classifier.
+    Source(
+        name="DeepLabV3 (VainF), separable convolutions",
+        signature=(r"backbone\.", r"classifier\.classifier\.0\.convs\.1\.0\.body\."),
+        renames=(VAINF_MOBILENET, (r"classifier\.classifier\.0\.", "aspp.")),
+        fills=(BACKBONE, ASPP),
+        leaves=(STEM, DILATED),
+    ),
+    Source(
+        name="DeepLabV3 (VainF)",
+        signature=(r"backbone\.", r"classifier\.classifier\.0\.convs\."),
+        renames=(VAINF_MOBILENET, (r"classifier\.classifier\.0\.", "aspp.")),
+        fills=(BACKBONE, ASPP),
+        leaves=(STEM,),
+    ),
+    Source(
+        name="DeepLabV3+ (VainF), separable convolutions",
+        signature=(r"backbone\.", r"classifier\.aspp\.convs\.1\.0\.body\."),
+        renames=(VAINF_MOBILENET, (r"classifier\.aspp\.", "aspp.")),
+        fills=(BACKBONE, ASPP),
+        leaves=(STEM, DILATED),
+    ),
+    Source(
+        name="DeepLabV3+ (VainF)",
+        signature=(r"backbone\.", r"classifier\.aspp\.convs\."),
+        renames=(VAINF_MOBILENET, (r"classifier\.aspp\.", "aspp.")),
+        fills=(BACKBONE, ASPP),
+        leaves=(STEM,),
+    ),
+    Source(
+        name="DeepLabV3 (torchvision)",
+        signature=(r"backbone\.", r"classifier\.0\.convs\."),
+        renames=((r"classifier\.0\.", "aspp."),),
+        fills=(BACKBONE, ASPP),
+        leaves=(STEM,),
+    ),
+    # https://github.com/qubvel-org/segmentation_models.pytorch: with MobileNetV2 its ASPP sees
+    # 1280 channels, behind one convolution more than ours; before 0.4 it was decoder.0.
+    Source(
+        name="DeepLabV3+ with MobileNetV2 (segmentation_models_pytorch)",
+        signature=(r"encoder\.features\.", r"decoder\.aspp\.0\.convs\."),
+        renames=((r"encoder\.", "backbone."), (r"decoder\.aspp\.0\.", "aspp.")),
+        fills=(BACKBONE, ASPP),
+        leaves=(STEM, INPUTS),
+    ),
+    Source(
+        name="DeepLabV3+ (segmentation_models_pytorch)",
+        signature=(r"encoder\.", r"decoder\.aspp\.0\.convs\."),
+        renames=((r"encoder\.", "backbone."), (r"decoder\.aspp\.0\.", "aspp.")),
+        fills=(BACKBONE, ASPP),
+        leaves=(STEM, DILATED),
+    ),
+    Source(
+        name="DeepLabV3 with MobileNetV2 (segmentation_models_pytorch)",
+        signature=(r"encoder\.features\.", r"decoder\.(aspp|0)\.convs\."),
+        renames=((r"encoder\.", "backbone."), (r"decoder\.(aspp|0)\.", "aspp.")),
+        fills=(BACKBONE, ASPP),
+        leaves=(STEM, INPUTS),
+    ),
+    Source(
+        name="DeepLabV3 (segmentation_models_pytorch)",
+        signature=(r"encoder\.", r"decoder\.(aspp|0)\.convs\."),
+        renames=((r"encoder\.", "backbone."), (r"decoder\.(aspp|0)\.", "aspp.")),
+        fills=(BACKBONE, ASPP),
+        leaves=(STEM,),
+    ),
+    Source(
+        name="ImageNet ResNet (torchvision, timm)",
+        signature=(r"layer1\.0\.conv1\.", r"layer4\."),
+        renames=((r"(conv1|bn1|layer\d)\.", r"backbone.\1."),),
+        fills=(BACKBONE,),
+        leaves=(STEM,),
+    ),
+    Source(
+        name="ImageNet MobileNetV2 (torchvision)",
+        signature=(r"features\.1\.conv\.0\.0\.", r"features\.17\."),
+        renames=((r"features\.", "backbone.features."),),
+        fills=(BACKBONE,),
+        leaves=(STEM,),
+    ),
+)
+
+
+def recognise(names: Iterable[str]) -> Source | None:
+    """The first kind that has these entries, named as `canonical` names them."""
+    names = list(names)
+    return next((source for source in SOURCES if source.recognises(names)), None)
+
+
+PREFIXES = ("module.", "_orig_mod.", "model.")  # of DataParallel, torch.compile, Lightning
+
+
+def canonical(names: Iterable[str]) -> dict[str, str]:
+    """Name in the file → name without what wrapping the network has put before it, and with
+    MobileNet's `high_level_features` numbered on from 4 where a file numbers them from 0."""
+    short = {name: name for name in names}
+    while short:
+        common = [
+            prefix
+            for prefix in PREFIXES
+            # All of the network's have it; a loss or a mean beside the network may not.
+            if sum(name.startswith(prefix) for name in short.values()) > len(short) / 2
+        ]
+        if not common:
+            break
+        short = {name: now.removeprefix(common[0]) for name, now in short.items()}
+    if any(now.startswith("backbone.high_level_features.0.") for now in short.values()):
+        pattern = re.compile(r"^backbone\.high_level_features\.(\d+)\.")
+        short = {
+            name: pattern.sub(lambda m: f"backbone.high_level_features.{int(m[1]) + 4}.", now)
+            for name, now in short.items()
+        }
+    return short
+
+
+def backbone_of(names: Iterable[str]) -> str | None:
+    """Which backbone entries named as in MattingBase belong to; None where it is none of ours."""
+    names = set(names)
+    if "backbone.features.1.conv.0.0.weight" in names:
+        return "mobilenetv2"
+    if "backbone.layer1.0.conv3.weight" not in names:  # ResNet18 and 34 have two convolutions
+        return None
+    blocks = (re.match(r"backbone\.layer3\.(\d+)\.", name) for name in names)
+    last = max((int(block[1]) for block in blocks if block), default=0)
+    if last > 22:
+        return None
+    return "resnet101" if last > 5 else "resnet50"
