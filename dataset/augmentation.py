@@ -8,8 +8,8 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
-import kornia.filters
 import numpy as np
 import torch
 from torch import Tensor
@@ -39,8 +39,6 @@ NEUTRAL = {
     "misaligned": 0.0,  # 0 or 1: the background input is warped by a matrix of its own
 }
 NUMBERS = tuple(NEUTRAL)  # the order of the columns in a batch
-MAX_BLUR_RADIUS = 5
-MAX_SHADOW_RADIUS = 20
 
 
 def draw_numbers(rng: random.Random) -> dict[str, float]:
@@ -50,7 +48,7 @@ def draw_numbers(rng: random.Random) -> dict[str, float]:
         **draw_look(rng, "fgr"),
         **draw_look(rng, "bgr"),
         "shadow_strength": rng.uniform(0, 0.3) * shadow,
-        "shadow_blur": rng.uniform(20, 2 * MAX_SHADOW_RADIUS),
+        "shadow_blur": rng.uniform(20, 40),
         "src_noise": rng.uniform(0, 0.03) * (rng.random() < 0.4),
         "bgr_noise": rng.uniform(0, 0.03) * (rng.random() < 0.4),
         # A captured background never matches exactly: exposure, white balance, a touched tripod.
@@ -61,7 +59,7 @@ def draw_numbers(rng: random.Random) -> dict[str, float]:
 
 def draw_look(rng: random.Random, prefix: str) -> dict[str, float]:
     return {
-        f"{prefix}_blur": rng.uniform(0, MAX_BLUR_RADIUS) * (rng.random() < 0.1),
+        f"{prefix}_blur": rng.uniform(0, 5) * (rng.random() < 0.1),
         f"{prefix}_sharpen": float(rng.random() < 0.1),
         **draw_jitter(rng, prefix, 0.15, 0.05),
     }
@@ -192,7 +190,8 @@ def coverage(sizes: Tensor, matrix: Tensor, size: tuple[int, int]) -> Tensor:
     x, y = source_points(matrix, size)
     height, width = sizes.to(x.dtype)[:, :, None, None].unbind(1)
     inside = torch.minimum(torch.minimum(x, width - x), torch.minimum(y, height - y))
-    step = matrix[:, :, :2].det().abs().sqrt()[:, None, None]
+    area = matrix[:, 0, 0] * matrix[:, 1, 1] - matrix[:, 0, 1] * matrix[:, 1, 0]
+    step = area.abs().sqrt()[:, None, None]  # source pixels for each of the output's
     return (inside / step + 0.5).clamp(0, 1)[:, None]
 
 
@@ -200,23 +199,41 @@ def coverage(sizes: Tensor, matrix: Tensor, size: tuple[int, int]) -> Tensor:
 # Appearance
 
 
-def box_blur(pictures: Tensor, radius: Tensor, at_most: int) -> Tensor:
+def box_blur(pictures: Tensor, radius: Tensor) -> Tensor:
     """The mean over a square of side 2 * radius + 1, fractions allowed (as Pillow's BoxBlur).
-    pictures: (B, C, H, W); radius: (B,), in pixels, up to `at_most`, on the pictures' device."""
-    offset = torch.arange(-at_most, at_most + 1, device=pictures.device).abs()
-    kernel = (radius[:, None] + 1 - offset).clamp(0, 1) / (2 * radius[:, None] + 1)
-    return kornia.filters.filter2d_separable(pictures, kernel, kernel, border_type="replicate")
+    pictures: (B, C, H, W); radius: (B,), in pixels, on the pictures' device."""
+    height, width = pictures.shape[2:]
+    return box_weights(radius, height) @ pictures @ box_weights(radius, width).transpose(2, 3)
+
+
+def box_weights(radius: Tensor, length: int) -> Tensor:
+    """(B, 1, length, length): how much of each output's box, in rows, is of each input pixel, in
+    columns. The first and last pixel go on for ever outside. As a matrix product this costs the
+    same for every radius, and is exact and repeatable on every device."""
+    start = torch.arange(length, device=radius.device, dtype=radius.dtype)
+    middle, reach = start[:, None] + 0.5, radius[:, None, None, None] + 0.5
+    end = start + 1
+    start[0], end[-1] = -math.inf, math.inf
+    overlap = torch.minimum(end, middle + reach) - torch.maximum(start, middle - reach)
+    return overlap.clamp(min=0) / (2 * reach)
 
 
 def sharpen(pictures: Tensor) -> Tensor:
-    """Pillow's SHARPEN filter. pictures: (B, C, H, W) in 0..1."""
-    kernel = torch.full((1, 3, 3), -2 / 16, device=pictures.device)
-    kernel[:, 1, 1] = 32 / 16
-    return kornia.filters.filter2d(pictures, kernel, border_type="replicate").clamp(0, 1)
+    """Pillow's SHARPEN filter: each pixel 32/16, its eight neighbours -2/16 each.
+    pictures: (B, C, H, W) in 0..1."""
+    mean = F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    return (pictures * (34 / 16) - mean * (18 / 16)).clamp(0, 1)
 
 
 LUMA = (0.299, 0.587, 0.114)
 YIQ = (LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+FROM_YIQ = tuple(map(tuple, np.linalg.inv(YIQ).tolist()))
+
+
+@lru_cache
+def constant(values: tuple, device: torch.device) -> Tensor:
+    """A tensor made once for each device, since making one there waits for it."""
+    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def colour_jitter(
@@ -229,7 +246,7 @@ def colour_jitter(
     axis at constant luma (YIQ). All are linear: one 3x3 matrix and an offset, clamped at the end.
     """
     device = pictures.device
-    luma, to_yiq = torch.tensor(LUMA, device=device), torch.tensor(YIQ, device=device)
+    luma, to_yiq, from_yiq = (constant(values, device) for values in (LUMA, YIQ, FROM_YIQ))
     mean_grey = pictures.mean((2, 3)) @ luma
     to_grey = luma.expand(3, 3)
     saturate = saturation[:, None, None] * (torch.eye(3, device=device) - to_grey) + to_grey
@@ -238,7 +255,6 @@ def colour_jitter(
     cos, sin = angle.cos(), angle.sin()
     one, zero = torch.ones_like(hue), torch.zeros_like(hue)
     turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], dim=1).view(-1, 3, 3)
-    from_yiq = torch.tensor(np.linalg.inv(YIQ), dtype=torch.float32, device=device)
 
     matrix = (brightness * contrast)[:, None, None] * (from_yiq @ turn @ to_yiq @ saturate)
     offset = ((1 - contrast) * brightness * mean_grey)[:, None, None]
@@ -252,8 +268,8 @@ def cast_shadow(bgr: Tensor, pha: Tensor, matrix: Tensor, strength: Tensor, blur
     strength: (B,), 0 is none and 1 black; blur: (B,), the side of the box in pixels.
     """
     size = pha.shape[2:]
-    sizes = torch.tensor(size, device=pha.device).expand(len(pha), 2)
-    shadow = box_blur(warp(pha, sizes, matrix, size), (blur - 1) / 2, MAX_SHADOW_RADIUS)
+    sizes = torch.stack([torch.full_like(strength, side) for side in size], dim=1)
+    shadow = box_blur(warp(pha, sizes, matrix, size), (blur - 1) / 2)
     return (bgr - strength[:, None, None, None] * shadow).clamp(0, 1)
 
 
@@ -306,10 +322,7 @@ def only_where(gate: Tensor, step: Callable, pictures: Tensor, *arguments: Tenso
 def focus(pictures: Tensor, numbers: Numbers, prefix: str) -> Tensor:
     blur, sharp = f"{prefix}_blur", f"{prefix}_sharpen"
 
-    def blurred(some: Tensor, radius: Tensor) -> Tensor:
-        return box_blur(some, radius, MAX_BLUR_RADIUS)
-
-    pictures = only_where(numbers.differs(blur), blurred, pictures, numbers[blur])
+    pictures = only_where(numbers.differs(blur), box_blur, pictures, numbers[blur])
     return only_where(numbers.differs(sharp), sharpen, pictures)
 
 
@@ -326,7 +339,7 @@ def augment(batch: dict, device: torch.device) -> tuple[Tensor, Tensor, Tensor, 
     Returns src, bgr, true_pha, true_fgr on `device`: float32, 0..1, (B, 3, H, W), alpha
     (B, 1, H, W). The same batch gives the same values, on the CPU to the last bit.
     """
-    size = batch["size"]
+    size = tuple(batch["size"])
     on = {
         name: value.to(device, non_blocking=True)
         for name, value in batch.items()
@@ -350,8 +363,9 @@ def augment(batch: dict, device: torch.device) -> tuple[Tensor, Tensor, Tensor, 
     count = len(true_pha)
     moved = numbers.differs("misaligned").nonzero().squeeze(1)
     rows = torch.cat([torch.arange(count), moved])
-    twice = Numbers(numbers.host[rows], numbers.device[rows.to(device)])
-    moved, rows = moved.to(device), rows.to(device)
+    host = numbers.host[rows]
+    moved, rows = (index.to(device, non_blocking=True) for index in (moved, rows))
+    twice = Numbers(host, numbers.device[rows])
     matrix = torch.cat([on["bgr_matrix"], on["input_matrix"][moved]])
     pictures = warp(pixels("bgr")[rows], on["bgr_size"][rows], matrix, size, reflect=True)
     pictures = jitter(focus(pictures, twice, "bgr"), twice, "bgr")

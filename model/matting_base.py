@@ -35,7 +35,9 @@ def clamp(x: Tensor) -> Tensor:
     torch.clamp has none outside of 0..1, so that an alpha which is below 0 everywhere, as it
     often is after a few steps from random weights, stays 0 for ever. The values are the same.
     """
-    return _Clamp.apply(x) if torch.is_grad_enabled() else x.clamp(0, 1)
+    if torch.jit.is_scripting() or not torch.is_grad_enabled():
+        return x.clamp(0, 1)
+    return _Clamp.apply(x)
 
 
 class MattingBase(nn.Module):

@@ -28,11 +28,12 @@ class MobileNetV2Encoder(MobileNetV2):
         for convolution in depthwise[1:]:
             convolution.dilation = convolution.padding = (2, 2)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """x: (B, 6, H, W). Returns the features at 1/1, 1/2, 1/4, 1/8 and 1/16 of the size,
         with `channels` channels; odd sizes are rounded up at each halving."""
-        half = self.features[0:2](x)
-        quarter = self.features[2:4](half)
-        eighth = self.features[4:7](quarter)
-        sixteenth = self.features[7:18](eighth)
-        return x, half, quarter, eighth, sixteenth
+        features = [x]
+        for number, block in enumerate(self.features):
+            x = block(x)
+            if number in (1, 3, 6, 17):
+                features.append(x)
+        return features[0], features[1], features[2], features[3], features[4]

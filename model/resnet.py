@@ -27,7 +27,7 @@ class ResNetEncoder(ResNet):
         nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
         del self.avgpool, self.fc
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """x: (B, 6, H, W). Returns the features at 1/1, 1/2, 1/4, 1/8 and 1/16 of the size,
         with `channels` channels; odd sizes are rounded up at each halving."""
         half = self.relu(self.bn1(self.conv1(x)))
