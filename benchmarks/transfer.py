@@ -251,8 +251,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--side", type=int, default=96, help="of the crops in pixels")
     parser.add_argument("--lr", type=float, default=1e-4, help="of the backbone; the rest 5 times")
-    parser.add_argument("--pretrain-steps", type=int, default=1200)
-    parser.add_argument("--scenes", type=int, default=1000, help="drawn for the segmentation task")
+    parser.add_argument("--pretrain-steps", type=int, default=3000)
+    parser.add_argument("--scenes", type=int, default=1500, help="drawn for the segmentation task")
     parser.add_argument("--output", type=Path, default=Path("docs"), help="transfer.png and .json")
     options = parser.parse_args(argv)
     if options.quick:

@@ -33,8 +33,8 @@ def data_folders(name: str, directory: Path | None, say: Callable[[str], None]) 
     if name == "demo":
         try:
             make_demo(DEMO_FOLDER, say=say)
-        except ValueError as error:
-            raise DataError(str(error)) from None
+        except (ValueError, OSError) as error:
+            raise DataError(f"the demo data set cannot be drawn: {error}") from None
     return {"backgrounds": DATA_PATH["backgrounds"], **DATA_PATH[name]}
 
 
@@ -46,9 +46,14 @@ def _half_in(folder: Path) -> dict[str, Path]:
 
 def open_half(folders: dict, half: str) -> tuple[Foregrounds, Backgrounds]:
     """The foregrounds and backgrounds of one half, "train" or "valid". Raises DataError."""
-    entry = folders[half]
+    entry = folders.get(half, {})
     if "rgba" in entry:
         foregrounds = find_rgba(Path(entry["rgba"]))
-    else:
+    elif "fgr" in entry and "pha" in entry:
         foregrounds = find_pairs(Path(entry["fgr"]), Path(entry["pha"]))
+    else:
+        raise DataError(
+            f"the entry in data_path.py has no {half!r} with 'fgr' and 'pha', or with 'rgba'; "
+            "lay it out like the others"
+        )
     return foregrounds, find_backgrounds(Path(folders["backgrounds"][half]))

@@ -4,7 +4,8 @@ It never changes a file, and never guesses a pair from the order of names.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,28 +71,32 @@ class Backgrounds:
 
 def find_pictures(folder: Path) -> list[str]:
     """Paths of all pictures below `folder`, relative to it, sorted. Raises DataError if none."""
+    if "PATH_TO" in os.fspath(folder):
+        raise DataError(
+            f"there is no folder {folder}: this is a placeholder; enter your own in data_path.py"
+        )
     if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}; check the path{_hint(folder)}")
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise DataError(f"there is no folder {folder}: it {what}; check the path")
     found = sorted(_walk(os.fspath(folder), ""))
     if not found:
         raise DataError(f"no picture ({', '.join(ENDINGS)}) in {folder}; is it the right folder?")
     return found
 
 
-def _hint(folder: Path) -> str:
-    return " in data_path.py" if "PATH_TO" in os.fspath(folder) else ""
-
-
 def _walk(folder: str, prefix: str) -> Iterator[str]:
     folders = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.name.lower().endswith(ENDINGS):
-                yield prefix + entry.name
-            elif entry.is_dir():
-                folders.append(entry)
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.name.lower().endswith(ENDINGS):
+                    yield prefix + entry.name
+                elif entry.is_dir():
+                    folders.append(entry)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read ({error.strerror})") from None
     for entry in folders:
         # A link to a folder above would be walked for ever.
         above = os.path.join(os.path.realpath(entry.path), "")
@@ -101,17 +106,20 @@ def _walk(folder: str, prefix: str) -> Iterator[str]:
 
 
 def find_backgrounds(folder: Path) -> Backgrounds:
-    """All pictures below `folder`. Raises DataError where there are none."""
-    return Backgrounds(folder, Names(find_pictures(folder)))
+    """All pictures below `folder`. Raises DataError where there are none, or one's header, of the
+    20,000 that are looked at, is not that of a picture."""
+    backgrounds = Backgrounds(folder, Names(find_pictures(folder)))
+    _look_at(_size_of, (backgrounds.path(index) for index in _spread(range(len(backgrounds)))))
+    return backgrounds
 
 
 def find_rgba(folder: Path) -> Foregrounds:
     """Pictures with an alpha channel of their own. Raises DataError where there are none."""
     names = find_pictures(folder)
-    for name in _spread(names):
-        with open_picture(folder / name) as picture:
-            if "A" not in picture.getbands() and "transparency" not in picture.info:
-                raise DataError(f"{folder / name} has no alpha channel; expected RGBA pictures")
+    paths = [folder / name for name in _spread(names)]
+    for path, has_alpha in zip(paths, _look_at(_has_alpha, paths), strict=True):
+        if not has_alpha:
+            raise DataError(f"{path} has no alpha channel; expected RGBA pictures")
     return Foregrounds(folder, Names(names), None, Names([]))
 
 
@@ -129,18 +137,38 @@ def find_pairs(fgr_folder: Path, pha_folder: Path) -> Foregrounds:
     if orphans:
         raise DataError(
             f"{len(orphans)} picture(s) without a partner of the same name in {fgr_folder} and "
-            f"{pha_folder}: {_listed(orphans)}; add what is missing or move these away"
+            f"{pha_folder}: {_listed(orphans)}; a foreground and its alpha have the same name but "
+            f"for the ending ({', '.join(ENDINGS)}): add what is missing or move these away"
         )
     pairs = Foregrounds(fgr_folder, Names(fgr.values()), pha_folder, Names(pha[s] for s in fgr))
     unlike = []
-    for index in _spread(range(len(pairs))):
-        fgr_path, pha_path = pairs.paths(index)
-        with open_picture(fgr_path) as one, open_picture(pha_path) as other:
-            if one.size != other.size:
-                unlike.append(_unlike(fgr_path, one.size, pha_path, other.size))
+    chosen = [pairs.paths(index) for index in _spread(range(len(pairs)))]
+    fgr_sizes, pha_sizes = (_look_at(_size_of, paths) for paths in zip(*chosen, strict=True))
+    for (fgr_path, pha_path), one, other in zip(chosen, fgr_sizes, pha_sizes, strict=True):
+        if one != other:
+            unlike.append(_unlike(fgr_path, one, pha_path, other))
     if unlike:
-        raise DataError(f"{len(unlike)} pair(s) of unlike sizes: {_listed(unlike)}")
+        raise DataError(
+            f"{len(unlike)} pair(s) of unlike sizes: {_listed(unlike)}; alpha and foreground must "
+            "have the same: replace or remove them"
+        )
     return pairs
+
+
+def _look_at(look: Callable, paths: Iterable[Path]) -> list:
+    """What `look` says of each picture's header; many at once, since disks may be far away."""
+    with ThreadPoolExecutor(16) as threads:
+        return list(threads.map(look, paths))
+
+
+def _size_of(path: Path) -> tuple[int, int]:
+    with open_picture(path) as picture:
+        return picture.size
+
+
+def _has_alpha(path: Path) -> bool:
+    with open_picture(path) as picture:
+        return "A" in picture.getbands() or "transparency" in picture.info
 
 
 def _unlike(fgr: Path, fgr_size: tuple[int, int], pha: Path, pha_size: tuple[int, int]) -> str:
@@ -176,7 +204,8 @@ def open_picture(path: Path) -> Image.Image:
     try:
         return Image.open(path, formats=("JPEG", "PNG"))
     except FileNotFoundError:
-        raise DataError(f"{path} is gone since the run started") from None
+        what = "is a link to nothing" if path.is_symlink() else "is not there any more"
+        raise DataError(f"{path} {what}; restore or remove it, and start again") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise DataError(_undecodable(path, error)) from None
     except Image.DecompressionBombError as error:

@@ -68,7 +68,7 @@ class MattingDataset(Dataset):
         )
 
     def _plain(self, key: SampleKey) -> dict:
-        background = seed_of("validation", key.index) % len(self.backgrounds)
+        background = (seed_of("validation", key.index) + key.draw) % len(self.backgrounds)
         return self._sample(key, background, NEUTRAL, (np.eye(3),) * 4, (0, 0))
 
     def _sample(
@@ -156,10 +156,17 @@ def batches(loader: Iterable) -> Iterator[dict]:
         yield batch
 
 
-def evenly_spaced(count: int, at_most: int) -> list[int]:
-    """Up to `at_most` of the numbers below `count`, evenly spaced, always the same."""
-    chosen = min(count, at_most)
-    return [place * count // chosen for place in range(chosen)]
+def validation_keys(
+    foregrounds: int, backgrounds: int, at_most: int, size: tuple[int, int]
+) -> list[SampleKey]:
+    """Up to `at_most` samples, always the same: evenly spaced foregrounds; where there are fewer,
+    each several times, before another background each time."""
+    if foregrounds >= at_most:
+        chosen = [(place * foregrounds // at_most, 0) for place in range(at_most)]
+    else:
+        count = min(at_most, foregrounds * backgrounds)
+        chosen = [(place % foregrounds, place // foregrounds) for place in range(count)]
+    return [SampleKey(0, index, draw, size) for index, draw in chosen]
 
 
 def leave_interrupts(_worker: int) -> None:

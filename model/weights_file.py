@@ -6,6 +6,7 @@ It never executes what a file holds: everything is read with weights_only=True.
 import argparse
 import hashlib
 import pickle
+import re
 import struct
 import warnings
 import zipfile
@@ -105,7 +106,7 @@ def read_file(path: str | Path) -> Any:
 
     if size == 0:
         raise WeightsFileError(f"{path} is empty; download or copy it again")
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+    if re.match(rb"\s*<(!doctype|html|head|body|\?xml)", head, re.IGNORECASE):
         raise WeightsFileError(
             f"{path} is a web page, not a weights file; download the file behind its link"
         )
@@ -178,7 +179,7 @@ def _read_torch(path: Path, size: int) -> Any:
 
 
 def _refused_type(message: str) -> str | None:
-    for marker in ("Unsupported global: GLOBAL ", "Unsupported class "):
+    for marker in ("Unsupported global: GLOBAL ", "unsupported GLOBAL ", "Unsupported class "):
         if marker in message:
             return message.split(marker, 1)[1].split(" ", 1)[0].rstrip(".,:")
     return None

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from torchvision.transforms.functional import to_tensor
 from dataset import augmentation
 from dataset.augmentation import NEUTRAL, affine, augment, box_blur, colour_jitter, fit, warp
 from dataset.folders import data_folders, open_half
-from dataset.matting import MattingDataset, batches, collate
+from dataset.matting import MattingDataset, batches, collate, validation_keys
 from dataset.sampler import BatchSampler, SampleKey
 
 CPU = torch.device("cpu")
@@ -91,14 +92,47 @@ def test_rare_steps_are_as_frequent_as_the_recipe_says() -> None:
         values = [numbers[name] for numbers in drawn]
         assert low <= min(values) and max(values) <= high, name
         assert max(values) - min(values) > 0.9 * (high - low), name
-    affines = [augmentation.draw_fgr_affine(rng) for _ in range(1000)]
+
+
+@pytest.mark.parametrize(
+    ("draw", "rotate", "translate", "scale", "shear", "flip"),
+    [
+        (augmentation.draw_fgr_affine, 5, 0.1, (0.4, 1), 5, 1),
+        (augmentation.draw_bgr_affine, 5, 0.1, (1, 2), 5, 1),
+        (augmentation.draw_shadow_affine, 5, 0.2, (0.5, 1.5), 5, 0),
+        (augmentation.draw_misalignment_affine, 1, 0.01, (1, 1), 0, 0),
+    ],
+)
+def test_affine_steps_are_as_wide_as_the_recipe_says(
+    draw: Callable, rotate: float, translate: float, scale: tuple, shear: float, flip: int
+) -> None:
+    rng = random.Random(0)
+    drawn = [draw(rng) for _ in range(1000)]
     for name, low, high in (
-        ("rotate", -5, 5), ("translate_x", -0.1, 0.1), ("translate_y", -0.1, 0.1),
-        ("scale", 0.4, 1), ("shear", -5, 5), ("flip", False, True),
+        ("rotate", -rotate, rotate), ("translate_x", -translate, translate),
+        ("translate_y", -translate, translate), ("scale", *scale), ("shear", -shear, shear),
+        ("flip", 0, flip),
     ):  # fmt: skip
-        values = [draw[name] for draw in affines]
-        assert low <= min(values) and max(values) <= high
-        assert float(max(values)) - float(min(values)) > 0.9 * (high - low), name
+        values = [float(each[name]) for each in drawn]
+        assert low <= min(values) and max(values) <= high, name
+        assert max(values) - min(values) >= 0.9 * (high - low), name
+
+
+def test_the_background_input_is_a_little_out_of_place(data: Path) -> None:
+    """By its own matrix: at most a degree and a hundredth of the frame from the other's."""
+    batch = batch_of(samples(data, seed=1), count=12, side=100)
+    centre = torch.tensor([50.0, 50, 1])
+    moved = torch.linalg.norm((batch["input_matrix"] - batch["bgr_matrix"]) @ centre, dim=1)
+    step = torch.linalg.norm(batch["bgr_matrix"][:, :, 0], dim=1)
+    assert (moved > 0).all() and (moved / step < 1.6).all()
+    turned = torch.linalg.solve(batch["bgr_matrix"][:, :, :2], batch["input_matrix"][:, :, :2])
+    angle = torch.rad2deg(torch.atan2(turned[:, 1, 0], turned[:, 0, 0])).abs()
+    assert (angle < 1.01).all() and len(angle.unique()) == 12
+
+
+def test_the_two_noises_of_a_sample_differ(data: Path) -> None:
+    seeds = batch_of(samples(data, seed=1))["noise_seeds"]
+    assert len(seeds.unique()) == seeds.numel()
 
 
 def test_foreground_and_alpha_stay_aligned(tmp_path: Path) -> None:
@@ -220,6 +254,16 @@ def test_validation_is_never_warped(data: Path) -> None:
     torch.testing.assert_close(src, true_fgr * true_pha + bgr * (1 - true_pha))
     again = augment(batch_of(samples(data, augmented=False, seed=9), count=6, epoch=3), CPU)
     assert torch.equal(src, again[0])
+
+
+def test_validation_samples_are_evenly_spaced_or_have_several_backgrounds(data: Path) -> None:
+    many = validation_keys(1000, 7, 50, (64, 64))
+    assert [key.index for key in many] == list(range(0, 1000, 20))
+    few = validation_keys(6, 6, 20, (64, 64))
+    assert len(set(few)) == 20 and {key.index for key in few} == set(range(6))
+    plain = samples(data, augmented=False)
+    assert len({tuple(plain[key]["files"]) for key in few}) == 20
+    assert len(validation_keys(2, 3, 50, (64, 64))) == 6
 
 
 # ---- Geometry -----------------------------------------------------------------------------------

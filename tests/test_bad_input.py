@@ -100,6 +100,8 @@ def test_pairs(own: Path, here: Path, capsys: pytest.CaptureFixture) -> None:
         (["--lr-aspp", "nan"], "no positive number"),
         (["--precision", "fp16"], "type bf16 or fp32"),
         (["--device", "abacus"], "--device abacus cannot be used"),
+        (["--device", "meta"], "neither cpu nor cuda"),
+        (["--seed", "99999999999999999999"], "not between 0 and 2^63 - 1"),
         (["--unknown"], "--unknown"),
     ],
 )
@@ -120,6 +122,46 @@ def test_a_picture_that_cannot_be_decoded_ends_the_run_by_its_name(
     assert train_base.main([str(word) for word in argv]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith(f"train_base.py: error: {path} cannot be decoded")
+
+
+def test_a_background_that_is_no_picture(
+    own: Path, here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (own / "backgrounds/train/1.jpg").write_text("hello")
+    assert "1.jpg cannot be decoded" in error_of(capsys, "--dataset-dir", own)
+    (own / "backgrounds/train/1.jpg").unlink()
+    (own / "backgrounds/train/1.jpg").symlink_to("nothing")
+    assert "1.jpg is a link to nothing" in error_of(capsys, "--dataset-dir", own)
+
+
+def test_an_entry_that_lacks_a_half(
+    here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from data_path import DATA_PATH
+
+    monkeypatch.setitem(DATA_PATH, "adobe", {"train": {"fgr": "somewhere"}})
+    assert "no 'train' with 'fgr' and 'pha'" in error_of(capsys, "--dataset-name", "adobe")
+
+
+def test_folders_that_cannot_be_written(
+    own: Path, here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    Path("log").write_text("a file")
+    assert "log/run cannot be made: log is a file" in error_of(capsys, "--dataset-dir", own)
+
+
+def test_weights_that_were_replaced_beside_their_state(
+    own: Path, here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    argv = ["--dataset-dir", own, "--model-backbone", "mobilenetv2", "--crop-size", 32, 32]
+    argv += ["--batch-size", 2, "--num-workers", 0, "--max-steps", 1, "--model-name", "old"]
+    assert train_base.main([str(word) for word in argv]) == 0
+    path = Path("checkpoint/old/epoch-0-iter-1.pth")
+    weights = torch.load(path, weights_only=True)
+    weights["decoder.conv4.bias"][0] += 1
+    torch.save(weights, path)
+    line = error_of(capsys, "--dataset-dir", own, "--model-last-checkpoint", path)
+    assert "epoch-0-iter-1.state.pth does not belong to these weights" in line
 
 
 def test_several_processes_are_refused(
@@ -172,3 +214,5 @@ def test_help_needs_nothing_heavy() -> None:
     )
     for word in ("--model-pretrain-initialization", "(default: 8)", "best_deeplabv3_resnet50"):
         assert word in done.stdout
+    assert "(default: 256 512)" in done.stdout
+    assert "None)" not in done.stdout and "False)" not in done.stdout

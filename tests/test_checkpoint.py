@@ -31,9 +31,12 @@ def test_the_newest_is_found_by_number_and_not_by_text_or_date(tmp_path: Path) -
         (tmp_path / name).touch()
     assert [path.name for path in checkpoint.find_checkpoints(tmp_path)] == in_order
     assert checkpoint.find_checkpoints(tmp_path / "nothing") == []
-    ahead = [path.name for path in checkpoint.find_ahead(tmp_path, 30, 10)]  # after epoch-2
+    here = checkpoint.progress_at(30, 10)  # after epoch-2
+    ahead = [name for name in in_order if checkpoint.progress_of(name) > here]
     assert ahead == in_order[5:]
-    assert len(checkpoint.find_ahead(tmp_path, 0, 10)) == len(in_order)
+    start = checkpoint.progress_at(0, 10)
+    assert all(checkpoint.progress_of(name) > start for name in in_order)
+    assert [checkpoint.epochs_of(name) for name in in_order] == [0, 1, 2, 2, 3, 10, 10, 11]
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

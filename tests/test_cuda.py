@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import train_base
-from dataset.augmentation import augment
+from dataset.augmentation import NUMBERS, augment
 from dataset.folders import data_folders, open_half
 from dataset.matting import MattingDataset, collate
 from dataset.sampler import SampleKey
@@ -40,13 +40,24 @@ def test_bf16_needs_no_scaling(data: Path, here: Path) -> None:
 
 def test_a_resumed_run_goes_on_with_optimizer_and_scale(data: Path, here: Path) -> None:
     run(data, "--max-steps", 2)
-    before = checkpoint.load_state(Path("checkpoint/run/epoch-0.pth"))
+    path = Path("checkpoint/run/epoch-0.state.pth")
+    state = checkpoint.read_file(path)
+    # So low that no gradient overflows, and unlike what a fresh scaler begins with.
+    state["scaler"] |= {"scale": 128.0, "_growth_tracker": 5}
+    before = {int(moments["step"]) for moments in state["optimizer"]["state"].values()}
+    torch.save(state, path)
     run(data, "--max-steps", 4, "--model-last-checkpoint", "auto")
     after = checkpoint.load_state(Path("checkpoint/run/epoch-1.pth"))
-    assert after["step"] == 4
-    steps = {int(moments["step"]) for moments in before["optimizer"]["state"].values()}
-    assert {int(m["step"]) for m in after["optimizer"]["state"].values()} == {max(steps) + 2}
-    assert after["scaler"]["_growth_tracker"] == before["scaler"]["_growth_tracker"] + 2
+    assert (after["step"], after["scaler"]["scale"]) == (4, 128.0)
+    assert after["scaler"]["_growth_tracker"] == 7
+    assert {int(m["step"]) for m in after["optimizer"]["state"].values()} == {max(before) + 2}
+
+
+def test_a_checkpoint_of_the_cpu_continues_on_the_device(data: Path, here: Path) -> None:
+    run(data, "--max-steps", 2, "--device", "cpu")
+    run(data, "--max-steps", 4, "--model-last-checkpoint", "auto")
+    groups = checkpoint.load_state(Path("checkpoint/run/epoch-1.pth"))["optimizer"]["param_groups"]
+    assert all(group["fused"] for group in groups)
 
 
 def test_the_device_augments_as_the_cpu_does(data: Path) -> None:
@@ -54,8 +65,6 @@ def test_the_device_augments_as_the_cpu_does(data: Path) -> None:
     batch = collate([samples[SampleKey(0, i, 0, (64, 96))] for i in range(6)])
     # The devices' generators differ, so noise is left out.
     for name in ("src_noise", "bgr_noise"):
-        from dataset.augmentation import NUMBERS
-
         batch["numbers"][:, NUMBERS.index(name)] = 0
     on_cpu = augment(batch, torch.device("cpu"))
     for one, other in zip(on_cpu, augment(batch, torch.device("cuda")), strict=True):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REAL, published_file, published_state
+from conftest import REAL, make_data, published_file, published_state
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -32,22 +32,19 @@ def same(one: dict, other: dict) -> bool:
     return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize(("before", "after"), [(0, 0), (2, 0), (0, 2)])
+@pytest.mark.parametrize(("stop", "before", "after"), [(2, 0, 0), (2, 2, 2), (3, 2, 0), (1, 0, 2)])
 def test_a_resumed_run_equals_one_that_was_never_stopped(
-    data: Path, here: Path, before: int, after: int
+    data: Path, here: Path, stop: int, before: int, after: int
 ) -> None:
-    run(data, "--max-steps", 4)
-    whole = weights("checkpoint/run/epoch-1.pth")
-    state = checkpoint.load_state(Path("checkpoint/run/epoch-1.pth"))
-    run(data, "--max-steps", 3, "--num-workers", before, "--overwrite")
-    assert [path.name for path in checkpoint.find_checkpoints(Path("checkpoint/run"))] == [
-        "epoch-0.pth",
-        "epoch-1-iter-3.pth",
-    ]
+    run(data, "--max-steps", 4, "--model-name", "whole")
+    run(data, "--max-steps", stop, "--num-workers", before)
     run(data, "--max-steps", 4, "--num-workers", after, "--model-last-checkpoint", "auto")
-    assert same(weights("checkpoint/run/epoch-1.pth"), whole)
-    resumed = checkpoint.load_state(Path("checkpoint/run/epoch-1.pth"))
-    for index, moments in state["optimizer"]["state"].items():
+    name = "epoch-1.pth"
+    assert same(weights(f"checkpoint/run/{name}"), weights(f"checkpoint/whole/{name}"))
+    whole = checkpoint.load_state(Path("checkpoint/whole") / name)
+    resumed = checkpoint.load_state(Path("checkpoint/run") / name)
+    assert resumed["step"] == whole["step"] == 4
+    for index, moments in whole["optimizer"]["state"].items():
         assert same(resumed["optimizer"]["state"][index], moments)
 
 
@@ -135,7 +132,10 @@ def test_auto_starts_fresh_and_then_continues(
     run(data, "--model-last-checkpoint", "auto", "--max-steps", 2)
     assert "epoch-0-iter-1.pth at step 2" in capsys.readouterr().out
     run(data, "--model-last-checkpoint", "auto", "--max-steps", 2)
-    assert "nothing to do: 2 of 2 steps are done" in capsys.readouterr().out
+    assert (
+        "nothing to do: 2 of 2 steps are done; the limit is --max-steps 2"
+        in capsys.readouterr().out
+    )
 
 
 def test_bare_weights_start_the_optimizer_afresh(
@@ -147,7 +147,7 @@ def test_bare_weights_start_the_optimizer_afresh(
     tiny = ["--lr-backbone", 1e-12, "--lr-aspp", 1e-12, "--lr-decoder", 1e-12]
     bare = ["--model-last-checkpoint", "downloaded.pth", "--model-name", "next", *tiny]
     run(data, *bare, "--epoch-start", 1, "--max-steps", 3)
-    assert "the optimizer starts afresh, at step 2" in capsys.readouterr().out
+    assert "the optimizer starts afresh, in epoch 1" in capsys.readouterr().out
     after = weights("checkpoint/next/epoch-1-iter-3.pth")
     name = "decoder.conv1.weight"
     torch.testing.assert_close(after[name], before[name])
@@ -193,13 +193,12 @@ def test_what_a_run_writes(data: Path, here: Path) -> None:
     assert [(row["step"], row["epoch"]) for row in rows] == [("0", "0"), ("2", "1"), ("4", "2")]
     for row, event in zip(rows, events.Scalars("valid/mad"), strict=True):
         assert float(row["mad"]) == pytest.approx(event.value, rel=1e-4)
-    # Two validation samples below each other, four pictures of 64 pixels side by side.
-    assert Image.open("log/run/preview.png").size == (4 * 68 + 4, 2 * 68 + 4)
+    assert len({row["start"] for row in rows}) == 1
+    # Four validation samples below each other, four pictures of 64 pixels side by side.
+    assert Image.open("log/run/preview.png").size == (4 * 68 + 4, 4 * 68 + 4)
 
 
 def test_a_last_batch_of_one_is_filled_up(tmp_path: Path, here: Path) -> None:
-    from conftest import make_data
-
     make_data(tmp_path / "five", train=5)
     run(tmp_path / "five", "--epoch-end", 1)
     assert checkpoint.load_state(Path("checkpoint/run/epoch-0.pth"))["step"] == 2
@@ -231,18 +230,87 @@ def test_earlier_checkpoints_are_never_overwritten_in_silence(
     run(data, "--model-last-checkpoint", folder / "epoch-0-iter-1.pth", status=2)
     assert "up to epoch-0.pth" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_overwritten_checkpoints_go_only_when_there_is_a_new_one(
+    data: Path, here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(data, "--max-steps", 4, "--checkpoint-interval", 1)
+    folder = Path("checkpoint/run")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr("training.validation.matting_loss", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(data, "--max-steps", 4, "--overwrite")
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
     run(data, "--model-last-checkpoint", folder / "epoch-0-iter-1.pth", "--overwrite")
-    assert "removed checkpoint/run/epoch-0.pth" in capsys.readouterr().out
+    assert "removed checkpoint/run/epoch-1-iter-3.pth" in capsys.readouterr().out
+    names = [path.name for path in checkpoint.find_checkpoints(folder)]
+    assert names == ["epoch-0-iter-1.pth", *(f"epoch-{epoch}.pth" for epoch in range(8))]
 
 
-def test_ctrl_c_ends_with_the_command_that_continues(
+def test_another_batch_size_goes_on_after_the_same_share_of_the_epochs(
+    data: Path, here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run(data, "--max-steps", 4)  # two epochs of two steps
+    run(data, "--batch-size", 2, "--max-steps", 7, "--model-last-checkpoint", "auto")
+    told = capsys.readouterr().out
+    assert "note: --batch-size was 4" in told and "step 4 counts as 6" in told
+    assert "continuing checkpoint/run/epoch-1.pth at step 7" in told
+    run(data, "--batch-size", 6, "--max-steps", 3, "--model-last-checkpoint", "auto")
+    assert "step 7 counts as 2" in capsys.readouterr().out
+    assert Path("checkpoint/run/epoch-2.pth").exists()
+
+
+def test_bare_weights_in_the_runs_own_folder_count_by_their_name(
+    data: Path, here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run(data, "--max-steps", 4)
+    for path in Path("checkpoint/run").glob("*.state.pth"):
+        path.unlink()
+    run(data, "--max-steps", 5, "--model-last-checkpoint", "auto")
+    assert "optimizer starts afresh, in epoch 2" in capsys.readouterr().out
+    assert Path("checkpoint/run/epoch-2-iter-5.pth").exists()
+
+
+def test_what_was_trained_before_a_bad_picture_is_kept(
+    tmp_path: Path, here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    own = make_data(tmp_path / "own")
+    path = own / "train/fgr/clip1/0003.jpg"
+    path.write_bytes(path.read_bytes()[:-200])  # its header is whole
+    run(own, "--batch-size", 2, "--seed", 0, status=2)  # with this seed it is in the second batch
+    assert "0003.jpg cannot be decoded" in capsys.readouterr().err
+    kept = checkpoint.find_checkpoints(Path("checkpoint/run"))
+    assert [path.name for path in kept] == ["epoch-0-iter-1.pth"]
+
+
+def test_dropout_is_drawn_anew_at_every_step(
+    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds = []
+    seed = torch.manual_seed
+    monkeypatch.setattr(torch, "manual_seed", lambda value: (seeds.append(value), seed(value))[1])
+    run(data, "--max-steps", 3)
+    assert len(seeds) == 4 and len(set(seeds)) == 4  # the initial weights, and three steps
+
+
+def test_ctrl_c_ends_with_the_command_that_goes_on(
     data: Path, here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_base, "train", interrupted)
-    run(data, "--model-last-checkpoint", "old.pth", "--overwrite", status=130)
+    run(data, "--max-steps", 1)
+    Path("checkpoint/run").rename("elsewhere")
+    old = ["--model-last-checkpoint", "elsewhere/epoch-0-iter-1.pth", "--overwrite"]
+    # A resumed run validates at its end alone, when the steps before the last are saved.
+    monkeypatch.setattr("training.validation.augment", interrupted)
+    run(data, *old, "--max-steps", 2, status=130)
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.endswith("--device cpu --model-last-checkpoint auto")
-    assert "old.pth" not in last and "--overwrite" not in last
+    assert last.startswith("stopped; nothing was saved yet; to start again: python ")
+    assert last.endswith(f"{' '.join(old)} --max-steps 2")
+    run(data, *old, "--max-steps", 3, status=130)
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("stopped; to continue: python ")
+    assert last.endswith("--device cpu --max-steps 3 --model-last-checkpoint auto")

@@ -7,6 +7,7 @@
 import argparse
 import os
 import re
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,14 @@ def progress_of(name: str) -> Progress | None:
     return Progress(int(epoch), float(step) if step else float("inf"))
 
 
+def epochs_of(name: str) -> int:
+    """How many epochs a file's name says are complete; 0 where it says nothing."""
+    progress = progress_of(name)
+    if progress is None:
+        return 0
+    return progress.epoch + (progress.step == float("inf"))
+
+
 def find_checkpoints(folder: Path) -> list[Path]:
     """The weights files in `folder`, oldest first by epoch and step (not by name or date)."""
     if not folder.is_dir():
@@ -58,12 +67,11 @@ def find_checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: progress_of(path.name))
 
 
-def find_ahead(folder: Path, step: int, steps_per_epoch: int) -> list[Path]:
-    """The weights files in `folder` that are further than `step` completed steps, oldest first."""
+def progress_at(step: int, steps_per_epoch: int) -> Progress:
+    """What the name of a checkpoint after `step` steps says; before every one where it is 0."""
     if step == 0:
-        return find_checkpoints(folder)
-    here = progress_of(checkpoint_name(step, steps_per_epoch))
-    return [path for path in find_checkpoints(folder) if progress_of(path.name) > here]
+        return Progress(-1, 0)
+    return progress_of(checkpoint_name(step, steps_per_epoch))
 
 
 def state_path(weights: Path) -> Path:
@@ -80,7 +88,7 @@ def training_state(
     """All that continuing needs beside the weights. Randomness is computed from the step and the
     seed, so there is none to keep."""
     plain = {
-        name: str(value) if isinstance(value, Path) else value
+        name: str(value.resolve()) if isinstance(value, Path) else value
         for name, value in vars(options).items()
     }
     return {
@@ -104,7 +112,9 @@ def changed_options(
     state: dict[str, Any], options: argparse.Namespace
 ) -> dict[str, tuple[Any, Any]]:
     """Option → (when the state was saved, now), for those that make it another run."""
-    before, now = state["options"], vars(options)
+    before, now = state["options"], dict(vars(options))
+    if options.dataset_dir:
+        now["dataset_dir"] = options.dataset_dir.resolve()
     return {
         f"--{name.replace('_', '-')}": (before[name], now[name])
         for name in SAME_RUN
@@ -112,9 +122,19 @@ def changed_options(
     }
 
 
+def checksum(weights: dict[str, Tensor]) -> int:
+    """CRC-32 of all values: tells weights apart, and finds what has rotted."""
+    crc = 0
+    for value in weights.values():
+        crc = zlib.crc32(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy(), crc)
+    return crc
+
+
 def save(weights_path: Path, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Writes both files, the state first: the weights file is what makes the pair exist."""
+    """Writes both files, the state first: the weights file is what makes the pair exist. The
+    state holds the weights' checksum, so that it is never taken for that of others."""
     weights_path.parent.mkdir(parents=True, exist_ok=True)
+    state = {**state, "weights_checksum": checksum(weights)}
     write_whole(state_path(weights_path), lambda file: torch.save(state, file))
     write_whole(weights_path, lambda file: torch.save(weights, file))
 
@@ -129,6 +149,9 @@ def write_whole(path: Path, write: Callable) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except RuntimeError as error:  # torch.save's, where the disk is full
+        reason = str(error).splitlines()[0]
+        raise OSError(f"{path} could not be written ({reason}); is the disk full?") from None
     finally:
         temporary.unlink(missing_ok=True)
     if os.name == "posix":
@@ -169,9 +192,12 @@ def load_weights(model: nn.Module, path: Path, backbone: str) -> None:
     )
 
 
-def load_state(weights_path: Path) -> dict[str, Any] | None:
+def load_state(
+    weights_path: Path, weights: dict[str, Tensor] | None = None
+) -> dict[str, Any] | None:
     """The state beside a weights file; None where there is none. Raises CheckpointError where it
-    is no state of this program, WeightsFileError where it is unreadable."""
+    is no state of this program, or not that of `weights`, WeightsFileError where it is
+    unreadable."""
     path = state_path(weights_path)
     if not path.exists():
         return None
@@ -180,5 +206,11 @@ def load_state(weights_path: Path) -> dict[str, Any] | None:
         raise CheckpointError(
             f"{path} is no state file of this version (format {STATE_FORMAT}); move it away to "
             f"start the optimizer afresh from {weights_path.name}"
+        )
+    if weights is not None and state["weights_checksum"] != checksum(weights):
+        raise CheckpointError(
+            f"{path} does not belong to these weights: {weights_path.name} was replaced or is "
+            "damaged; move the state file away to start the optimizer afresh, or give another "
+            "checkpoint"
         )
     return state

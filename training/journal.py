@@ -7,6 +7,7 @@ import csv
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
@@ -23,7 +24,8 @@ class Journal:
 
     folder: log/NAME; None keeps nothing on disk. first_step: completed when this start begins;
     what an earlier start wrote to TensorBoard beyond it is marked as replaced. last_step: the
-    last one of the run. batch_size: for the speed.
+    last one of the run. batch_size: for the speed. The rows of results.csv say which start they
+    are of; none is ever removed.
     """
 
     def __init__(
@@ -34,12 +36,13 @@ class Journal:
         self.last_step = last_step
         self.writer = None
         if folder:
-            self.writer = SummaryWriter(folder, purge_step=first_step + 1 if first_step else None)
+            self.writer = SummaryWriter(folder, purge_step=first_step + 1 if first_step else 0)
         terminal = sys.stderr.isatty()
         self.bar = tqdm(
             initial=first_step, total=last_step, unit="step", disable=not terminal, leave=False
         )
         self.say = tqdm.write if terminal else _print
+        self._start = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._results: list[dict[str, float]] = []
         self._started = time.perf_counter()
         self._first_step = first_step
@@ -102,7 +105,10 @@ class Journal:
         self._scalars(step, "valid", results)
         self._pictures(step, "valid", shown)
         if self.folder:
-            _append_row(self.folder / "results.csv", {"step": step, "epoch": epoch, **results})
+            _append_row(
+                self.folder / "results.csv",
+                {"start": self._start, "step": step, "epoch": epoch, **results},
+            )
             preview(self.folder / "preview.png", shown)
         # Validating is not training: it counts neither as speed nor as waiting.
         self._since, self._since_step, self._waited = time.perf_counter(), step, 0.0

@@ -26,8 +26,15 @@ Continue after an interruption, from the newest checkpoint of the run:
 """
 
 
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    pass
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Adds each option's default, where it has one and its help does not say it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        if default in (None, False, argparse.SUPPRESS) or "(default" in text:
+            return text
+        shown = " ".join(map(str, default)) if isinstance(default, list) else default
+        return f"{text} (default: {shown})"
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
@@ -119,7 +126,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     recipe.add_argument("--lr-backbone", type=_positive, default=1e-4, help="learning rate")
     recipe.add_argument("--lr-aspp", type=_positive, default=5e-4, help="learning rate")
     recipe.add_argument("--lr-decoder", type=_positive, default=5e-4, help="learning rate")
-    recipe.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="of all randomness")
+    recipe.add_argument("--seed", type=_seed, default=0, metavar="N", help="of all randomness")
 
     machine = parser.add_argument_group("machine")
     machine.add_argument(
@@ -183,6 +190,13 @@ def _whole(least: int):
         return value
 
     return whole_number
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"{value} is not between 0 and 2^63 - 1")
+    return value
 
 
 def _positive(text: str) -> float:
