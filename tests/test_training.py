@@ -1,6 +1,7 @@
 """The run as a user types it: transfer, train, resume, exactly; what it writes; the real data."""
 
 import csv
+import hashlib
 import json
 import subprocess
 import sys
@@ -8,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from conftest import REAL, make_data, published_file, published_state
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train_base
+from model.download import WEIGHTS
 from training import checkpoint
 
 ROOT = Path(train_base.__file__).parent
@@ -97,6 +100,52 @@ def test_transfer_then_resume_without_transfer(
     assert "deeplab.pth is not transferred: the run continues" in told
     assert f"continuing {last} at step 2" in told
     assert not Path("log/run/transfer.json").exists()
+
+
+def test_the_report_is_written_where_it_is_looked_for(
+    data: Path, here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    deeplab = published_file(here / "deeplab.pth", "vainf_deeplabv3_mobilenet")
+    run(data, "--model-pretrain-initialization", deeplab, "--max-steps", 1)
+    checksum = hashlib.sha256(deeplab.read_bytes()).hexdigest()
+    report = json.loads(Path("log/run/transfer.json").read_text())
+    assert (report["sha256"], report["found_in"]) == (checksum, "model_state")
+    assert report["source"] == "DeepLabV3 (VainF)" and len(report["matched"]) == 341
+    events = EventAccumulator("log/run").Reload()
+    text = events.Tensors("transfer/text_summary")[0].tensor_proto.string_val[0].decode()
+    for told in (text, capsys.readouterr().out):
+        assert checksum in told and "341/362" in told and "20 not in the file" in told
+
+
+def test_the_word_torchvision_and_the_rgb_stem(
+    data: Path, here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(here / "cache"))
+    cached = here / "cache/hub/checkpoints" / WEIGHTS["mobilenetv2"].url.rsplit("/", 1)[1]
+    cached.parent.mkdir(parents=True)
+    torch.save(torchvision.models.mobilenet_v2(weights=None).state_dict(), cached)
+    words = ["--model-pretrain-initialization", "torchvision", "--model-pretrain-stem", "rgb"]
+    run(data, *words, "--max-steps", 1)
+    assert "ImageNet MobileNetV2 (torchvision)" in capsys.readouterr().out
+    report = json.loads(Path("log/run/transfer.json").read_text())
+    assert report["folded"] == ["backbone.features.0.0.weight"] and len(report["matched"]) == 305
+
+
+def test_a_partial_source_needs_a_flag(
+    data: Path, here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    state = published_state("vainf_deeplabv3_mobilenet")
+    del state["classifier.classifier.0.project.0.weight"]
+    torch.save(state, "part.pth")
+    words = ["--model-pretrain-initialization", "part.pth", "--max-steps", 1]
+    run(data, *words, status=2)
+    assert "part.pth: the file looks like DeepLabV3 (VainF)" in capsys.readouterr().err
+    assert not Path("log/run").exists() and not Path("checkpoint/run").exists()
+    run(data, *words, "--model-pretrain-partial")
+    assert "warning: 1 entries" in capsys.readouterr().out
+    assert json.loads(Path("log/run/transfer.json").read_text())["lacking"] == [
+        "aspp.project.0.weight"
+    ]
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the small real data set is not beside the project")
