@@ -162,8 +162,9 @@ def _look_at(look: Callable, paths: Iterable[Path]) -> list:
 
 
 def _size_of(path: Path) -> tuple[int, int]:
+    """(width, height), as people say it."""
     with open_picture(path) as picture:
-        return picture.size
+        return upright_size(picture)[::-1]
 
 
 def _has_alpha(path: Path) -> bool:
@@ -212,6 +213,32 @@ def open_picture(path: Path) -> Image.Image:
         raise DataError(f"{path} is too large a picture: {error}") from None
 
 
+# EXIF orientation → where the point (x, y) of the upright picture lies in the stored one: two rows
+# of factors for x, y, the stored width and the stored height.
+ORIENTATIONS = {
+    2: ((-1, 0, 1, 0), (0, 1, 0, 0)),
+    3: ((-1, 0, 1, 0), (0, -1, 0, 1)),
+    4: ((1, 0, 0, 0), (0, -1, 0, 1)),
+    5: ((0, 1, 0, 0), (1, 0, 0, 0)),
+    6: ((0, 1, 0, 0), (-1, 0, 0, 1)),
+    7: ((0, -1, 1, 0), (-1, 0, 0, 1)),
+    8: ((0, -1, 1, 0), (1, 0, 0, 0)),
+}
+
+
+def orientation_of(picture: Image.Image) -> int:
+    """How a camera was held, as EXIF counts it: 1, or a key of ORIENTATIONS."""
+    if "exif" not in picture.info:
+        return 1
+    return found if (found := picture.getexif().get(0x0112, 1)) in ORIENTATIONS else 1
+
+
+def upright_size(picture: Image.Image) -> tuple[int, int]:
+    """(height, width) of a picture as it is shown."""
+    width, height = picture.size
+    return (width, height) if orientation_of(picture) >= 5 else (height, width)
+
+
 def decode(
     picture: Image.Image, mode: str, size: tuple[int, int], *matrices: np.ndarray
 ) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -219,7 +246,8 @@ def decode(
 
     picture: as open_picture gives it, closed here. mode: "RGB", "L" or "RGBA". size: (height,
     width) of the output. matrices: (2, 3) each, from the output's to the picture's coordinates,
-    (x, y) in pixels, the first pixel's centre being at 0.5; what any of them looks at is kept.
+    (x, y) in pixels of the upright picture, the first pixel's centre being at 0.5; what any of
+    them looks at is kept.
 
     A JPEG is decoded at 1/2, 1/4 or 1/8 (which skips most of the work), a PNG is averaged after
     decoding, as long as there remains a pixel for every pixel of the output. What lies outside of
@@ -229,6 +257,10 @@ def decode(
     Raises DataError naming the file where it cannot be decoded.
     """
     path, width = picture.filename, picture.width
+    if (orientation := orientation_of(picture)) != 1:
+        rows = np.array(ORIENTATIONS[orientation], dtype=np.float64)
+        to_stored = np.column_stack([rows[:, :2], rows[:, 2:] @ picture.size])
+        matrices = tuple(to_stored @ np.vstack([matrix, (0, 0, 1)]) for matrix in matrices)
     shrink = int(max(1, min(_pixels_a_step(matrix) for matrix in matrices)))
     scale = 1
     try:

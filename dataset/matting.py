@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from dataset import augmentation
 from dataset.augmentation import NEUTRAL, NUMBERS, affine, draw_numbers, fit
-from dataset.images import Backgrounds, DataError, Foregrounds, decode, open_picture
+from dataset.images import Backgrounds, DataError, Foregrounds, decode, open_picture, upright_size
 from dataset.sampler import SampleKey, seed_of
 
 
@@ -86,19 +86,19 @@ class MattingDataset(Dataset):
 
         if pha_path is None:
             picture = open_picture(fgr_path)
-            matrix = (fit(key.size, picture.size[::-1]) @ fgr_frame)[:2]
+            matrix = (fit(key.size, upright_size(picture)) @ fgr_frame)[:2]
             rgba, (fgr_matrix,) = decode(picture, "RGBA", key.size, matrix)
             fgr, pha, pha_matrix = rgba[..., :3], rgba[..., 3:], fgr_matrix
         else:
             fgr_picture, pha_picture = open_picture(fgr_path), open_picture(pha_path)
-            if fgr_picture.size != pha_picture.size:
+            if upright_size(fgr_picture) != upright_size(pha_picture):
                 raise DataError(f"{fgr_path} and {pha_path} are unlike in size")
-            matrix = (fit(key.size, fgr_picture.size[::-1]) @ fgr_frame)[:2]
+            matrix = (fit(key.size, upright_size(fgr_picture)) @ fgr_frame)[:2]
             fgr, (fgr_matrix,) = decode(fgr_picture, "RGB", key.size, matrix)
             pha, (pha_matrix,) = decode(pha_picture, "L", key.size, matrix)
 
         picture = open_picture(bgr_path)
-        fitted = fit(key.size, picture.size[::-1])
+        fitted = fit(key.size, upright_size(picture))
         bgr, (bgr_matrix, input_matrix) = decode(
             picture, "RGB", key.size, (fitted @ bgr_frame)[:2], (fitted @ input_frame)[:2]
         )

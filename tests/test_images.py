@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import backdrop, make_data
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dataset.augmentation import affine, fit
 from dataset.images import (
@@ -18,6 +18,7 @@ from dataset.images import (
     find_pictures,
     find_rgba,
     open_picture,
+    upright_size,
 )
 
 
@@ -134,6 +135,27 @@ def test_decoding_leaves_a_pixel_for_every_output_pixel_and_no_more_than_needed(
         assert step >= 1 or side > 1200
         assert step < 2 or (ending == "jpg" and side < 150)
         assert max(array.shape[:2]) <= side * max(step, 1) + 8  # what lies outside is cut off
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_camera_held_otherwise_gives_upright_pictures(
+    tmp_path: Path, ending: str, orientation: int
+) -> None:
+    picture = backdrop(96, 64, 1)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture.save(tmp_path / f"a.{ending}", exif=exif)
+    stored = Image.open(tmp_path / f"a.{ending}")
+    shown = np.asarray(ImageOps.exif_transpose(stored))
+    assert upright_size(stored) == shown.shape[:2]
+    size = shown.shape[:2]
+    array, (to_array,) = decode(
+        open_picture(tmp_path / f"a.{ending}"), "RGB", size, fit(size, size)[:2]
+    )
+    y, x = np.mgrid[0 : size[0], 0 : size[1]] + 0.5
+    column, row = np.floor(to_array @ np.stack([x.ravel(), y.ravel(), np.ones(x.size)])).astype(int)
+    assert np.array_equal(array[row, column], shown.reshape(-1, 3))
 
 
 def test_sixteen_bit_alpha_is_scaled_and_not_clipped(tmp_path: Path) -> None:
