@@ -8,43 +8,51 @@ import argparse
 import contextlib
 import os
 import shlex
+import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 from training.options import parse_options
+from training.signals import Stopped, StopRequest
 
 
 def main(argv: list[str] | None = None) -> int:
     """Trains as the command line says. Returns the exit status: 0; 2 where the input is at fault,
-    with one line that says what; 130 after Ctrl-C."""
+    with one line that says what; 128 + the signal's number where it was asked to stop."""
     argv = sys.argv[1:] if argv is None else argv
     options = parse_options(argv)
     started = time.time()
     try:
-        # torch takes seconds to import: only now, so that --help need not wait for it.
-        from dataset.images import DataError
-        from model.transfer import TransferError
-        from model.weights_file import WeightsFileError
-        from training.checkpoint import CheckpointError
-        from training.start import OptionError
+        with StopRequest() as stop:
+            return run(options, stop)
+    except (KeyboardInterrupt, Stopped) as stopped:
+        number = stopped.number if isinstance(stopped, Stopped) else signal.SIGINT
+        print(f"stopped; {continuation(argv, options, started)}", file=sys.stderr)
+        return 128 + number
 
-        try:
-            with checkpoint_folder(options) as folder:
-                train(options, Path(folder))
-        except (
-            OptionError, DataError, TransferError, WeightsFileError, CheckpointError, OSError
-        ) as error:  # fmt: skip
-            print(f"train_base.py: error: {error}", file=sys.stderr)
-            return 2
-    except KeyboardInterrupt:
-        print(f"\nstopped; {continuation(argv, options, started)}", file=sys.stderr)
-        return 130
+
+def run(options: argparse.Namespace, stop: StopRequest) -> int:
+    # torch takes seconds to import: only now, so that --help need not wait for it.
+    from dataset.images import DataError
+    from model.transfer import TransferError
+    from model.weights_file import WeightsFileError
+    from training.checkpoint import CheckpointError
+    from training.start import OptionError
+
+    try:
+        with checkpoint_folder(options) as folder:
+            train(options, Path(folder), stop)
+    except (
+        OptionError, DataError, TransferError, WeightsFileError, CheckpointError, OSError
+    ) as error:  # fmt: skip
+        print(f"train_base.py: error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 
-def train(options: argparse.Namespace, folder: Path) -> None:
+def train(options: argparse.Namespace, folder: Path, stop: StopRequest) -> None:
     """The run. Checkpoints go to `folder`; raises the errors that main turns into a line."""
     import torch
     from torch.utils.data import DataLoader
@@ -52,7 +60,7 @@ def train(options: argparse.Namespace, folder: Path) -> None:
     from dataset.augmentation import augment
     from dataset.folders import data_folders, open_half
     from dataset.images import DataError
-    from dataset.matting import MattingDataset, batches, collate, leave_interrupts, validation_keys
+    from dataset.matting import MattingDataset, batches, collate, leave_signals, validation_keys
     from dataset.sampler import BatchSampler, seed_of, steps_per_epoch
     from model import MattingBase
     from training import checkpoint
@@ -134,7 +142,7 @@ def train(options: argparse.Namespace, folder: Path) -> None:
         "num_workers": options.num_workers,
         "collate_fn": collate,
         "pin_memory": device.type == "cuda",
-        "worker_init_fn": leave_interrupts,
+        "worker_init_fn": leave_signals,
     }
     loader = DataLoader(
         MattingDataset(foregrounds, backgrounds, options.seed, options.dataset_pairing),
@@ -159,8 +167,9 @@ def train(options: argparse.Namespace, folder: Path) -> None:
     )
 
     def run_validation(step: int) -> None:
-        results, shown = validate(model, batches(valid_loader), device, autocast)
-        journal.validation(step, step // epoch_steps, results, shown)
+        results, shown = validate(model, stop.until(batches(valid_loader)), device, autocast)
+        if not stop.number:
+            journal.validation(step, step // epoch_steps, results, shown)
 
     if start == "transfer":
         journal.text("transfer", summary, first_step)
@@ -178,7 +187,7 @@ def train(options: argparse.Namespace, folder: Path) -> None:
     if start != "resume" and not options.dry_run:
         run_validation(first_step)
 
-    step = first_step
+    step, stop.saves = first_step, True
     try:
         for step, batch in enumerate(journal.watch(batches(loader)), first_step + 1):
             torch.manual_seed(seed_of(options.seed, "dropout", step, 0))  # 0: the process's rank
@@ -202,12 +211,18 @@ def train(options: argparse.Namespace, folder: Path) -> None:
                 )
             if step % options.log_valid_interval == 0 or is_last:
                 run_validation(step)
-            if step % options.checkpoint_interval == 0 or step % epoch_steps == 0 or is_last:
+            due = step % options.checkpoint_interval == 0 or step % epoch_steps == 0
+            if due or is_last or stop.number:
                 save(step)
+            if stop.number:
+                break
     except DataError:
         if step > first_step:  # a bad picture: what was trained before it is kept
             save(step)
         raise
+    finally:
+        journal.close()
+    stop.check()
 
     if options.dry_run:
         path = folder / checkpoint.checkpoint_name(step, epoch_steps)
@@ -216,8 +231,7 @@ def train(options: argparse.Namespace, folder: Path) -> None:
         log_folder.mkdir(parents=True, exist_ok=True)
         shown = pictures(src, bgr, true_pha, true_fgr, pred_pha, pred_fgr, pred_err)
         batch_picture(log_folder / "batch.png", shown)
-        journal.say(f"dry run: every part works; look at {log_folder / 'batch.png'}")
-    journal.close()
+        print(f"dry run: every part works; look at {log_folder / 'batch.png'}")
 
 
 def parameter_groups(model, options: argparse.Namespace) -> list[dict]:

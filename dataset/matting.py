@@ -169,6 +169,9 @@ def validation_keys(
     return [SampleKey(0, index, draw, size) for index, draw in chosen]
 
 
-def leave_interrupts(_worker: int) -> None:
-    """For a worker: Ctrl-C is the main process's business, which ends its workers itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def leave_signals(_worker: int) -> None:
+    """For a worker: being asked to stop is the main process's business, which then ends its
+    workers itself; a terminal and a cluster send the signal to all of them."""
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -144,6 +144,16 @@ def _check_archive(path: Path, size: int) -> None:
             f"{path} is a zip archive, but not one of torch.save's; unpack it and give the weights "
             "file in it"
         )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            rotten = archive.testzip()  # torch.load does not compare the checksums that it wrote
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError):
+        rotten = "its directory"
+    if rotten:
+        raise WeightsFileError(
+            f"{path} is damaged: the checksum of {rotten} is not right; download or copy it again "
+            "(or, where it was saved without checksums, save it again with them)"
+        )
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -342,24 +342,3 @@ def test_dropout_is_drawn_anew_at_every_step(
     monkeypatch.setattr(torch, "manual_seed", lambda value: (seeds.append(value), seed(value))[1])
     run(data, "--max-steps", 3)
     assert len(seeds) == 4 and len(set(seeds)) == 4  # the initial weights, and three steps
-
-
-def test_ctrl_c_ends_with_the_command_that_goes_on(
-    data: Path, here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    run(data, "--max-steps", 1)
-    Path("checkpoint/run").rename("elsewhere")
-    old = ["--model-last-checkpoint", "elsewhere/epoch-0-iter-1.pth", "--overwrite"]
-    # A resumed run validates at its end alone, when the steps before the last are saved.
-    monkeypatch.setattr("training.validation.augment", interrupted)
-    run(data, *old, "--max-steps", 2, status=130)
-    last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("stopped; nothing was saved yet; to start again: python ")
-    assert last.endswith(f"{' '.join(old)} --max-steps 2")
-    run(data, *old, "--max-steps", 3, status=130)
-    last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("stopped; to continue: python ")
-    assert last.endswith("--device cpu --max-steps 3 --model-last-checkpoint auto")

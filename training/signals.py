@@ -1,0 +1,61 @@
+"""Being asked to stop: Ctrl-C, a cluster's SIGTERM or SIGUSR1. It never stops a step half done."""
+
+import signal
+from collections.abc import Iterable, Iterator
+from types import FrameType, TracebackType
+
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+)
+
+
+class Stopped(BaseException):
+    """The run was asked to stop, and has saved what there was to save. Like KeyboardInterrupt it
+    is no Exception, which others would catch."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class StopRequest:
+    """Within `with`, the signals raise Stopped while there is nothing to save; once `saves` is
+    set they only leave a note, which the loop and validation look at. A second Ctrl-C raises
+    KeyboardInterrupt in any case."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.saves = False
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.number is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.number = number
+        if not self.saves:
+            raise Stopped(number)
+
+    def until(self, batches: Iterable[dict]) -> Iterator[dict]:
+        """The batches, up to the one before which the run was asked to stop."""
+        for batch in batches:
+            if self.number is not None:
+                return
+            yield batch
+
+    def check(self) -> None:
+        """Raises Stopped where the run was asked to stop."""
+        if self.number is not None:
+            raise Stopped(self.number)
