@@ -123,7 +123,7 @@ def train(options: argparse.Namespace, folder: Path, stop: StopRequest) -> None:
     first_step = options.epoch_start * epoch_steps
     if start == "resume":
         first_step = resume(source, model, optimizer, scaler, options, epoch_steps)
-    ahead = checkpoints_ahead(folder, first_step, epoch_steps, source, options)
+    ahead = checkpoints_ahead(folder, first_step, epoch_steps, options)
     if start == "transfer":
         summary = initialise(model, source, options, log_folder)
     elif start == "scratch":

@@ -173,36 +173,44 @@ def train(
     return curve
 
 
-def steps_to(curve: np.ndarray, goal: float, every: int) -> float:
+def smooth(curve: list[float]) -> np.ndarray:
+    """Each measurement averaged with its neighbours: one of them is noisy, the last one too."""
+    values = np.array(curve, dtype=float)
+    return np.array([values[max(0, i - 1) : i + 2].mean() for i in range(len(values))])
+
+
+def steps_to(curve: np.ndarray, goal: float, every: int) -> float | None:
     """The step at which a curve first is at or below `goal`, between two measurements by a
-    straight line; infinite where it never is."""
+    straight line; None where it never is."""
     below = np.flatnonzero(curve <= goal)
     if len(below) == 0:
-        return float("inf")
+        return None
     first = below[0]
     if first == 0:
         return 0.0
     before, after = curve[first - 1], curve[first]
-    return every * (first - 1 + (before - goal) / (before - after))
+    return float(every * (first - 1 + (before - goal) / (before - after)))
 
 
 def summarise(curves: dict[str, list[list[float]]], every: int) -> list[dict]:
     """A row for each start: MAD at the end over the seeds, and the steps in which its runs reach
-    the final MAD of the scratch run with the same seed."""
+    the final MAD of the scratch run with the same seed, both smoothed, as a share of the steps in
+    which that run does."""
+    goals = [smooth(run)[-1] for run in curves["scratch"]]
+    own = [steps_to(smooth(r), g, every) for r, g in zip(curves["scratch"], goals, strict=True)]
     rows = []
-    scratch = np.array(curves["scratch"])
-    steps = every * (scratch.shape[1] - 1)
     for start, runs in curves.items():
-        runs = np.array(runs)
-        needed = [steps_to(run, goal[-1], every) for run, goal in zip(runs, scratch, strict=True)]
+        finals = [smooth(run)[-1] for run in runs]
+        needed = [steps_to(smooth(r), g, every) for r, g in zip(runs, goals, strict=True)]
+        reached = None not in needed
         rows.append(
             {
                 "start": start,
-                "final_mad": float(runs[:, -1].mean()),
-                "final_mad_min": float(runs[:, -1].min()),
-                "final_mad_max": float(runs[:, -1].max()),
-                "steps_to_scratch": [float(n) for n in needed],
-                "share_of_steps": float(np.mean(needed) / steps),
+                "final_mad": float(np.mean(finals)),
+                "final_mad_min": float(min(finals)),
+                "final_mad_max": float(max(finals)),
+                "steps_to_scratch": needed,
+                "share_of_steps": float(np.mean(needed) / np.mean(own)) if reached else None,
             }
         )
     return rows
@@ -215,8 +223,12 @@ def table(rows: list[dict]) -> str:
     ]
     for row in rows:
         final = f"{row['final_mad']:.1f} ({row['final_mad_min']:.1f} .. {row['final_mad_max']:.1f})"
-        needed = ", ".join(f"{n:.0f}" for n in row["steps_to_scratch"])
-        lines.append(f"| {row['start']} | {final} | {needed} | {row['share_of_steps']:.2f} |")
+        needed = ", ".join(
+            "not reached" if n is None else f"{n:.0f}" for n in row["steps_to_scratch"]
+        )
+        share = row["share_of_steps"]
+        share = "not reached" if share is None else f"{share:.2f}"
+        lines.append(f"| {row['start']} | {final} | {needed} | {share} |")
     return "\n".join(lines)
 
 
@@ -253,46 +265,57 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--lr", type=float, default=1e-4, help="of the backbone; the rest 5 times")
     parser.add_argument("--pretrain-steps", type=int, default=3000)
     parser.add_argument("--scenes", type=int, default=1500, help="drawn for the segmentation task")
-    parser.add_argument("--output", type=Path, default=Path("docs"), help="transfer.png and .json")
+    parser.add_argument("--output", type=Path, help="folder (default: docs; with --quick, log)")
+    parser.add_argument("--again", type=Path, help="only sum up and draw what is in this JSON file")
     options = parser.parse_args(argv)
     if options.quick:
         options.steps, options.every, options.seeds = 10, 5, 2
         options.pretrain_steps, options.scenes = 10, 32
+    options.output = options.output or Path("log" if options.quick else "docs")
+    options.output.mkdir(parents=True, exist_ok=True)
+    result = json.loads(options.again.read_text()) if options.again else measure(options)
+    every = result["options"]["every"]
+    result["rows"] = summarise(result["curves"], every)
+    write(options.output, result)
+    draw_curves(options.output / "transfer.png", result["curves"], every)
+    print(table(result["rows"]))
+    print(f"wrote {options.output / 'transfer.png'} and transfer.json")
 
+
+def measure(options: argparse.Namespace) -> dict:
     device = torch.device(options.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
     machine = f"{device.type}: {name or platform.machine()}, {os.cpu_count()} cores"
     print(f"{machine}; torch {torch.__version__}", flush=True)
     folders = data_folders("demo", None, print)
     halves = {half: open_half(folders, half) for half in ("train", "valid")}
-    deeplab = options.output / "transfer-deeplab.pth"
-    pretrained = pretrain(deeplab, options.pretrain_steps, options.scenes, options.side, device)
-    print(
-        f"DeepLabV3: mean IoU {pretrained['mean_iou']:.3f}, person {pretrained['person_iou']:.3f}"
-    )
-
     curves: dict[str, list[list[float]]] = {start: [] for start in STARTS}
-    started = time.perf_counter()
-    for seed in range(options.seeds):
-        for start in STARTS:
-            curves[start].append(train(start, seed, deeplab, halves, options))
-            print(f"seed {seed}, {start}: final MAD {curves[start][-1][-1]:.1f}", flush=True)
-    deeplab.unlink()
-    rows = summarise(curves, options.every)
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
-    result = {
-        "machine": machine,
-        "torch": torch.__version__,
-        "options": settings,
-        "pretraining": pretrained,
-        "training_seconds": time.perf_counter() - started,
-        "rows": rows,
-        "curves": curves,
-    }
-    (options.output / "transfer.json").write_text(json.dumps(result, indent=1) + "\n")
-    draw_curves(options.output / "transfer.png", curves, options.every)
-    print(table(rows))
-    print(f"wrote {options.output / 'transfer.png'} and transfer.json")
+    result = {"machine": machine, "torch": torch.__version__, "options": settings}
+    deeplab = options.output / "transfer-deeplab.pth"
+    try:
+        result["pretraining"] = pretrain(
+            deeplab, options.pretrain_steps, options.scenes, options.side, device
+        )
+        print(
+            "DeepLabV3: mean IoU {mean_iou:.3f}, person {person_iou:.3f}".format(
+                **result["pretraining"]
+            )
+        )
+        started = time.perf_counter()
+        for seed in range(options.seeds):
+            for start in STARTS:
+                curves[start].append(train(start, seed, deeplab, halves, options))
+                print(f"seed {seed}, {start}: final MAD {curves[start][-1][-1]:.1f}", flush=True)
+                result |= {"curves": curves, "training_seconds": time.perf_counter() - started}
+                write(options.output, result)
+    finally:
+        deeplab.unlink(missing_ok=True)
+    return result
+
+
+def write(folder: Path, result: dict) -> None:
+    (folder / "transfer.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 It fetches nothing that is in the cache, and nothing from anywhere else.
 """
 
+from http.client import HTTPException
 from pathlib import Path
 
 import torch
@@ -24,11 +25,11 @@ def torchvision_file(backbone: str) -> Path:
     url = WEIGHTS[backbone].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         checksum = path.stem.rsplit("-", 1)[1]
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), hash_prefix=checksum)
-        except (OSError, RuntimeError) as error:  # no network; a checksum that is not right
+        except (OSError, RuntimeError, HTTPException) as error:  # RuntimeError: another checksum
             raise WeightsFileError(
                 f"torchvision's weights could not be downloaded ({error}); download {url} "
                 f"elsewhere and put it at {path}"

@@ -21,6 +21,7 @@ class Source:
     renames: tuple[tuple[str, str], ...]  # (pattern, replacement), applied in order
     fills: tuple[str, ...]  # entries of MattingBase that come from it ...
     leaves: tuple[str, ...] = ()  # ... but for these
+    ignores: tuple[str, ...] = ()  # what it has more in the modules that it fills, renamed
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET  # of its input
 
     def recognises(self, names: Iterable[str]) -> bool:
@@ -32,6 +33,12 @@ class Source:
         for pattern, replacement in self.renames:
             name = re.sub("^" + pattern, replacement, name)
         return name
+
+    def is_foreign(self, renamed: str) -> bool:
+        """Whether an entry that MattingBase has no place for means another network: a layer more
+        within a module that comes from here."""
+        within = any(re.match(pattern, renamed) for pattern in self.fills)
+        return within and not any(re.match(pattern, renamed) for pattern in self.ignores)
 
     def should_fill(self, target: str) -> bool:
         """Whether an entry of MattingBase is expected from it. Counters of batches are not: files
@@ -45,6 +52,8 @@ class Source:
 STEM = r"backbone\.(conv1|features\.0\.0)\.weight"  # takes 6 channels here, 3 everywhere else
 DILATED = r"aspp\.convs\.[123]\.0\.weight"  # where they are separable, nothing fits
 INPUTS = r"aspp\.convs\.(0\.0|1\.0|2\.0|3\.0|4\.1)\.weight"  # all that see the backbone's features
+SEPARABLE = r"aspp\.convs\.[123]\.0\."  # its two convolutions in place of one
+LAST = r"backbone\.features\.18\."  # MobileNetV2's last convolution, which comes after our features
 BACKBONE, ASPP = r"backbone\.", r"aspp\."
 VAINF_MOBILENET = (r"backbone\.(low|high)_level_features\.", "backbone.features.")
 
@@ -66,6 +75,7 @@ SOURCES = (
         renames=(VAINF_MOBILENET, (r"classifier\.classifier\.0\.", "aspp.")),
         fills=(BACKBONE, ASPP),
         leaves=(STEM, DILATED),
+        ignores=(SEPARABLE,),
     ),
     Source(
         name="DeepLabV3 (VainF)",
@@ -80,6 +90,7 @@ SOURCES = (
         renames=(VAINF_MOBILENET, (r"classifier\.aspp\.", "aspp.")),
         fills=(BACKBONE, ASPP),
         leaves=(STEM, DILATED),
+        ignores=(SEPARABLE,),
     ),
     Source(
         name="DeepLabV3+ (VainF)",
@@ -103,6 +114,7 @@ SOURCES = (
         renames=((r"encoder\.", "backbone."), (r"decoder\.aspp\.0\.", "aspp.")),
         fills=(BACKBONE, ASPP),
         leaves=(STEM, INPUTS),
+        ignores=(SEPARABLE, LAST),
     ),
     Source(
         name="DeepLabV3+ (segmentation_models_pytorch)",
@@ -110,6 +122,7 @@ SOURCES = (
         renames=((r"encoder\.", "backbone."), (r"decoder\.aspp\.0\.", "aspp.")),
         fills=(BACKBONE, ASPP),
         leaves=(STEM, DILATED),
+        ignores=(SEPARABLE,),
     ),
     Source(
         name="DeepLabV3 with MobileNetV2 (segmentation_models_pytorch)",
@@ -117,6 +130,7 @@ SOURCES = (
         renames=((r"encoder\.", "backbone."), (r"decoder\.(aspp|0)\.", "aspp.")),
         fills=(BACKBONE, ASPP),
         leaves=(STEM, INPUTS),
+        ignores=(LAST,),
     ),
     Source(
         name="DeepLabV3 (segmentation_models_pytorch)",
@@ -138,6 +152,7 @@ SOURCES = (
         renames=((r"features\.", "backbone.features."),),
         fills=(BACKBONE,),
         leaves=(STEM,),
+        ignores=(LAST,),
     ),
 )
 

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from model.sources import SOURCES, Source, backbone_of, canonical, recognise
 
-LISTED_AT_MOST = 20
-
 
 class TransferError(ValueError):
     """A source that does not fit; the message says what it looks like and what to type."""
@@ -35,8 +33,11 @@ class Report:
     """entries of the file that the model has no place for, by their names in the file"""
     lacking: list[str] = field(default_factory=list)
     """entries that this kind of source should fill and did not, where that was allowed"""
+    foreign: list[str] = field(default_factory=list)
+    """unused entries within modules that this kind of source fills, where that was allowed"""
     converted: list[str] = field(default_factory=list)
     """the types that were converted to the model's, such as float16"""
+    stem: str = "random"
     parameters: dict[str, int] = field(default_factory=dict)
     """every entry of the model → its trainable elements (0 for batch-norm statistics)"""
 
@@ -54,16 +55,32 @@ class Report:
             "missing": self.missing,
             "unused": self.unused,
             "lacking": self.lacking,
+            "foreign": self.foreign,
             "converted": self.converted,
+            "stem": self.stem,
+            "modules": {
+                module or "total": dict(
+                    zip(
+                        ("entries", "of_entries", "parameters", "of_parameters"),
+                        self._counts(module),
+                        strict=True,
+                    )
+                )
+                for module in [*self._modules(), ""]
+            },
         }
+
+    def _modules(self) -> list[str]:
+        return list(dict.fromkeys(name.split(".")[0] for name in self.parameters))
 
     def table(self) -> str:
         """A short table for people: module by module, what came and what stays random, and why."""
         rows = [("module", "entries", "parameters", "left random")]
-        modules = list(dict.fromkeys(name.split(".")[0] for name in self.parameters))
-        for module in modules:
-            rows.append((module, *self._counts(module + "."), self._why(module + ".")))
-        rows.append(("total", *self._counts(""), ""))
+        for module in [*self._modules(), ""]:
+            came, entries, elements, of = self._counts(module)
+            share = f"{elements / 1e6:.2f}M/{of / 1e6:.2f}M"
+            why = self._why(module + ".") if module else ""
+            rows.append((module or "total", f"{came}/{entries}", share, why))
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         lines = [f"Transferred from {self.source}, {self.backbone}:"]
         for module, entries, parameters, why in rows:
@@ -72,6 +89,9 @@ class Report:
             )
         for name, (theirs, ours) in self.mismatched.items():
             lines.append(f"  {name}: shape {_by(theirs)} in the file, {_by(ours)} in the model")
+        partly = [name for name in self.missing if self._counts(name.split(".")[0])[0]]
+        if partly:
+            lines.append(f"  not in the file: {_listed(partly)}")
         for name in self.folded:
             lines.append(
                 f"  {name}: src half from the file with its input normalisation folded in, "
@@ -79,7 +99,15 @@ class Report:
             )
         if self.converted:
             lines.append(f"  converted from {', '.join(self.converted)}")
-        lines.append(f"  entries of the file without a place in the model: {len(self.unused)}")
+        unused = f": {_listed(self.unused, 4)}" if self.unused else ""
+        lines.append(
+            f"  entries of the file without a place in the model: {len(self.unused)}{unused}"
+        )
+        if self.foreign:
+            lines.append(
+                f"  warning: {len(self.foreign)} of them are layers that our {self.backbone} has "
+                f"not: {_listed(self.foreign)}"
+            )
         if self.lacking:
             lines.append(
                 f"  warning: {len(self.lacking)} entries that such a file should fill were not in "
@@ -87,12 +115,12 @@ class Report:
             )
         return "\n".join(line.rstrip() for line in lines)
 
-    def _counts(self, prefix: str) -> tuple[str, str]:
-        names = [name for name in self.parameters if name.startswith(prefix)]
-        came = [name for name in [*self.matched, *self.folded] if name.startswith(prefix)]
+    def _counts(self, module: str) -> tuple[int, int, int, int]:
+        """Entries that came, of how many; parameters that came, of how many. "": of the whole."""
+        names = [name for name in self.parameters if not module or name.split(".")[0] == module]
+        came = {*self.matched, *self.folded}.intersection(names)
         elements = sum(self.parameters[name] for name in came)
-        of = sum(self.parameters[name] for name in names)
-        return f"{len(came)}/{len(names)}", f"{elements / 1e6:.2f}M/{of / 1e6:.2f}M"
+        return len(came), len(names), elements, sum(self.parameters[name] for name in names)
 
     def _why(self, prefix: str) -> str:
         missing = sum(name.startswith(prefix) for name in self.missing)
@@ -126,7 +154,14 @@ def transfer(
     target = model.state_dict()
     backbone = _check_backbone(source, places.values(), target)
 
-    report = Report(source=source.name, backbone=backbone)
+    bad = [n for n, v in state_dict.items() if v.is_floating_point() and not _finite(v)]
+    if bad:
+        raise TransferError(
+            f"{len(bad)} entries hold values that are not finite: {_listed(bad)}; the file is of a "
+            "run that diverged, or is damaged: give another"
+        )
+
+    report = Report(source=source.name, backbone=backbone, stem=stem)
     trainable = {name: parameter.numel() for name, parameter in model.named_parameters()}
     report.parameters = {name: trainable.get(name, 0) for name in target}
     values, at_odds = {}, {}  # by the model's names
@@ -134,28 +169,33 @@ def transfer(
         place = places[name]
         if place not in target or place in values or place in at_odds:
             report.unused.append(name)
+        elif value.is_floating_point() != target[place].is_floating_point():
+            report.unused.append(name)  # quantised, for instance
         elif value.shape == target[place].shape:
             values[place] = value
         else:
             at_odds[place] = value
     report.matched = [name for name in target if name in values]
     if stem == "rgb":
-        report.folded = _fold_stem(values, at_odds, source)
+        report.folded = _fold_stem(values, at_odds, target, source)
     report.mismatched = {
         name: (list(value.shape), list(target[name].shape)) for name, value in at_odds.items()
     }
     report.missing = [name for name in target if name not in values and name not in at_odds]
     report.lacking = [n for n in target if source.should_fill(n) and n not in values]
+    report.foreign = [name for name in report.unused if source.is_foreign(places[name])]
     if report.lacking and not partial:
         raise TransferError(_lacking(report))
-    bad = [n for n, v in values.items() if v.is_floating_point() and not v.isfinite().all()]
-    if bad:
+    if report.foreign and not partial:
         raise TransferError(
-            f"{len(bad)} entries hold values that are not finite: {_listed(bad)}; the file is of a "
-            "run that diverged, or is damaged: give another"
+            f"the file looks like {source.name}, {backbone}, but {len(report.foreign)} of its "
+            f"entries are layers that our {backbone} has not, so what is left of it would compute "
+            f"something else: {_listed(report.foreign)}; give a file of a plain {backbone}, or "
+            "type --model-pretrain-partial to take what fits"
         )
 
-    kinds = {v.dtype for n, v in values.items() if v.dtype != target[n].dtype}
+    kinds = {state_dict[n].dtype for n in state_dict if places[n] in values}
+    kinds -= {torch.float32, torch.int64}
     report.converted = sorted(str(kind).removeprefix("torch.") for kind in kinds)
     with torch.no_grad():
         for name, value in values.items():
@@ -170,20 +210,33 @@ STEMS = {
 }
 
 
-def _fold_stem(values: dict[str, Tensor], at_odds: dict[str, Tensor], source: Source) -> list[str]:
+def _finite(value: Tensor) -> bool:
+    """Whether all values are finite, as float32, too."""
+    return bool(value.float().isfinite().all())
+
+
+def _fold_stem(
+    values: dict[str, Tensor],
+    at_odds: dict[str, Tensor],
+    target: dict[str, Tensor],
+    source: Source,
+) -> list[str]:
     """Moves a 3-channel first convolution from `at_odds` to `values`, folded; returns its name,
     or nothing where the file's takes 6 channels already and came whole."""
     if any(stem in values for stem in STEMS):
         return []
     for stem, running_mean in STEMS.items():
-        if stem in at_odds and at_odds[stem].shape[1] == 3 and running_mean in values:
+        if stem not in at_odds or running_mean not in values:
+            continue
+        channels, _, *kernel = target[stem].shape
+        if at_odds[stem].shape == (channels, 3, *kernel):
             values[stem], values[running_mean] = fold_rgb_stem(
                 at_odds.pop(stem), values[running_mean], *source.normalisation
             )
             return [stem]
     raise TransferError(
-        "the file has no first convolution of 3 channels, with batch norm, to fill the src half "
-        "from; leave out --model-pretrain-stem rgb"
+        "the file has no first convolution like ours but of 3 channels, with batch norm, to fill "
+        "the src half from; leave out --model-pretrain-stem rgb"
     )
 
 
@@ -197,12 +250,13 @@ def fold_rgb_stem(
     second half is zero, and the running mean to go with it. In eval mode, away from the border
     (which is padded with black instead of the mean colour), what leaves the batch norm is the
     same: weight * (x - mean) / deviation is a convolution of x minus a constant for each channel.
+    Both are float32, whatever the source's type: rounding them again would show.
     """
     per_channel = torch.tensor(deviation, dtype=torch.float64)[None, :, None, None]
     scaled = weight.double() / per_channel
     constant = (scaled.sum((2, 3)) * torch.tensor(mean, dtype=torch.float64)).sum(1)
     both = torch.cat([scaled, torch.zeros_like(scaled)], dim=1)
-    return both.to(weight.dtype), (running_mean.double() + constant).to(running_mean.dtype)
+    return both.float(), (running_mean.double() + constant).float()
 
 
 def _check_backbone(source: Source, renamed: Iterable[str], target: Iterable[str]) -> str:
@@ -243,9 +297,9 @@ def _lacking(report: Report) -> str:
     )
 
 
-def _listed(names: list[str]) -> str:
-    more = len(names) - LISTED_AT_MOST
-    return ", ".join(names[:LISTED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+def _listed(names: list[str], at_most: int = 20) -> str:
+    more = len(names) - at_most
+    return ", ".join(names[:at_most]) + (f" and {more} more" if more > 0 else "")
 
 
 def _by(shape: list[int]) -> str:

@@ -5,6 +5,7 @@ It never executes what a file holds: everything is read with weights_only=True.
 
 import argparse
 import hashlib
+import mmap
 import pickle
 import re
 import struct
@@ -12,7 +13,7 @@ import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -26,10 +27,16 @@ class WeightsFileError(ValueError):
 # What real files hold beside tensors and plain values, and what makes nothing but plain values.
 # Published DeepLab files keep their best score as a numpy float64; numpy 1 wrote its constructor's
 # name as numpy.core, numpy 2 as numpy._core. torchvision's training script keeps its arguments.
-_scalar = np._core.multiarray.scalar if hasattr(np, "_core") else np.core.multiarray.scalar
+def _number(dtype: np.dtype, content: bytes) -> np.generic:
+    """In place of numpy's constructor, which would make objects of any size."""
+    if dtype.kind not in "biuf" or len(content) != dtype.itemsize:
+        raise pickle.UnpicklingError("a numpy scalar that is no number")
+    return np.frombuffer(content, dtype)[0]
+
+
 ALLOWED = [
-    (_scalar, "numpy.core.multiarray.scalar"),
-    (_scalar, "numpy._core.multiarray.scalar"),
+    (_number, "numpy.core.multiarray.scalar"),
+    (_number, "numpy._core.multiarray.scalar"),
     np.dtype,
     *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)),
     argparse.Namespace,
@@ -73,17 +80,21 @@ def read_weights(path: str | Path) -> Weights:
     return Weights(found, path, wrapper)
 
 
-def _find_state_dict(content: Any) -> tuple[dict[str, Tensor], str]:
-    if not isinstance(content, dict):
+def _find_state_dict(content: Any, depth: int = 0) -> tuple[dict[str, Tensor], str]:
+    if not isinstance(content, dict) or depth > 3:
         return {}, ""
-    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
-    if tensors:
-        return tensors, ""
+    # Wrappers first: beside one, a best score may be a tensor.
     for key in WRAPPERS:
-        found, inner = _find_state_dict(content.get(key))
+        found, inner = _find_state_dict(content.get(key), depth + 1)
         if found:
             return found, ".".join(filter(None, [key, inner]))
-    return {}, ""
+    return {name: value for name, value in content.items() if _is_weight(name, value)}, ""
+
+
+def _is_weight(name: Any, value: Any) -> bool:
+    if not (isinstance(name, str) and isinstance(value, Tensor)):
+        return False
+    return value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
 
 
 def read_file(path: str | Path) -> Any:
@@ -106,9 +117,13 @@ def read_file(path: str | Path) -> Any:
 
     if size == 0:
         raise WeightsFileError(f"{path} is empty; download or copy it again")
-    if re.match(rb"\s*<(!doctype|html|head|body|\?xml)", head, re.IGNORECASE):
+    if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype|!--|html|head|body|\?xml)", head, re.IGNORECASE):
         raise WeightsFileError(
             f"{path} is a web page, not a weights file; download the file behind its link"
+        )
+    if head.startswith(b"version https://git-lfs"):
+        raise WeightsFileError(
+            f"{path} is a Git LFS pointer, not the file itself; fetch it with git lfs pull"
         )
     if head.startswith(b"PK"):
         _check_archive(path, size)
@@ -120,9 +135,14 @@ def read_file(path: str | Path) -> Any:
 def _check_archive(path: Path, size: int) -> None:
     """torch.save's archives are zips of stored entries; others are not unpacked to find out."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
             entries = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError):
+            one_directory = archive.start_dir == _directory_offset(file)
+            methods = {entry.compress_type for entry in entries}
+            for entry in entries:  # each entry says its method twice
+                file.seek(entry.header_offset + 8)
+                methods.add(int.from_bytes(file.read(2), "little"))
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error):
         raise WeightsFileError(
             f"{path} is cut short or damaged: it begins as a PyTorch file does, but its end is not "
             f"there ({size:,} bytes); download or copy it again"
@@ -134,7 +154,7 @@ def _check_archive(path: Path, size: int) -> None:
             "torch.save(torch.jit.load(FILE).state_dict(), NEW_FILE)"
         )
     unpacked = sum(entry.file_size for entry in entries)
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or unpacked > size:
+    if methods != {zipfile.ZIP_STORED} or unpacked > size:
         raise WeightsFileError(
             f"{path} is compressed ({size:,} bytes, {unpacked:,} unpacked), which torch.save's "
             "files never are; it is not unpacked: give the original file"
@@ -145,6 +165,8 @@ def _check_archive(path: Path, size: int) -> None:
             "file in it"
         )
     try:
+        if not one_directory:  # Python would look into another one than PyTorch
+            raise zipfile.BadZipFile
         with zipfile.ZipFile(path) as archive:
             rotten = archive.testzip()  # torch.load does not compare the checksums that it wrote
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError):
@@ -154,6 +176,21 @@ def _check_archive(path: Path, size: int) -> None:
             f"{path} is damaged: the checksum of {rotten} is not right; download or copy it again "
             "(or, where it was saved without checksums, save it again with them)"
         )
+
+
+def _directory_offset(file: BinaryIO) -> int:
+    """Where an archive says that its directory is, which must be where it is found."""
+    file.seek(-22, 2)
+    end = file.tell()
+    signature, offset = struct.unpack("<4s12xI2x", file.read(22))
+    if signature != b"PK\x05\x06":
+        raise ValueError("there is something behind the archive")
+    if offset != 0xFFFFFFFF:
+        return offset
+    file.seek(end - 20)
+    signature, record = struct.unpack("<4s4xQ4x", file.read(20))  # the 64-bit record's place
+    file.seek(record)
+    return struct.unpack("<4s44xQ", file.read(56))[1]
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -173,23 +210,27 @@ def _read_torch(path: Path, size: int) -> Any:
         with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old formats, which are read all the same
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        refused = _refused_type(str(error))
-        if refused:
-            raise WeightsFileError(
-                f"{path} holds an object of type {refused}, which is not loaded because reading "
-                "it could run code; save only the state dict: torch.save(model.state_dict(), FILE)"
-            ) from None
-    except (RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError):
-        pass  # what torch.load raises for a damaged file depends on where the damage lies
+    except Exception as error:  # what a damaged file leads to depends on where the damage lies
+        refused = _refused_type(path, str(error))
+    if refused:
+        raise WeightsFileError(
+            f"{path} holds an object of type {refused}, which is not loaded because reading "
+            "it could run code; save only the state dict: torch.save(model.state_dict(), FILE)"
+        )
     raise WeightsFileError(
-        f"{path} ({size:,} bytes) cannot be read as a PyTorch file: it is damaged, cut short, or "
-        "of another program; download or copy it again"
+        f"{path} ({size:,} bytes) cannot be read as a PyTorch file: it is damaged, cut short, of "
+        "another program, or of another pickle protocol than torch.save's own; download or copy "
+        "it again, or save it again with torch.save"
     )
 
 
-def _refused_type(message: str) -> str | None:
+def _refused_type(path: Path, message: str) -> str | None:
+    """The type that torch.load would not make, if the file really names it: where a file is cut
+    short, so may be a name."""
     for marker in ("Unsupported global: GLOBAL ", "unsupported GLOBAL ", "Unsupported class "):
         if marker in message:
-            return message.split(marker, 1)[1].split(" ", 1)[0].rstrip(".,:")
+            name = message.split(marker, 1)[1].split(" ", 1)[0].rstrip(".,:")
+            named = b"\n%s\n" % name.rpartition(".")[2].encode()
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as m:
+                return name if m.find(named) >= 0 else None
     return None

@@ -98,6 +98,8 @@ def test_pairs(own: Path, here: Path, capsys: pytest.CaptureFixture) -> None:
         (["--dataset-name", "backgrounds"], "no foregrounds"),
         (["--model-name", "../../elsewhere"], "must be a name below"),
         (["--lr-aspp", "nan"], "no positive number"),
+        (["--model-pretrain-stem", "rgb"], "goes with --model-pretrain-initialization FILE"),
+        (["--model-pretrain-partial"], "goes with --model-pretrain-initialization FILE"),
         (["--precision", "fp16"], "type bf16 or fp32"),
         (["--device", "abacus"], "--device abacus cannot be used"),
         (["--device", "meta"], "neither cpu nor cuda"),

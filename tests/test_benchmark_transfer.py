@@ -34,16 +34,20 @@ def test_steps_to_a_goal() -> None:
     assert transfer.steps_to(curve, 100, 20) == 0
     assert transfer.steps_to(curve, 60, 20) == 30
     assert transfer.steps_to(curve, 40, 20) == 40
-    assert transfer.steps_to(curve, 9, 20) == float("inf")
+    assert transfer.steps_to(curve, 9, 20) is None
 
 
 def test_the_summary_compares_runs_of_one_seed() -> None:
-    curves = {"scratch": [[100, 60, 20], [100, 70, 40]], "transfer": [[90, 20, 10], [90, 65, 40]]}
-    scratch, ours = transfer.summarise(curves, every=10)
-    assert scratch["steps_to_scratch"] == [20, 20] and scratch["share_of_steps"] == 1
-    assert ours["steps_to_scratch"] == [10, 20] and ours["share_of_steps"] == 0.75
-    assert (ours["final_mad"], ours["final_mad_min"], ours["final_mad_max"]) == (25, 10, 40)
-    assert "| transfer | 25.0 (10.0 .. 40.0) | 10, 20 | 0.75 |" in transfer.table([scratch, ours])
+    flat = {"scratch": [[90, 60, 30, 30], [90] * 4], "transfer": [[60, 30, 30, 30], [99] * 4]}
+    assert transfer.smooth(flat["scratch"][0]).tolist() == [75, 60, 40, 30]
+    scratch, ours = transfer.summarise({k: v[:1] for k, v in flat.items()}, every=10)
+    assert scratch["steps_to_scratch"] == [30] and scratch["share_of_steps"] == 1
+    assert ours["steps_to_scratch"] == [20] and ours["share_of_steps"] == pytest.approx(2 / 3)
+    assert "| transfer | 30.0 (30.0 .. 30.0) | 20 | 0.67 |" in transfer.table([scratch, ours])
+    _, ours = transfer.summarise(flat, every=10)
+    assert ours["steps_to_scratch"] == [20, None] and ours["share_of_steps"] is None
+    assert (ours["final_mad"], ours["final_mad_min"], ours["final_mad_max"]) == (64.5, 30, 99)
+    assert "| 20, not reached | not reached |" in transfer.table([ours])
 
 
 @pytest.mark.slow
@@ -54,3 +58,7 @@ def test_it_runs(here: Path) -> None:
     assert all(np.isfinite(result["curves"][start]).all() for start in transfer.STARTS)
     assert Image.open(here / "transfer.png").width > 500
     assert not list(here.glob("*.pth"))
+    drawn = (here / "transfer.png").read_bytes()
+    (here / "transfer.png").unlink()
+    transfer.main(["--again", str(here / "transfer.json"), "--output", str(here)])
+    assert (here / "transfer.png").read_bytes() == drawn

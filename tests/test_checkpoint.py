@@ -36,7 +36,10 @@ def test_the_newest_is_found_by_number_and_not_by_text_or_date(tmp_path: Path) -
     assert ahead == in_order[5:]
     start = checkpoint.progress_at(0, 10)
     assert all(checkpoint.progress_of(name) > start for name in in_order)
-    assert [checkpoint.epochs_of(name) for name in in_order] == [0, 1, 2, 2, 3, 10, 10, 11]
+    assert [checkpoint.steps_of(name, 50) for name in in_order] == [
+        5, 50, 150, 150, 150, 500, 550, 550,
+    ]  # fmt: skip
+    assert checkpoint.steps_of("downloaded.pth", 50) == 0
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ CASES = {
     "vainf+ 101": ("resnet101", lambda: published_state("vainf_deeplabv3plus_resnet101"), 659),
     "vainf+ m": ("mobilenetv2", lambda: published_state("vainf_deeplabv3plus_mobilenet"), 341),
     "separable": ("resnet50", lambda: separable("vainf_deeplabv3_resnet50"), 350),
+    "separable 101": ("resnet101", lambda: separable("vainf_deeplabv3_resnet101"), 656),
     "separable m": ("mobilenetv2", lambda: separable("vainf_deeplabv3_mobilenet"), 338),
     "separable+": ("resnet50", lambda: separable("vainf_deeplabv3plus_resnet50"), 350),
     "separable+ m": ("mobilenetv2", lambda: separable("vainf_deeplabv3plus_mobilenet"), 338),
@@ -182,13 +183,33 @@ def test_old_files_without_batch_counters_are_whole() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_values_that_are_not_finite_are_refused(value: float) -> None:
+    for name in ("classifier.classifier.0.project.1.running_var", "classifier.classifier.4.bias"):
+        state = published_state("vainf_deeplabv3_mobilenet")
+        state[name][3] = value
+        with pytest.raises(TransferError, match=f"1 entries .* not finite: {name}"):
+            transfer(MattingBase("mobilenetv2"), state, partial=True)
     state = published_state("vainf_deeplabv3_mobilenet")
-    state["classifier.classifier.0.project.1.running_var"][3] = value
-    with pytest.raises(TransferError, match=r"1 entries .* not finite: aspp.project.1.running_var"):
-        transfer(MattingBase("mobilenetv2"), state, partial=True)
+    state["classifier.classifier.4.bias"] = torch.full((21,), 1e300, dtype=torch.float64)
+    with pytest.raises(TransferError, match="not finite"):  # as float32 it is infinite
+        transfer(MattingBase("mobilenetv2"), state)
+
+
+def test_layers_that_ours_has_not_mean_another_network() -> None:
+    state = classifier("mobilenet_v2")
+    state["features.5.conv.1.se.weight"] = torch.ones(192, 48, 1, 1)
+    with pytest.raises(TransferError, match=r"1 of its entries are layers .*conv\.1\.se\.weight"):
+        transfer(MattingBase("mobilenetv2"), state)
+    report = transfer(MattingBase("mobilenetv2"), state, partial=True)
+    assert report.foreign == ["features.5.conv.1.se.weight"] and len(report.matched) == 305
+    assert "warning: 1 of them are layers" in report.table()
+
+
+def test_whole_numbers_are_no_weights() -> None:
     state = published_state("vainf_deeplabv3_mobilenet")
-    state["classifier.classifier.4.bias"][3] = value  # not transferred, so no harm
-    assert len(transfer(MattingBase("mobilenetv2"), state).matched) == 341
+    name = "classifier.classifier.0.project.0.weight"
+    state[name] = state[name].mul(100).to(torch.int8)
+    with pytest.raises(TransferError, match=r"1 entries .*aspp\.project\.0\.weight"):
+        transfer(MattingBase("mobilenetv2"), state)
 
 
 def test_other_backbones_are_told_apart() -> None:
@@ -267,12 +288,25 @@ def test_a_stem_that_is_not_there_cannot_be_folded() -> None:
         transfer(MattingBase("mobilenetv2"), state, stem="rgb")
 
 
-def test_folding_is_exact_in_one_convolution() -> None:
-    weight, running_mean = torch.randn(4, 3, 3, 3), torch.randn(4)
+@pytest.mark.parametrize("kernel", [1, 5])
+def test_a_stem_of_another_kernel_cannot_be_folded(kernel: int) -> None:
+    state = published_state("vainf_deeplabv3_mobilenet")
+    state["backbone.low_level_features.0.0.weight"] = torch.ones(32, 3, kernel, kernel)
+    model = MattingBase("mobilenetv2")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(TransferError, match="no first convolution like ours"):
+        transfer(model, state, stem="rgb")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_folding_is_exact_in_one_convolution(dtype: torch.dtype) -> None:
+    weight, running_mean = torch.randn(4, 3, 3, 3).to(dtype), torch.randn(4).to(dtype)
     mean, deviation = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
     x = torch.rand(1, 3, 9, 9)
     normal = (x - torch.tensor(mean)[:, None, None]) / torch.tensor(deviation)[:, None, None]
-    expected = torch.nn.functional.conv2d(normal, weight) - running_mean[:, None, None]
+    expected = torch.nn.functional.conv2d(normal, weight.float())
+    expected = expected - running_mean.float()[:, None, None]
     folded, shifted = fold_rgb_stem(weight, running_mean, mean, deviation)
     both = torch.cat([x, torch.rand_like(x)], dim=1)
     result = torch.nn.functional.conv2d(both, folded) - shifted[:, None, None]

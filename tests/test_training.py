@@ -111,6 +111,7 @@ def test_the_report_is_written_where_it_is_looked_for(
     report = json.loads(Path("log/run/transfer.json").read_text())
     assert (report["sha256"], report["found_in"]) == (checksum, "model_state")
     assert report["source"] == "DeepLabV3 (VainF)" and len(report["matched"]) == 341
+    assert (report["modules"]["aspp"]["entries"], report["stem"]) == (36, "random")
     events = EventAccumulator("log/run").Reload()
     text = events.Tensors("transfer/text_summary")[0].tensor_proto.string_val[0].decode()
     for told in (text, capsys.readouterr().out):
@@ -196,7 +197,7 @@ def test_bare_weights_start_the_optimizer_afresh(
     tiny = ["--lr-backbone", 1e-12, "--lr-aspp", 1e-12, "--lr-decoder", 1e-12]
     bare = ["--model-last-checkpoint", "downloaded.pth", "--model-name", "next", *tiny]
     run(data, *bare, "--epoch-start", 1, "--max-steps", 3)
-    assert "the optimizer starts afresh, in epoch 1" in capsys.readouterr().out
+    assert "the optimizer starts afresh, at step 3" in capsys.readouterr().out
     after = weights("checkpoint/next/epoch-1-iter-3.pth")
     name = "decoder.conv1.weight"
     torch.testing.assert_close(after[name], before[name])
@@ -256,7 +257,7 @@ def test_a_last_batch_of_one_is_filled_up(tmp_path: Path, here: Path) -> None:
 def test_a_dry_run_tries_everything_and_leaves_no_checkpoint(data: Path, here: Path) -> None:
     deeplab = published_file(here / "deeplab.pth", "vainf_deeplabv3_mobilenet")
     run(data, "--dry-run", "--model-pretrain-initialization", deeplab)
-    assert sorted(path.name for path in Path("log/run").iterdir()) == ["batch.png", "transfer.json"]
+    assert [path.name for path in Path("log/run").iterdir()] == ["batch.png"]
     assert list(Path("checkpoint").iterdir()) == []
     picture = Image.open("log/run/batch.png")
     assert (picture.width - 4) % 4 == 0 and picture.height > 4 * 32
@@ -306,9 +307,11 @@ def test_another_batch_size_goes_on_after_the_same_share_of_the_epochs(
     told = capsys.readouterr().out
     assert "note: --batch-size was 4" in told and "step 4 counts as 6" in told
     assert "continuing checkpoint/run/epoch-1.pth at step 7" in told
-    run(data, "--batch-size", 6, "--max-steps", 3, "--model-last-checkpoint", "auto")
-    assert "step 7 counts as 2" in capsys.readouterr().out
-    assert Path("checkpoint/run/epoch-2.pth").exists()
+    # In mid-epoch: on from its end, so that what comes is newer by its name, too.
+    run(data, "--batch-size", 6, "--max-steps", 4, "--model-last-checkpoint", "auto")
+    assert "step 7 counts as 3, where the next epoch begins" in capsys.readouterr().out
+    found = checkpoint.find_checkpoints(Path("checkpoint/run"))
+    assert [path.name for path in found][-2:] == ["epoch-2-iter-7.pth", "epoch-3.pth"]
 
 
 def test_bare_weights_in_the_runs_own_folder_count_by_their_name(
@@ -317,9 +320,21 @@ def test_bare_weights_in_the_runs_own_folder_count_by_their_name(
     run(data, "--max-steps", 4)
     for path in Path("checkpoint/run").glob("*.state.pth"):
         path.unlink()
-    run(data, "--max-steps", 5, "--model-last-checkpoint", "auto")
-    assert "optimizer starts afresh, in epoch 2" in capsys.readouterr().out
+    absolute = here / "checkpoint/run/epoch-1.pth"
+    run(data, "--max-steps", 5, "--model-last-checkpoint", absolute)
+    assert "optimizer starts afresh, at step 5" in capsys.readouterr().out
     assert Path("checkpoint/run/epoch-2-iter-5.pth").exists()
+
+
+def test_initialising_from_the_runs_own_file_overwrites_nothing(
+    data: Path, here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run(data, "--max-steps", 4)
+    folder = Path("checkpoint/run")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    run(data, "--model-pretrain-initialization", folder / "epoch-1.pth", status=2)
+    assert "holds 2 checkpoint(s) ahead" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_what_was_trained_before_a_bad_picture_is_kept(

@@ -49,6 +49,30 @@ def test_averaged_weights_come_before_the_last_ones(tmp_path: Path) -> None:
     assert torch.equal(weights.state_dict["a.weight"], averaged["a.weight"])
 
 
+def test_a_tensor_beside_the_wrapper_does_not_hide_it(tmp_path: Path) -> None:
+    content = {"epoch": 9, "state_dict": STATE, "best_acc1": torch.tensor(71.0)}
+    torch.save(content, tmp_path / "file.pth")
+    assert list(read_weights(tmp_path / "file.pth").state_dict) == list(STATE)
+
+
+def test_odd_contents_are_left_out(tmp_path: Path) -> None:
+    content = {**STATE, 0: torch.ones(1), "meta": torch.ones(2, device="meta")}
+    content["sparse"] = torch.eye(2).to_sparse()
+    content["model"] = content
+    torch.save(content, tmp_path / "file.pth")
+    assert list(read_weights(tmp_path / "file.pth").state_dict) == list(STATE)
+
+
+def test_a_numpy_scalar_must_be_a_number(tmp_path: Path) -> None:
+    """Else a file of a kilobyte could ask for gigabytes."""
+    torch.save({"a": np.float64(0.5)}, tmp_path / "file.pth")
+    whole = (tmp_path / "file.pth").read_bytes()
+    assert b"f8" in whole
+    path = repack(tmp_path / "file.pth", tmp_path / "huge.pth", b"f8", b"V300000000")
+    with pytest.raises(WeightsFileError):
+        read_file(path)
+
+
 def test_safetensors(tmp_path: Path) -> None:
     save_file(STATE, tmp_path / "weights.bin")  # known by its content, not by its name
     read = read_weights(tmp_path / "weights.bin").state_dict
@@ -113,6 +137,8 @@ def test_paths(tmp_path: Path) -> None:
         (b"", "is empty"),
         (b"\n<!DOCTYPE html><html><body>Sign in</body></html>", "is a web page"),
         (b"<?xml version='1.0'?><Error/>", "is a web page"),
+        (b"\xef\xbb\xbf<!-- saved from --><html>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS pointer"),
         (b"\x00\x01 not a checkpoint" * 100, "cannot be read as a PyTorch file"),
         (b"PK\x03\x04" + b"x" * 500, "cut short or damaged"),
     ],
@@ -127,9 +153,10 @@ def test_files_of_other_kinds(tmp_path: Path, content: bytes, message: str) -> N
 @pytest.mark.parametrize("zip_format", [True, False])
 def test_truncated_files(tmp_path: Path, zip_format: bool) -> None:
     path = tmp_path / "file.pth"
-    torch.save({"a": torch.ones(1000)}, path, _use_new_zipfile_serialization=zip_format)
+    torch.save({"a": torch.ones(100)}, path, _use_new_zipfile_serialization=zip_format)
     whole = path.read_bytes()
-    for length in (1, 40, len(whole) // 2, len(whole) - 10):
+    lengths = range(1, len(whole), 1 if len(whole) < 2000 else 29)
+    for length in lengths:
         path.write_bytes(whole[:length])
         with pytest.raises(WeightsFileError, match="cut short"):
             read_file(path)
@@ -159,6 +186,19 @@ def test_a_compressed_archive_is_not_unpacked(tmp_path: Path) -> None:
     path = repack(tmp_path / "file.pth", tmp_path / "bomb.pth", compression=zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 100_000
     with pytest.raises(WeightsFileError, match=r"is compressed .* 16,\d+,\d+ unpacked"):
+        read_file(path)
+
+
+def test_a_second_directory_is_not_believed(tmp_path: Path) -> None:
+    """Python's zipfile looks right before the end, PyTorch where the end says."""
+    torch.save({"a": torch.zeros(4_000_000)}, tmp_path / "file.pth")
+    path = repack(tmp_path / "file.pth", tmp_path / "bomb.pth", compression=zipfile.ZIP_DEFLATED)
+    packed = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        directory = packed[archive.start_dir : -22]
+    harmless = directory.replace(b"\x08\x00", b"\x00\x00")
+    path.write_bytes(packed[:-22] + harmless + packed[-22:])
+    with pytest.raises(WeightsFileError, match=r"damaged|compressed"):
         read_file(path)
 
 

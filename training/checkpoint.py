@@ -51,12 +51,14 @@ def progress_of(name: str) -> Progress | None:
     return Progress(int(epoch), float(step) if step else float("inf"))
 
 
-def epochs_of(name: str) -> int:
-    """How many epochs a file's name says are complete; 0 where it says nothing."""
+def steps_of(name: str, steps_per_epoch: int) -> int:
+    """How many steps a file's name says are completed, counted with epochs of this length; 0 where
+    it says nothing."""
     progress = progress_of(name)
     if progress is None:
         return 0
-    return progress.epoch + (progress.step == float("inf"))
+    first, last = progress.epoch * steps_per_epoch, (progress.epoch + 1) * steps_per_epoch
+    return int(progress.step) if first < progress.step < last else last
 
 
 def find_checkpoints(folder: Path) -> list[Path]:

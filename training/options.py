@@ -177,6 +177,13 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         )
     if options.dataset_name == "backgrounds" and not options.dataset_dir:
         parser.error("--dataset-name backgrounds has no foregrounds; choose another entry")
+    if not options.model_pretrain_initialization:
+        for flag, used in (
+            ("--model-pretrain-partial", options.model_pretrain_partial),
+            ("--model-pretrain-stem", options.model_pretrain_stem != "random"),
+        ):
+            if used:
+                parser.error(f"{flag} goes with --model-pretrain-initialization FILE")
     name = options.model_name
     if name is not None and (not name or Path(name).is_absolute() or ".." in Path(name).parts):
         parser.error(f"--model-name {name!r} must be a name below checkpoint/ and log/")

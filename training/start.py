@@ -56,20 +56,24 @@ def check_writable(folder: Path) -> None:
         raise OptionError(f"{folder} cannot be written: no permission in {existing.resolve()}")
 
 
-def resume(path: Path, model, optimizer, scaler, options: argparse.Namespace, epoch_steps: int):
-    """Loads a checkpoint strictly; returns the number of completed steps that it stands for.
-    Without a state file (a weights file of elsewhere) the optimizer starts afresh."""
+def resume(
+    path: Path, model, optimizer, scaler, options: argparse.Namespace, epoch_steps: int
+) -> int:
+    """Loads a checkpoint strictly. Returns the number of completed steps that it stands for.
+    Without a state file (a weights file of elsewhere) the optimizer starts
+    afresh, after as many steps as the name says where it lies in the run's own folder."""
     checkpoint.load_weights(model, path, options.model_backbone)
     state = checkpoint.load_state(path, model.state_dict())
     if state is None:
-        epoch = options.epoch_start
-        if not epoch and path.parent == Path("checkpoint") / options.model_name:
-            epoch = checkpoint.epochs_of(path.name)
+        step = options.epoch_start * epoch_steps
+        own = (Path("checkpoint") / options.model_name).resolve()
+        if not step and path.resolve().parent == own:
+            step = checkpoint.steps_of(path.resolve().name, epoch_steps)
         print(
             f"start: weights of {path}; there is no {checkpoint.state_path(path).name} beside it, "
-            f"so the optimizer starts afresh, in epoch {epoch} (--epoch-start sets it)"
+            f"so the optimizer starts afresh, at step {step + 1} (--epoch-start sets the epoch)"
         )
-        return epoch * epoch_steps
+        return step
     fresh = [{**group, "params": None} for group in optimizer.param_groups]
     optimizer.load_state_dict(state["optimizer"])
     for group, options_now in zip(optimizer.param_groups, fresh, strict=True):
@@ -81,10 +85,11 @@ def resume(path: Path, model, optimizer, scaler, options: argparse.Namespace, ep
         print(f"note: {name} was {before} when {path} was saved and is {now} now")
     step = state["step"]
     if state["steps_per_epoch"] != epoch_steps:
-        step = step * epoch_steps // state["steps_per_epoch"]
+        # To the end of the epoch, so that what comes is named behind what is there.
+        step = -(-step // state["steps_per_epoch"]) * epoch_steps
         print(
-            f"note: an epoch had {state['steps_per_epoch']} steps and has {epoch_steps} now: after "
-            f"the same share of the epochs, step {state['step']} counts as {step}"
+            f"note: an epoch had {state['steps_per_epoch']} steps and has {epoch_steps} now: step "
+            f"{state['step']} counts as {step}, where the next epoch begins"
         )
     if options.epoch_start and options.epoch_start != step // epoch_steps:
         print(f"note: --epoch-start {options.epoch_start} is not used: the state file knows better")
@@ -111,9 +116,10 @@ def initialise(model, path: Path, options: argparse.Namespace, log_folder: Path)
     where = f" (found in {weights.wrapper!r})" if weights.wrapper else ""
     summary = f"{path}{where}, SHA-256 {found['sha256']}\n{report.table()}"
     print(f"start: {summary}")
-    log_folder.mkdir(parents=True, exist_ok=True)
-    content = json.dumps(found | report.as_dict(), indent=1)
-    (log_folder / "transfer.json").write_text(content + "\n")
+    if not options.dry_run:  # which must not replace the report of a run of this name
+        log_folder.mkdir(parents=True, exist_ok=True)
+        content = json.dumps(found | report.as_dict(), indent=1)
+        (log_folder / "transfer.json").write_text(content + "\n")
     return summary
 
 
@@ -121,15 +127,11 @@ def checkpoints_ahead(
     folder: Path,
     first_step: int,
     epoch_steps: int,
-    source: Path | None,
     options: argparse.Namespace,
 ) -> list[Path]:
     """The checkpoints in `folder` that lie ahead of the start point, where this run would write.
     Raises OptionError where there are some and they may not be removed."""
     here = checkpoint.progress_at(first_step, epoch_steps)
-    if source and source.parent.resolve() == folder.resolve() and not options.epoch_start:
-        # It counts by its name: with another batch size, steps are counted otherwise.
-        here = max(here, checkpoint.progress_of(source.name) or here)
     ahead = [
         path
         for path in checkpoint.find_checkpoints(folder)
