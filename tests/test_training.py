@@ -349,6 +349,15 @@ def test_what_was_trained_before_a_bad_picture_is_kept(
     assert [path.name for path in kept] == ["epoch-0-iter-1.pth"]
 
 
+def test_what_has_diverged_is_not_saved(
+    data: Path, here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run(data, "--max-steps", 2, "--lr-backbone", 1e30, status=2)
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "training has diverged" in error and "lower learning rate" in error
+    assert not Path("checkpoint/run").exists()
+
+
 def test_dropout_is_drawn_anew_at_every_step(
     data: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -134,7 +134,15 @@ def checksum(weights: dict[str, Tensor]) -> int:
 
 def save(weights_path: Path, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Writes both files, the state first: the weights file is what makes the pair exist. The
-    state holds the weights' checksum, so that it is never taken for that of others."""
+    state holds the weights' checksum, so that it is never taken for that of others. Raises
+    CheckpointError, and writes nothing, where weights are not finite."""
+    bad = [name for name, value in weights.items() if not value.isfinite().all()]
+    if bad:
+        raise CheckpointError(
+            f"training has diverged: {len(bad)} of {len(weights)} entries are not finite, such as "
+            f"{bad[0]}, so {weights_path} is not written; continue from an earlier checkpoint with "
+            "a lower learning rate, or with --precision bf16 or fp32"
+        )
     weights_path.parent.mkdir(parents=True, exist_ok=True)
     state = {**state, "weights_checksum": checksum(weights)}
     write_whole(state_path(weights_path), lambda file: torch.save(state, file))
