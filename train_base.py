@@ -42,8 +42,8 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
     from training.start import OptionError
 
     try:
-        with checkpoint_folder(options) as folder:
-            train(options, Path(folder), stop)
+        with checkpoint_folder(options) as folder, contextlib.ExitStack() as at_end:
+            train(options, Path(folder), stop, at_end)
     except (
         OptionError, DataError, TransferError, WeightsFileError, CheckpointError, OSError
     ) as error:  # fmt: skip
@@ -52,8 +52,11 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
     return 0
 
 
-def train(options: argparse.Namespace, folder: Path, stop: StopRequest) -> None:
-    """The run. Checkpoints go to `folder`; raises the errors that main turns into a line."""
+def train(
+    options: argparse.Namespace, folder: Path, stop: StopRequest, at_end: contextlib.ExitStack
+) -> None:
+    """The run. Checkpoints go to `folder`; what is to be closed is left to `at_end`. Raises the
+    errors that are turned into a line."""
     import torch
     from torch.utils.data import DataLoader
 
@@ -162,9 +165,11 @@ def train(options: argparse.Namespace, folder: Path, stop: StopRequest) -> None:
         batch_size=options.batch_size,
         **loading,
     )
+    at_end.enter_context(checkpoint.only_run_in(folder))
     journal = Journal(
         None if options.dry_run else log_folder, first_step, last_step, options.batch_size
     )
+    at_end.callback(journal.close)
 
     def run_validation(step: int) -> None:
         results, shown = validate(model, stop.until(batches(valid_loader)), device, autocast)
@@ -182,6 +187,7 @@ def train(options: argparse.Namespace, folder: Path, stop: StopRequest) -> None:
             remove(ahead.pop(), kept=(path, source))
         if not options.dry_run:
             journal.say(f"saved {path}")
+        checkpoint.prune(folder, options.checkpoint_keep)
 
     model.train()
     if start != "resume" and not options.dry_run:
@@ -220,8 +226,6 @@ def train(options: argparse.Namespace, folder: Path, stop: StopRequest) -> None:
         if step > first_step:  # a bad picture: what was trained before it is kept
             save(step)
         raise
-    finally:
-        journal.close()
     stop.check()
 
     if options.dry_run:
@@ -252,13 +256,13 @@ def parameter_groups(model, options: argparse.Namespace) -> list[dict]:
 def start_point(options: argparse.Namespace) -> tuple[str, Path | None]:
     """Where the weights come from: ("resume", weights file), ("transfer", file of another network)
     or ("scratch", None). A checkpoint wins over an initialisation."""
-    from training.checkpoint import find_checkpoints
+    from training.checkpoint import newest_whole
     from training.start import OptionError
 
     last, initial = options.model_last_checkpoint, options.model_pretrain_initialization
     if last == Path("auto"):
-        found = find_checkpoints(Path("checkpoint") / options.model_name)
-        last = found[-1] if found else None
+        folder = Path("checkpoint") / options.model_name
+        last = newest_whole(folder, set_aside=not options.dry_run)
         if last is None:
             print(f"no checkpoint in checkpoint/{options.model_name} yet: this is a fresh start")
     start, source = ("resume", last) if last else ("transfer", initial)

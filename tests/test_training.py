@@ -285,7 +285,8 @@ def test_earlier_checkpoints_are_never_overwritten_in_silence(
 def test_overwritten_checkpoints_go_only_when_there_is_a_new_one(
     data: Path, here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(data, "--max-steps", 4, "--checkpoint-interval", 1)
+    keep = ["--checkpoint-interval", 1, "--checkpoint-keep", 100]
+    run(data, "--max-steps", 4, *keep)
     folder = Path("checkpoint/run")
     before = {path: path.read_bytes() for path in folder.iterdir()}
     with monkeypatch.context() as patch:
@@ -293,7 +294,8 @@ def test_overwritten_checkpoints_go_only_when_there_is_a_new_one(
         with pytest.raises(ZeroDivisionError):
             run(data, "--max-steps", 4, "--overwrite")
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
-    run(data, "--model-last-checkpoint", folder / "epoch-0-iter-1.pth", "--overwrite")
+    source = folder / "epoch-0-iter-1.pth"
+    run(data, "--model-last-checkpoint", source, "--overwrite", "--checkpoint-keep", 100)
     assert "removed checkpoint/run/epoch-1-iter-3.pth" in capsys.readouterr().out
     names = [path.name for path in checkpoint.find_checkpoints(folder)]
     assert names == ["epoch-0-iter-1.pth", *(f"epoch-{epoch}.pth" for epoch in range(8))]
@@ -355,7 +357,58 @@ def test_what_has_diverged_is_not_saved(
     run(data, "--max-steps", 2, "--lr-backbone", 1e30, status=2)
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "training has diverged" in error and "lower learning rate" in error
-    assert not Path("checkpoint/run").exists()
+    assert not list(Path("checkpoint/run").glob("*.pth"))
+
+
+def test_states_are_pruned_and_the_weights_of_epochs_kept(data: Path, here: Path) -> None:
+    run(data, "--max-steps", 7, "--checkpoint-interval", 1)
+    names = sorted(path.name for path in Path("checkpoint/run").glob("*.pth"))
+    epochs = [f"epoch-{epoch}.pth" for epoch in range(3)]
+    last = ["epoch-2.state.pth", "epoch-3-iter-7.pth", "epoch-3-iter-7.state.pth"]
+    assert names == sorted([*epochs, *last])
+
+
+@pytest.mark.parametrize("damage", ["weights cut", "weights changed", "state cut"])
+def test_auto_falls_back_to_the_newest_whole_checkpoint(
+    data: Path, here: Path, capsys: pytest.CaptureFixture, damage: str
+) -> None:
+    run(data, "--max-steps", 4)
+    newest = Path("checkpoint/run/epoch-1.pth")
+    path = checkpoint.state_path(newest) if "state" in damage else newest
+    if "cut" in damage:
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        changed = weights(str(path))
+        changed["decoder.conv4.bias"] += 1
+        torch.save(changed, path)
+    spoiled = path.read_bytes()
+    run(data, "--max-steps", 3, "--model-last-checkpoint", "auto")
+    told = capsys.readouterr().out
+    assert f"passed over: {path}" in told or "does not belong to these weights" in told
+    assert "continuing checkpoint/run/epoch-0.pth at step 3" in told
+    assert path.with_name(path.name + ".damaged").read_bytes() == spoiled  # nothing is lost
+
+    for path in Path("checkpoint/run").glob("*.state.pth"):
+        path.write_bytes(b"")
+    for path in Path("checkpoint/run").glob("epoch-?.pth"):
+        path.write_bytes(b"")
+    Path("checkpoint/run/epoch-1-iter-3.pth").unlink()
+    run(data, "--model-last-checkpoint", "auto", status=2)
+    assert "no checkpoint in checkpoint/run is whole" in capsys.readouterr().err
+
+
+def test_two_runs_of_one_name_and_what_a_killed_one_leaves(
+    data: Path, here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = Path("checkpoint/run")
+    with checkpoint.only_run_in(folder):
+        (folder / "epoch-0.pth.partial-123").write_bytes(b"half")
+        run(data, "--max-steps", 1, status=2)
+        assert "another run is alive in checkpoint/run" in capsys.readouterr().err
+        assert (folder / "epoch-0.pth.partial-123").exists()  # it may be the other's
+    run(data, "--max-steps", 1)
+    assert "partial-123, which a killed run left half written" in capsys.readouterr().out
+    assert not (folder / "epoch-0.pth.partial-123").exists()
 
 
 def test_dropout_is_drawn_anew_at_every_step(

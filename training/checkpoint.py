@@ -5,10 +5,11 @@
 """
 
 import argparse
+import contextlib
 import os
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from model.sources import MATTING, backbone_of, canonical, recognise
-from model.weights_file import read_file, read_weights
+from model.weights_file import WeightsFileError, read_file, read_weights
+
+try:
+    import fcntl
+except ImportError:  # Windows has no locks that die with their process
+    fcntl = None
 
 STATE_FORMAT = 1
 NAME = re.compile(r"epoch-(\d+)(?:-iter-(\d+))?\.pth")
@@ -74,6 +80,57 @@ def progress_at(step: int, steps_per_epoch: int) -> Progress:
     if step == 0:
         return Progress(-1, 0)
     return progress_of(checkpoint_name(step, steps_per_epoch))
+
+
+def newest_whole(folder: Path, set_aside: bool) -> Path | None:
+    """The newest checkpoint in `folder` whose files are whole and belong together; None where
+    there is none at all. Says which are passed over and why; set_aside: renames these, so that
+    what comes in their place is not mistaken for them. Raises CheckpointError where none is
+    whole."""
+    found = find_checkpoints(folder)
+    for path in reversed(found):
+        try:
+            load_state(path, read_weights(path).state_dict)
+        except (WeightsFileError, CheckpointError) as error:
+            print(f"passed over: {error}")
+            for each in (path, state_path(path)) if set_aside else ():
+                if each.exists():
+                    each.rename(each.with_name(each.name + ".damaged"))
+                    print(f"renamed to {each.name}.damaged")
+        else:
+            return path
+    if found:
+        raise CheckpointError(f"no checkpoint in {folder} is whole; see above")
+    return None
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Leaves the state files of the `keep` newest checkpoints, and of the older ones the weights
+    at the ends of epochs."""
+    for path in find_checkpoints(folder)[:-keep]:
+        state_path(path).unlink(missing_ok=True)
+        if progress_of(path.name).step != float("inf"):
+            path.unlink()
+
+
+@contextlib.contextmanager
+def only_run_in(folder: Path) -> Iterator[None]:
+    """Holds `folder` for this run, and removes what a killed one left half written. Raises
+    CheckpointError where another run holds it; the lock dies with its process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        if fcntl:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise CheckpointError(
+                    f"another run is alive in {folder}; wait for its end, or choose another "
+                    "--model-name"
+                ) from None
+        for path in folder.glob("*.pth.partial-*"):
+            path.unlink()
+            print(f"removed {path}, which a killed run left half written")
+        yield
 
 
 def state_path(weights: Path) -> Path:

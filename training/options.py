@@ -154,6 +154,11 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "--checkpoint-interval", type=_whole(1), default=5000, metavar="N",
         help="checkpoints; also at the end of every epoch",
     )  # fmt: skip
+    watching.add_argument(
+        "--checkpoint-keep", type=_whole(1), default=2, metavar="N",
+        help="state files kept, the newest; of older checkpoints the weights at the ends of "
+        "epochs stay",
+    )  # fmt: skip
 
     options = parser.parse_args(argv)
     _check(parser, options)
