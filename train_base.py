@@ -231,7 +231,7 @@ def train(
     if options.dry_run:
         path = folder / checkpoint.checkpoint_name(step, epoch_steps)
         checkpoint.load_weights(model, path, options.model_backbone)
-        checkpoint.load_state(path)
+        checkpoint.load_state(path, model.state_dict())
         log_folder.mkdir(parents=True, exist_ok=True)
         shown = pictures(src, bgr, true_pha, true_fgr, pred_pha, pred_fgr, pred_err)
         batch_picture(log_folder / "batch.png", shown)

@@ -79,7 +79,7 @@ class Report:
         for module in [*self._modules(), ""]:
             came, entries, elements, of = self._counts(module)
             share = f"{elements / 1e6:.2f}M/{of / 1e6:.2f}M"
-            why = self._why(module + ".") if module else ""
+            why = self._why(module) if module else ""
             rows.append((module or "total", f"{came}/{entries}", share, why))
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         lines = [f"Transferred from {self.source}, {self.backbone}:"]
@@ -122,9 +122,9 @@ class Report:
         elements = sum(self.parameters[name] for name in came)
         return len(came), len(names), elements, sum(self.parameters[name] for name in names)
 
-    def _why(self, prefix: str) -> str:
-        missing = sum(name.startswith(prefix) for name in self.missing)
-        mismatched = sum(name.startswith(prefix) for name in self.mismatched)
+    def _why(self, module: str) -> str:
+        missing = sum(name.split(".")[0] == module for name in self.missing)
+        mismatched = sum(name.split(".")[0] == module for name in self.mismatched)
         reasons = []
         if missing:
             reasons.append(f"{missing} not in the file")

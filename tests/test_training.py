@@ -361,9 +361,18 @@ def test_what_has_diverged_is_not_saved(
 
 
 def test_states_are_pruned_and_the_weights_of_epochs_kept(data: Path, here: Path) -> None:
-    run(data, "--max-steps", 7, "--checkpoint-interval", 1)
+    # Weights of the published program have no state file, and are not ours to remove.
+    foreign = Path("checkpoint/run/epoch-0-iter-1.pth")
+    foreign.parent.mkdir(parents=True)
+    foreign.write_bytes(b"theirs")
+    run(data, "--max-steps", 1, "--model-name", "first")
+    Path("checkpoint/first/epoch-0-iter-1.state.pth").unlink()
+    resumed = ["--model-last-checkpoint", "checkpoint/first/epoch-0-iter-1.pth"]
+    run(data, "--max-steps", 7, "--checkpoint-interval", 1, *resumed, "--epoch-start", 1)
+    assert foreign.read_bytes() == b"theirs"
+    foreign.unlink()
     names = sorted(path.name for path in Path("checkpoint/run").glob("*.pth"))
-    epochs = [f"epoch-{epoch}.pth" for epoch in range(3)]
+    epochs = [f"epoch-{epoch}.pth" for epoch in (1, 2)]
     last = ["epoch-2.state.pth", "epoch-3-iter-7.pth", "epoch-3-iter-7.state.pth"]
     assert names == sorted([*epochs, *last])
 

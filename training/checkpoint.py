@@ -105,10 +105,12 @@ def newest_whole(folder: Path, set_aside: bool) -> Path | None:
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Leaves the state files of the `keep` newest checkpoints, and of the older ones the weights
-    at the ends of epochs."""
-    for path in find_checkpoints(folder)[:-keep]:
-        state_path(path).unlink(missing_ok=True)
+    """Leaves the `keep` newest checkpoints that have a state file, and of the older ones the
+    weights at the ends of epochs. Weights without a state file, which may be of another program,
+    are nobody's to remove."""
+    ours = [path for path in find_checkpoints(folder) if state_path(path).exists()]
+    for path in ours[:-keep]:
+        state_path(path).unlink()
         if progress_of(path.name).step != float("inf"):
             path.unlink()
 

@@ -60,8 +60,8 @@ def resume(
     path: Path, model, optimizer, scaler, options: argparse.Namespace, epoch_steps: int
 ) -> int:
     """Loads a checkpoint strictly. Returns the number of completed steps that it stands for.
-    Without a state file (a weights file of elsewhere) the optimizer starts
-    afresh, after as many steps as the name says where it lies in the run's own folder."""
+    Without a state file (a weights file of elsewhere) the optimizer starts afresh, after as many
+    steps as the name says where it lies in the run's own folder."""
     checkpoint.load_weights(model, path, options.model_backbone)
     state = checkpoint.load_state(path, model.state_dict())
     if state is None:
