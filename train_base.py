@@ -26,11 +26,14 @@ def main(argv: list[str] | None = None) -> int:
     started = time.time()
     try:
         with StopRequest() as stop:
-            return run(options, stop)
+            status = run(options, stop)
     except (KeyboardInterrupt, Stopped) as stopped:
         number = stopped.number if isinstance(stopped, Stopped) else signal.SIGINT
         print(f"stopped; {continuation(argv, options, started)}", file=sys.stderr)
         return 128 + number
+    if status and saved_since(started, options):
+        print(continuation(argv, options, started), file=sys.stderr)
+    return status
 
 
 def run(options: argparse.Namespace, stop: StopRequest) -> int:
@@ -39,13 +42,16 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
     from model.transfer import TransferError
     from model.weights_file import WeightsFileError
     from training.checkpoint import CheckpointError
+    from training.memory import MemoryShortError
     from training.start import OptionError
+    from training.update import DivergedError
 
     try:
         with checkpoint_folder(options) as folder, contextlib.ExitStack() as at_end:
             train(options, Path(folder), stop, at_end)
     except (
-        OptionError, DataError, TransferError, WeightsFileError, CheckpointError, OSError
+        OptionError, DataError, TransferError, WeightsFileError, CheckpointError, DivergedError,
+        MemoryShortError, OSError,
     ) as error:  # fmt: skip
         print(f"train_base.py: error: {error}", file=sys.stderr)
         return 2
@@ -61,33 +67,35 @@ def train(
     from torch.utils.data import DataLoader
 
     from dataset.augmentation import augment
-    from dataset.folders import data_folders, open_half
+    from dataset.folders import data_folders, describe, open_half
     from dataset.images import DataError
-    from dataset.matting import MattingDataset, batches, collate, leave_signals, validation_keys
+    from dataset.matting import (
+        LeftOut,
+        MattingDataset,
+        batches,
+        collate,
+        leave_signals,
+        validation_keys,
+    )
     from dataset.sampler import BatchSampler, seed_of, steps_per_epoch
     from model import MattingBase
-    from training import checkpoint
+    from training import checkpoint, provenance, start
     from training.journal import Journal, batch_picture
     from training.loss import matting_loss, total
-    from training.start import (
-        OptionError,
-        check_writable,
-        checkpoints_ahead,
-        choose_device,
-        choose_precision,
-        initialise,
-        remove,
-        resume,
-    )
+    from training.memory import memory_short
+    from training.saving import Saver
+    from training.update import Update, loss_scaler
     from training.validation import pictures, validate
 
     # ---- Machine --------------------------------------------------------------------------------
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise OptionError("started as one of several processes; start one, without torchrun")
-    device = choose_device(options.device)
-    precision = options.precision = choose_precision(options.precision, device)
+        raise start.OptionError("started as one of several processes; start one, without torchrun")
     torch.backends.cudnn.benchmark = True  # crops have few shapes: their best kernels are kept
+    if options.deterministic:
+        start.make_deterministic()
+    device = start.choose_device(options.device)
+    precision = options.precision = start.choose_precision(options.precision, device)
 
     def autocast() -> torch.autocast:
         dtype = torch.float16 if precision == "fp16" else torch.bfloat16
@@ -95,15 +103,21 @@ def train(
 
     log_folder = Path("log") / options.model_name
     for each in (log_folder, folder):
-        check_writable(each)
+        start.check_writable(each)
+    at_end.enter_context(checkpoint.only_run_in(folder))
     print(f"{options.model_name}: {options.model_backbone}, {precision} on {device}")
-    start, source = start_point(options)
+    kind, source = start.start_point(options)
 
     # ---- Data -----------------------------------------------------------------------------------
 
     folders = data_folders(options.dataset_name, options.dataset_dir, print)
-    foregrounds, backgrounds = open_half(folders, "train")
-    valid_foregrounds, valid_backgrounds = open_half(folders, "valid")
+    skip = options.on_bad_image == "skip"
+    foregrounds, backgrounds = open_half(folders, "train", stop=not skip)
+    valid_foregrounds, valid_backgrounds = open_half(folders, "valid", stop=not skip)
+    data = {
+        "train": describe(foregrounds, backgrounds),
+        "valid": describe(valid_foregrounds, valid_backgrounds),
+    }
     epoch_steps = steps_per_epoch(len(foregrounds), options.batch_size)
     last_step, limit = options.epoch_end * epoch_steps, f"--epoch-end {options.epoch_end}"
     if options.max_steps and options.max_steps < last_step:
@@ -119,17 +133,19 @@ def train(
     torch.manual_seed(options.seed)
     model = MattingBase(options.model_backbone).to(device)
     optimizer = torch.optim.Adam(parameter_groups(model, options), fused=device.type == "cuda")
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    scaler = loss_scaler(device, precision)
+    start.check_room(folder, model)
 
     # ---- Start point: exactly one of resume, transfer, scratch ----------------------------------
 
-    first_step = options.epoch_start * epoch_steps
-    if start == "resume":
-        first_step = resume(source, model, optimizer, scaler, options, epoch_steps)
-    ahead = checkpoints_ahead(folder, first_step, epoch_steps, options)
-    if start == "transfer":
-        summary = initialise(model, source, options, log_folder)
-    elif start == "scratch":
+    first_step, report = options.epoch_start * epoch_steps, None
+    if kind == "resume":
+        first_step = start.resume(source, model, optimizer, scaler, options, data, epoch_steps)
+        source = source.path
+    ahead = start.checkpoints_ahead(folder, first_step, epoch_steps, options)
+    if kind == "transfer":
+        report = start.initialise(model, source, options, log_folder)
+    elif kind == "scratch":
         print("start: from scratch, all weights random")
     if options.dry_run:
         last_step = first_step + 1
@@ -148,7 +164,7 @@ def train(
         "worker_init_fn": leave_signals,
     }
     loader = DataLoader(
-        MattingDataset(foregrounds, backgrounds, options.seed, options.dataset_pairing),
+        MattingDataset(foregrounds, backgrounds, options.seed, options.dataset_pairing, skip=skip),
         batch_sampler=BatchSampler(
             first_step,
             last_step,
@@ -160,57 +176,76 @@ def train(
         **loading,
     )
     valid_loader = DataLoader(
-        MattingDataset(valid_foregrounds, valid_backgrounds, augmented=False),
+        MattingDataset(valid_foregrounds, valid_backgrounds, augmented=False, skip=skip),
         sampler=valid_keys[: options.batch_size] if options.dry_run else valid_keys,
         batch_size=options.batch_size,
         **loading,
     )
-    at_end.enter_context(checkpoint.only_run_in(folder))
     journal = Journal(
         None if options.dry_run else log_folder, first_step, last_step, options.batch_size
     )
     at_end.callback(journal.close)
+    saver = at_end.enter_context(Saver())
+    update = Update(
+        model, optimizer, scaler, clip=options.clip_grad_norm, precision=precision,
+        folder=log_folder,
+    )  # fmt: skip
+    left_out = LeftOut(len(foregrounds), journal.say)
+    valid_left_out = LeftOut(len(valid_foregrounds), journal.say)
+    if not options.dry_run:
+        summary, transferred = report or ("", None)
+        facts = {"start": kind, "from": source and str(source), "steps_done": first_step}
+        provenance.record(
+            log_folder / "run.json", options, device, **facts, data=data, transfer=transferred
+        )
+        if kind == "transfer":
+            journal.text("transfer", summary, first_step)
 
     def run_validation(step: int) -> None:
-        results, shown = validate(model, stop.until(batches(valid_loader)), device, autocast)
+        seen = stop.until(batches(valid_loader, valid_left_out))
+        results, shown = validate(model, seen, device, autocast)
         if not stop.number:
             journal.validation(step, step // epoch_steps, results, shown)
 
-    if start == "transfer":
-        journal.text("transfer", summary, first_step)
-
     def save(step: int) -> None:
+        update.settle()
         path = folder / checkpoint.checkpoint_name(step, epoch_steps)
-        state = checkpoint.training_state(step, epoch_steps, options, optimizer, scaler)
-        checkpoint.save(path, model.state_dict(), state)
-        while ahead:  # only now, when there is something in their place
-            remove(ahead.pop(), kept=(path, source))
-        if not options.dry_run:
-            journal.say(f"saved {path}")
-        checkpoint.prune(folder, options.checkpoint_keep)
+        state = checkpoint.training_state(step, epoch_steps, options, data, optimizer, scaler)
+
+        def then() -> None:
+            while ahead:  # only now, when there is something in their place
+                start.remove(ahead.pop(), kept=(path, source))
+            if not options.dry_run:
+                journal.say(f"saved {path}")
+            checkpoint.prune(folder, options.checkpoint_keep)
+
+        saver.save(path, model.state_dict(), state, then)
 
     model.train()
-    if start != "resume" and not options.dry_run:
-        run_validation(first_step)
-
-    step, stop.saves = first_step, True
+    step = first_step
     try:
-        for step, batch in enumerate(journal.watch(batches(loader)), first_step + 1):
+        if kind != "resume" and not options.dry_run:
+            run_validation(first_step)
+        stop.saves = True
+        for step, batch in enumerate(journal.watch(batches(loader, left_out)), first_step + 1):
+            saver.check()
             torch.manual_seed(seed_of(options.seed, "dropout", step, 0))  # 0: the process's rank
+            size = batch["size"]
             src, bgr, true_pha, true_fgr = augment(batch, device)
 
             with autocast():
                 pred_pha, pred_fgr, pred_err, _ = model(src, bgr)
             terms = matting_loss(pred_pha, pred_fgr, pred_err, true_pha, true_fgr)
 
-            optimizer.zero_grad(set_to_none=True)
-            scaler.scale(total(terms)).backward()
-            scaler.step(optimizer)
-            scaler.update()
+            update.backward(total(terms))
+            update.step()
+            update.watch(step, batch, terms)
 
             is_last = step == last_step
             if step % options.log_train_loss_interval == 0 or is_last:
-                journal.train_losses(step, terms, optimizer, scaler.get_scale())
+                rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
+                scale, norm = scaler.get_scale(), update.norm.item()
+                journal.train_losses(step, terms, rates, gradient_scale=scale, gradient_norm=norm)
             if step % options.log_train_images_interval == 0:
                 journal.train_pictures(
                     step, pictures(src, bgr, true_pha, true_fgr, pred_pha, pred_fgr, pred_err)
@@ -226,12 +261,17 @@ def train(
         if step > first_step:  # a bad picture: what was trained before it is kept
             save(step)
         raise
+    except (MemoryError, RuntimeError) as error:
+        if short := memory_short(error, size, options, device):
+            raise short from None
+        raise
+    saver.wait()
     stop.check()
 
     if options.dry_run:
         path = folder / checkpoint.checkpoint_name(step, epoch_steps)
-        checkpoint.load_weights(model, path, options.model_backbone)
-        checkpoint.load_state(path, model.state_dict())
+        saved = checkpoint.read_checkpoint(path)
+        checkpoint.load_weights(model, path, saved.weights, options.model_backbone)
         log_folder.mkdir(parents=True, exist_ok=True)
         shown = pictures(src, bgr, true_pha, true_fgr, pred_pha, pred_fgr, pred_err)
         batch_picture(log_folder / "batch.png", shown)
@@ -250,31 +290,6 @@ def parameter_groups(model, options: argparse.Namespace) -> list[dict]:
     ]
 
 
-# ---- Start point --------------------------------------------------------------------------------
-
-
-def start_point(options: argparse.Namespace) -> tuple[str, Path | None]:
-    """Where the weights come from: ("resume", weights file), ("transfer", file of another network)
-    or ("scratch", None). A checkpoint wins over an initialisation."""
-    from training.checkpoint import newest_whole
-    from training.start import OptionError
-
-    last, initial = options.model_last_checkpoint, options.model_pretrain_initialization
-    if last == Path("auto"):
-        folder = Path("checkpoint") / options.model_name
-        last = newest_whole(folder, set_aside=not options.dry_run)
-        if last is None:
-            print(f"no checkpoint in checkpoint/{options.model_name} yet: this is a fresh start")
-    start, source = ("resume", last) if last else ("transfer", initial)
-    if source is None:
-        return "scratch", None
-    if not source.exists() and source != Path("torchvision"):
-        raise OptionError(f"there is no file {source}; check the path")
-    if last and initial:
-        print(f"{initial} is not transferred: the run continues from {last}")
-    return start, source
-
-
 def checkpoint_folder(options: argparse.Namespace):
     """checkpoint/NAME; for a dry run one that is gone afterwards."""
     if not options.dry_run:
@@ -283,11 +298,16 @@ def checkpoint_folder(options: argparse.Namespace):
     return tempfile.TemporaryDirectory(prefix=".dry-run-", dir="checkpoint")
 
 
+def saved_since(started: float, options: argparse.Namespace) -> bool:
+    """Whether this run has saved anything."""
+    states = (Path("checkpoint") / options.model_name).glob("epoch-*.state.pth")
+    return any(path.stat().st_mtime >= started for path in states)
+
+
 def continuation(argv: list[str], options: argparse.Namespace, started: float) -> str:
     """How to go on with a run of `argv` that was stopped: from what it has saved since it
     started, if anything."""
-    folder = Path("checkpoint") / options.model_name
-    saved = [path for path in folder.glob("epoch-*.state.pth") if path.stat().st_mtime >= started]
+    saved = saved_since(started, options)
     kept, skip = list(argv), False
     if saved:
         kept = []

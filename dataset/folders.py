@@ -3,6 +3,7 @@
 It draws the demo where that is asked for, and touches no other data set's files.
 """
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,16 +45,30 @@ def _half_in(folder: Path) -> dict[str, Path]:
     return {"fgr": folder / "fgr", "pha": folder / "pha"}
 
 
-def open_half(folders: dict, half: str) -> tuple[Foregrounds, Backgrounds]:
-    """The foregrounds and backgrounds of one half, "train" or "valid". Raises DataError."""
+def open_half(folders: dict, half: str, stop: bool = True) -> tuple[Foregrounds, Backgrounds]:
+    """The foregrounds and backgrounds of one half, "train" or "valid". stop: whether a picture
+    whose header is bad is an error already; else it is one when it is read. Raises DataError."""
     entry = folders.get(half, {})
     if "rgba" in entry:
-        foregrounds = find_rgba(Path(entry["rgba"]))
+        foregrounds = find_rgba(Path(entry["rgba"]), stop)
     elif "fgr" in entry and "pha" in entry:
-        foregrounds = find_pairs(Path(entry["fgr"]), Path(entry["pha"]))
+        foregrounds = find_pairs(Path(entry["fgr"]), Path(entry["pha"]), stop)
     else:
         raise DataError(
             f"the entry in data_path.py has no {half!r} with 'fgr' and 'pha', or with 'rgba'; "
             "lay it out like the others"
         )
-    return foregrounds, find_backgrounds(Path(folders["backgrounds"][half]))
+    return foregrounds, find_backgrounds(Path(folders["backgrounds"][half]), stop)
+
+
+def describe(foregrounds: Foregrounds, backgrounds: Backgrounds) -> dict[str, int | str]:
+    """How many there are, and a fingerprint of their names in order: what tells data sets apart
+    without reading them. Where the folders lie does not count."""
+    digest = hashlib.sha256()
+    for names in (foregrounds.fgr_names, foregrounds.pha_names, backgrounds.names):
+        digest.update(names.digest())
+    return {
+        "foregrounds": len(foregrounds),
+        "backgrounds": len(backgrounds),
+        "fingerprint": digest.hexdigest()[:16],
+    }

@@ -3,6 +3,7 @@
 It never changes a file, and never guesses a pair from the order of names.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,17 @@ from PIL import Image, UnidentifiedImageError
 ENDINGS = (".jpg", ".jpeg", ".png")
 NAMED_AT_MOST = 20  # how many offenders a message lists
 HEADERS_CHECKED_AT_MOST = 20_000  # beyond it, pairs evenly spaced; all are checked when read
+PIXELS_AT_MOST = 100_000_000  # in a picture; more are a mistake, or meant to exhaust memory
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, 179 million, and its warnings: ours is lower
+
+# Pillow's modes of pictures that can be taken as RGB, L (grey) or RGBA: CMYK would need a colour
+# profile, and in an alpha that has an alpha of its own it is not clear which is meant.
+GREY = ("1", "L", "I;16", "I;16B", "I", "F")
+MODES = {
+    "RGB": (*GREY, "P", "RGB", "LA", "PA", "RGBA"),
+    "L": (*GREY, "P", "RGB"),
+    "RGBA": ("P", "LA", "PA", "RGBA", "RGB", "L"),  # with an alpha, or a transparent colour
+}
 
 
 class DataError(ValueError):
@@ -38,6 +50,10 @@ class Names(Sequence[str]):
             raise IndexError(index)
         start = self._ends[index - 1] if index else 0
         return self._bytes[start : self._ends[index]].decode("utf-8", "surrogateescape")
+
+    def digest(self) -> bytes:
+        """Of all names in their order, their ends included."""
+        return hashlib.sha256(self._ends.tobytes() + self._bytes).digest()
 
 
 @dataclass(frozen=True)
@@ -78,13 +94,15 @@ def find_pictures(folder: Path) -> list[str]:
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise DataError(f"there is no folder {folder}: it {what}; check the path")
-    found = sorted(_walk(os.fspath(folder), ""))
+    found = sorted(_walk(os.fspath(folder), "", (os.path.realpath(folder),)))
     if not found:
         raise DataError(f"no picture ({', '.join(ENDINGS)}) in {folder}; is it the right folder?")
     return found
 
 
-def _walk(folder: str, prefix: str) -> Iterator[str]:
+def _walk(folder: str, prefix: str, way: tuple[str, ...]) -> Iterator[str]:
+    """way: the folders passed so far, their links resolved; a link back to one would be walked
+    for ever."""
     folders = []
     try:
         with os.scandir(folder) as entries:
@@ -98,37 +116,39 @@ def _walk(folder: str, prefix: str) -> Iterator[str]:
     except OSError as error:
         raise DataError(f"{folder} cannot be read ({error.strerror})") from None
     for entry in folders:
-        # A link to a folder above would be walked for ever.
-        above = os.path.join(os.path.realpath(entry.path), "")
-        if entry.is_symlink() and os.path.join(os.path.realpath(folder), "").startswith(above):
-            continue
-        yield from _walk(entry.path, f"{prefix}{entry.name}/")
+        real = os.path.join(way[-1], entry.name)
+        real = os.path.realpath(real) if entry.is_symlink() else real
+        if real not in way:
+            yield from _walk(entry.path, f"{prefix}{entry.name}/", (*way, real))
 
 
-def find_backgrounds(folder: Path) -> Backgrounds:
-    """All pictures below `folder`. Raises DataError where there are none, or one's header, of the
-    20,000 that are looked at, is not that of a picture."""
+def find_backgrounds(folder: Path, look: bool = True) -> Backgrounds:
+    """All pictures below `folder`. Raises DataError where there are none, or, where `look` is set,
+    one's header, of the 20,000 that are looked at, is not that of a picture."""
     backgrounds = Backgrounds(folder, Names(find_pictures(folder)))
-    _look_at(_size_of, (backgrounds.path(index) for index in _spread(range(len(backgrounds)))))
+    if look:
+        indices = _spread(range(len(backgrounds)))
+        _look_at(_size_of, (backgrounds.path(index) for index in indices))
     return backgrounds
 
 
-def find_rgba(folder: Path) -> Foregrounds:
+def find_rgba(folder: Path, look: bool = True) -> Foregrounds:
     """Pictures with an alpha channel of their own. Raises DataError where there are none."""
     names = find_pictures(folder)
-    paths = [folder / name for name in _spread(names)]
+    paths = [folder / name for name in (_spread(names) if look else [])]
     for path, has_alpha in zip(paths, _look_at(_has_alpha, paths), strict=True):
         if not has_alpha:
             raise DataError(f"{path} has no alpha channel; expected RGBA pictures")
     return Foregrounds(folder, Names(names), None, Names([]))
 
 
-def find_pairs(fgr_folder: Path, pha_folder: Path) -> Foregrounds:
+def find_pairs(fgr_folder: Path, pha_folder: Path, look: bool = True) -> Foregrounds:
     """Pairs by relative path without the ending: a/b.jpg in one folder meets a/b.png in the other.
 
     Raises DataError where a folder is missing or empty, a foreground has no alpha or the reverse,
-    a name is there twice with two endings, or a pair's two pictures are unlike in size. Sizes are
-    read from the headers: of all pairs, or of 20,000 evenly spaced ones where there are more.
+    a name is there twice with two endings, or, where `look` is set, a pair's two pictures are
+    unlike in size. Sizes are read from the headers: of all pairs, or of 20,000 evenly spaced ones
+    where there are more.
     """
     fgr = _by_stem(fgr_folder)
     pha = _by_stem(pha_folder)
@@ -141,6 +161,8 @@ def find_pairs(fgr_folder: Path, pha_folder: Path) -> Foregrounds:
             f"for the ending ({', '.join(ENDINGS)}): add what is missing or move these away"
         )
     pairs = Foregrounds(fgr_folder, Names(fgr.values()), pha_folder, Names(pha[s] for s in fgr))
+    if not look:
+        return pairs
     unlike = []
     chosen = [pairs.paths(index) for index in _spread(range(len(pairs)))]
     fgr_sizes, pha_sizes = (_look_at(_size_of, paths) for paths in zip(*chosen, strict=True))
@@ -169,7 +191,11 @@ def _size_of(path: Path) -> tuple[int, int]:
 
 def _has_alpha(path: Path) -> bool:
     with open_picture(path) as picture:
-        return "A" in picture.getbands() or "transparency" in picture.info
+        return has_alpha(picture)
+
+
+def has_alpha(picture: Image.Image) -> bool:
+    return "A" in picture.getbands() or "transparency" in picture.info
 
 
 def _unlike(fgr: Path, fgr_size: tuple[int, int], pha: Path, pha_size: tuple[int, int]) -> str:
@@ -203,14 +229,19 @@ def _listed(items: Sequence) -> str:
 def open_picture(path: Path) -> Image.Image:
     """The picture with its header read and its pixels not yet. Raises DataError."""
     try:
-        return Image.open(path, formats=("JPEG", "PNG"))
+        picture = Image.open(path, formats=("JPEG", "PNG"))
     except FileNotFoundError:
         what = "is a link to nothing" if path.is_symlink() else "is not there any more"
         raise DataError(f"{path} {what}; restore or remove it, and start again") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise DataError(_undecodable(path, error)) from None
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{path} is too large a picture: {error}") from None
+    if picture.width * picture.height > PIXELS_AT_MOST:
+        picture.close()
+        raise DataError(
+            f"{path} is too large a picture: {picture.width}x{picture.height}, more than "
+            f"{PIXELS_AT_MOST // 1_000_000} million pixels; scale it down or remove it"
+        )
+    return picture
 
 
 # EXIF orientation → where the point (x, y) of the upright picture lies in the stored one: two rows
@@ -257,6 +288,9 @@ def decode(
     Raises DataError naming the file where it cannot be decoded.
     """
     path, width = picture.filename, picture.width
+    if picture.mode not in MODES[mode] or (mode == "RGBA" and not has_alpha(picture)):
+        kind = {"L": "an alpha", "RGB": "colours", "RGBA": "colours with their alpha"}[mode]
+        raise DataError(f"{path} cannot be taken as {kind}: its mode is {picture.mode}; convert it")
     if (orientation := orientation_of(picture)) != 1:
         rows = np.array(ORIENTATIONS[orientation], dtype=np.float64)
         to_stored = np.column_stack([rows[:, :2], rows[:, 2:] @ picture.size])
@@ -271,7 +305,7 @@ def decode(
                 scale = round(width / drafted[1][2]) if drafted else 1
             picture.load()
             pixels = _as_mode(picture, mode)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         raise DataError(_undecodable(path, error)) from None
 
     reduce = max(1, shrink // scale)

@@ -3,9 +3,11 @@
 Runs in the workers, which read and decode; the pixels are augmented later, on the device.
 """
 
+import multiprocessing
 import random
 import signal
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -25,6 +27,8 @@ class MattingDataset(Dataset):
     pairing: "random", every draw of a foreground meets a background drawn anew; or "zip",
     foreground number i always meets background number i (modulo their count).
     augmented: False for validation: fitted and centred, each with a background of its own for ever.
+    skip: whether a sample with a bad picture is replaced by that of the next foreground in the
+    same epoch, which then says under "faults" what was wrong.
     """
 
     def __init__(
@@ -34,21 +38,30 @@ class MattingDataset(Dataset):
         seed: int = 0,
         pairing: str = "random",
         augmented: bool = True,
+        skip: bool = False,
     ) -> None:
         self.foregrounds = foregrounds
         self.backgrounds = backgrounds
         self.seed = seed
         self.pairing = pairing
         self.augmented = augmented
+        self.skip = skip
 
     def __len__(self) -> int:
         return len(self.foregrounds)
 
     def __getitem__(self, key: SampleKey) -> dict | DataError:
-        try:
-            return self._augmented(key) if self.augmented else self._plain(key)
-        except DataError as error:
-            return error
+        faults = []
+        while True:
+            try:
+                sample = self._augmented(key) if self.augmented else self._plain(key)
+            except DataError as error:
+                faults.append(str(error))
+                if not self.skip or len(faults) > allowed_faults(len(self)):
+                    return error
+                key = key._replace(index=(key.index + 1) % len(self))
+            else:
+                return {**sample, "faults": faults}
 
     def _augmented(self, key: SampleKey) -> dict:
         rng = random.Random(seed_of(self.seed, "sample", key.epoch, key.index, key.draw))
@@ -121,13 +134,15 @@ class MattingDataset(Dataset):
 def collate(samples: list[dict | DataError]) -> dict | DataError:
     """One batch for augmentation.augment: pictures uint8 (B, h, w, C), each in the upper left
     corner, with their sizes (B, 2); matrices (B, 2, 3) float32; numbers (B, N) float32;
-    noise_seeds (B, 2) int64; the crop's size; files. A sample that failed fails its batch."""
+    noise_seeds (B, 2) int64; the crop's size; files; faults of what was left out. A
+    sample that failed fails its batch."""
     for sample in samples:
         if isinstance(sample, DataError):
             return sample
     batch = {
         "size": samples[0]["size"],
         "files": [sample["files"] for sample in samples],
+        "faults": [fault for sample in samples for fault in sample["faults"]],
         "numbers": torch.tensor([sample["numbers"] for sample in samples], dtype=torch.float32),
         "noise_seeds": torch.tensor([sample["noise_seeds"] for sample in samples]),
     }
@@ -148,12 +163,66 @@ def _stack(pictures: list[np.ndarray]) -> tuple[Tensor, Tensor]:
     return stacked, sizes
 
 
-def batches(loader: Iterable) -> Iterator[dict]:
-    """The loader's batches; raises the DataError of a sample that failed in a worker."""
-    for batch in loader:
+def batches(loader: Iterable, left_out: "LeftOut | None" = None) -> Iterator[dict]:
+    """The loader's batches. Raises the DataError of a sample that failed in a worker, and a
+    DataError where a worker has died. left_out: told of faults."""
+    iterator = iter(loader)
+    workers = multiprocessing.active_children()
+    if workers and threading.current_thread() is threading.main_thread():
+        # torch's handler would raise in the middle of a step; it notices here, too, while it waits.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    while True:
+        try:
+            batch = next(iterator)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(_death(workers, str(error))) from None
         if isinstance(batch, DataError):
             raise batch
+        if left_out is not None:
+            left_out.note(batch["faults"])
         yield batch
+
+
+def _death(workers: list[multiprocessing.Process], error: str) -> str:
+    causes = {worker.exitcode for worker in workers if worker.exitcode}
+    killed = [signal.Signals(-code).name for code in causes if code < 0]
+    how = f"was killed by {', '.join(killed)}" if killed else f"ended ({error.splitlines()[0]})"
+    return (
+        f"a process that reads pictures {how}: most often the system does that when memory, or "
+        "the shared memory of a container (/dev/shm), runs out; give more, or type fewer "
+        "--num-workers or a smaller --batch-size or --crop-size"
+    )
+
+
+class LeftOut:
+    """Counts the pictures that --on-bad-image skip leaves out, says each once, and raises
+    DataError where they are more than allowed_faults of `count` foregrounds."""
+
+    def __init__(self, count: int, say: Callable[[str], None]) -> None:
+        self.seen: set[str] = set()
+        self.samples = 0
+        self.count, self.say = count, say
+
+    def note(self, faults: list[str]) -> None:
+        self.samples += len(faults)
+        for fault in faults:
+            if fault not in self.seen:
+                self.seen.add(fault)
+                self.say(f"left out (bad picture {len(self.seen)}): {fault}")
+        if len(self.seen) > allowed_faults(self.count):
+            raise DataError(
+                f"{len(self.seen)} pictures were left out, which is more than 1 % of "
+                f"{self.count}; see above which, and repair or remove them"
+            )
+
+
+def allowed_faults(count: int) -> int:
+    """One in a hundred, and at least one."""
+    return max(1, count // 100)
 
 
 def validation_keys(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training import checkpoint
+from training import checkpoint, saving
 
 
 def test_names_say_epoch_and_step() -> None:
@@ -44,14 +44,14 @@ def test_the_newest_is_found_by_number_and_not_by_text_or_date(tmp_path: Path) -
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "epoch-0.pth"
-    checkpoint.write_whole(path, lambda file: file.write(b"old"))
+    saving.write_whole(path, lambda file: file.write(b"old"))
 
     def fail(file: object) -> None:
         file.write(b"half of the new")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
-        checkpoint.write_whole(path, fail)
+    with pytest.raises(OSError, match=r"epoch-0.pth could not be written \(disk full\)"):
+        saving.write_whole(path, fail)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -60,14 +60,12 @@ def test_the_weights_are_written_last_and_are_plain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = []
-    whole = checkpoint.write_whole
+    whole = saving.write_whole
     monkeypatch.setattr(
-        checkpoint,
-        "write_whole",
-        lambda path, write: (written.append(path.name), whole(path, write)),
+        saving, "write_whole", lambda path, *rest: (written.append(path.name), whole(path, *rest))
     )
     weights = {"a": torch.ones(2), "b": torch.zeros(3, dtype=torch.int64)}
-    checkpoint.save(tmp_path / "new" / "epoch-3.pth", weights, {"format": checkpoint.STATE_FORMAT})
+    saving.write_checkpoint(tmp_path / "new" / "epoch-3.pth", weights, {"format": 2})
     assert written == ["epoch-3.state.pth", "epoch-3.pth"]
     read = torch.load(tmp_path / "new" / "epoch-3.pth", weights_only=True)
     assert list(read) == ["a", "b"] and torch.equal(read["a"], weights["a"])

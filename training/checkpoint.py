@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ try:
 except ImportError:  # Windows has no locks that die with their process
     fcntl = None
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
+KEYS = {"step", "steps_per_epoch", "optimizer", "scaler", "options", "data", "weights_checksum"}
 NAME = re.compile(r"epoch-(\d+)(?:-iter-(\d+))?\.pth")
 
 
@@ -82,7 +83,23 @@ def progress_at(step: int, steps_per_epoch: int) -> Progress:
     return progress_of(checkpoint_name(step, steps_per_epoch))
 
 
-def newest_whole(folder: Path, set_aside: bool) -> Path | None:
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was read of a checkpoint: its weights, and its state where there is one."""
+
+    path: Path
+    weights: dict[str, Tensor]
+    state: dict[str, Any] | None
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Reads a weights file and the state file beside it, if any. Raises WeightsFileError where one
+    is damaged or of another kind, CheckpointError where they do not belong together."""
+    weights = read_weights(path).state_dict
+    return Checkpoint(path, weights, load_state(path, weights))
+
+
+def newest_whole(folder: Path, set_aside: bool) -> Checkpoint | None:
     """The newest checkpoint in `folder` whose files are whole and belong together; None where
     there is none at all. Says which are passed over and why; set_aside: renames these, so that
     what comes in their place is not mistaken for them. Raises CheckpointError where none is
@@ -90,18 +107,23 @@ def newest_whole(folder: Path, set_aside: bool) -> Path | None:
     found = find_checkpoints(folder)
     for path in reversed(found):
         try:
-            load_state(path, read_weights(path).state_dict)
+            return read_checkpoint(path)
         except (WeightsFileError, CheckpointError) as error:
             print(f"passed over: {error}")
             for each in (path, state_path(path)) if set_aside else ():
                 if each.exists():
-                    each.rename(each.with_name(each.name + ".damaged"))
-                    print(f"renamed to {each.name}.damaged")
-        else:
-            return path
+                    print(f"renamed to {_renamed(each).name}")
     if found:
         raise CheckpointError(f"no checkpoint in {folder} is whole; see above")
     return None
+
+
+def _renamed(path: Path) -> Path:
+    """Renames a damaged file, over nothing that is there."""
+    target, number = path.with_name(path.name + ".damaged"), 1
+    while target.exists():
+        target, number = path.with_name(f"{path.name}.damaged-{number}"), number + 1
+    return path.rename(target)
 
 
 def prune(folder: Path, keep: int) -> None:
@@ -117,13 +139,17 @@ def prune(folder: Path, keep: int) -> None:
 
 @contextlib.contextmanager
 def only_run_in(folder: Path) -> Iterator[None]:
-    """Holds `folder` for this run, and removes what a killed one left half written. Raises
-    CheckpointError where another run holds it; the lock dies with its process."""
+    """Holds `folder` for this run, and removes what a killed one left half written; at the end
+    the folder goes, too, if nothing came into it. Raises CheckpointError where another run holds
+    it; the lock dies with its process."""
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         if fcntl:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not os.path.samestat(os.stat(lock.name), os.fstat(lock.fileno())):
+                    raise OSError("the other run has just removed it")
             except OSError:
                 raise CheckpointError(
                     f"another run is alive in {folder}; wait for its end, or choose another "
@@ -132,7 +158,12 @@ def only_run_in(folder: Path) -> Iterator[None]:
         for path in folder.glob("*.pth.partial-*"):
             path.unlink()
             print(f"removed {path}, which a killed run left half written")
-        yield
+        try:
+            yield
+        finally:
+            if made and [path.name for path in folder.iterdir()] == [".lock"]:
+                (folder / ".lock").unlink()
+                folder.rmdir()
 
 
 def state_path(weights: Path) -> Path:
@@ -143,11 +174,12 @@ def training_state(
     step: int,
     steps_per_epoch: int,
     options: argparse.Namespace,
+    data: dict[str, Any],
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
 ) -> dict[str, Any]:
     """All that continuing needs beside the weights. Randomness is computed from the step and the
-    seed, so there is none to keep."""
+    seed, so there is none to keep. data: what folders.describe says of each half."""
     plain = {
         name: str(value.resolve()) if isinstance(value, Path) else value
         for name, value in vars(options).items()
@@ -157,84 +189,64 @@ def training_state(
         "step": step,
         "steps_per_epoch": steps_per_epoch,
         "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict(),
+        "scaler": scaler.state_dict() if options.precision == "fp16" else {},
         "options": plain,
+        "data": data,
     }
 
 
-# Options without which a continued run is another run than the uninterrupted one would have been.
-SAME_RUN = (
-    "model_backbone", "seed", "batch_size", "crop_size", "dataset_name", "dataset_dir",
-    "dataset_pairing", "precision", "lr_backbone", "lr_aspp", "lr_decoder",
-)  # fmt: skip
+# Options without which a continued run is another run than the uninterrupted one would have been:
+# those that make it train on other batches, or another network; and those that one may well change
+# on the way.
+SAME_RUN = ("model_backbone", "seed", "batch_size", "crop_size", "dataset_pairing")
+SAME_RECIPE = ("precision", "lr_backbone", "lr_aspp", "lr_decoder", "clip_grad_norm")
 
 
-def changed_options(
-    state: dict[str, Any], options: argparse.Namespace
-) -> dict[str, tuple[Any, Any]]:
-    """Option → (when the state was saved, now), for those that make it another run."""
-    before, now = state["options"], dict(vars(options))
-    if options.dataset_dir:
-        now["dataset_dir"] = options.dataset_dir.resolve()
-    return {
-        f"--{name.replace('_', '-')}": (before[name], now[name])
-        for name in SAME_RUN
-        if name in before and str(before[name]) != str(now[name])
-    }
+def differences(
+    state: dict[str, Any], options: argparse.Namespace, data: dict[str, Any]
+) -> tuple[list[str], list[str]]:
+    """What makes a continued run another run than that of `state`, and what else has changed, each
+    as "--seed was 0 and is 1"."""
+    before, now = state["options"], vars(options)
+
+    def changed(names: tuple[str, ...]) -> list[str]:
+        return [
+            f"--{name.replace('_', '-')} was {_said(before.get(name))} and is {_said(now[name])}"
+            for name in names
+            if before.get(name) != now[name]
+        ]
+
+    return (
+        changed(SAME_RUN) + _changed_data(state["data"], data, "train"),
+        changed(SAME_RECIPE) + _changed_data(state["data"], data, "valid"),
+    )
+
+
+def _said(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _changed_data(before: dict, now: dict, half: str) -> list[str]:
+    said = [
+        "{foregrounds} foregrounds and {backgrounds} backgrounds (fingerprint of their names "
+        "{fingerprint})".format(**data[half])
+        for data in (before, now)
+    ]
+    return [] if said[0] == said[1] else [f"the data to {half} on were {said[0]} and are {said[1]}"]
 
 
 def checksum(weights: dict[str, Tensor]) -> int:
-    """CRC-32 of all values: tells weights apart, and finds what has rotted."""
+    """CRC-32 of all values: tells weights apart."""
     crc = 0
     for value in weights.values():
         crc = zlib.crc32(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy(), crc)
     return crc
 
 
-def save(weights_path: Path, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Writes both files, the state first: the weights file is what makes the pair exist. The
-    state holds the weights' checksum, so that it is never taken for that of others. Raises
-    CheckpointError, and writes nothing, where weights are not finite."""
-    bad = [name for name, value in weights.items() if not value.isfinite().all()]
-    if bad:
-        raise CheckpointError(
-            f"training has diverged: {len(bad)} of {len(weights)} entries are not finite, such as "
-            f"{bad[0]}, so {weights_path} is not written; continue from an earlier checkpoint with "
-            "a lower learning rate, or with --precision bf16 or fp32"
-        )
-    weights_path.parent.mkdir(parents=True, exist_ok=True)
-    state = {**state, "weights_checksum": checksum(weights)}
-    write_whole(state_path(weights_path), lambda file: torch.save(state, file))
-    write_whole(weights_path, lambda file: torch.save(weights, file))
-
-
-def write_whole(path: Path, write: Callable) -> None:
-    """Has `write` fill a temporary file in the same folder, flushes it to disk and renames it, so
-    that `path` is at every instant either what it was or what it becomes."""
-    temporary = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except RuntimeError as error:  # torch.save's, where the disk is full
-        reason = str(error).splitlines()[0]
-        raise OSError(f"{path} could not be written ({reason}); is the disk full?") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the new name, too, survives a loss of power
-        finally:
-            os.close(folder)
-
-
-def load_weights(model: nn.Module, path: Path, backbone: str) -> None:
-    """Loads a weights file strictly. Raises CheckpointError where an entry is missing, foreign or
-    of another shape, saying what the file looks like; WeightsFileError where it is unreadable."""
-    weights, target = read_weights(path).state_dict, model.state_dict()
+def load_weights(model: nn.Module, path: Path, weights: dict[str, Tensor], backbone: str) -> None:
+    """Loads what was read of `path` strictly. Raises CheckpointError where an entry is missing,
+    foreign or of another shape, saying what the file looks like."""
+    target = model.state_dict()
     missing = [name for name in target if name not in weights]
     foreign = [name for name in weights if name not in target]
     unlike = [n for n in target if n in weights and weights[n].shape != target[n].shape]
@@ -265,21 +277,21 @@ def load_state(
     weights_path: Path, weights: dict[str, Tensor] | None = None
 ) -> dict[str, Any] | None:
     """The state beside a weights file; None where there is none. Raises CheckpointError where it
-    is no state of this program, or not that of `weights`, WeightsFileError where it is
-    unreadable."""
+    is no state of this program, or not that of `weights`; WeightsFileError where it is
+    unreadable or damaged."""
     path = state_path(weights_path)
     if not path.exists():
         return None
     state = read_file(path)
-    if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
+    if not isinstance(state, dict) or state.get("format") != STATE_FORMAT or KEYS - state.keys():
         raise CheckpointError(
-            f"{path} is no state file of this version (format {STATE_FORMAT}); move it away to "
-            f"start the optimizer afresh from {weights_path.name}"
+            f"{path} is no state file of this version (format {STATE_FORMAT}), but of another "
+            f"program; move it away to start the optimizer afresh from {weights_path.name}"
         )
     if weights is not None and state["weights_checksum"] != checksum(weights):
         raise CheckpointError(
-            f"{path} does not belong to these weights: {weights_path.name} was replaced or is "
-            "damaged; move the state file away to start the optimizer afresh, or give another "
-            "checkpoint"
+            f"{path} does not belong to these weights: it is of another run, or "
+            f"{weights_path.name} was replaced; move the state file away to start the optimizer "
+            "afresh, or give another checkpoint"
         )
     return state

@@ -4,6 +4,7 @@ It only ever adds to a log folder, and asks the device for a number only when on
 """
 
 import csv
+import io
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -64,9 +65,10 @@ class Journal:
             self.bar.update()
 
     def train_losses(
-        self, step: int, terms: dict[str, Tensor], optimizer: torch.optim.Optimizer, scale: float
+        self, step: int, terms: dict[str, Tensor], rates: dict[str, float], **numbers: float
     ) -> None:
-        """The loss of this step, and the speed since the last call. Waits for the device."""
+        """The loss of this step, the learning rates, the speed since the last call, and other
+        numbers of the run. Waits for the device."""
         values = {name: value.item() for name, value in terms.items()}
         loss = sum(values.values())
         now = time.perf_counter()
@@ -76,11 +78,8 @@ class Journal:
         self._since, self._since_step, self._waited = now, step, 0.0
 
         self._scalars(step, "train", {"loss": loss, **values})
-        rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
         self._scalars(step, "learning_rate", rates)
-        self._scalars(
-            step, "run", {"images_per_s": speed, "waiting_share": waiting, "gradient_scale": scale}
-        )
+        self._scalars(step, "run", {"images_per_s": speed, "waiting_share": waiting, **numbers})
         self.bar.set_postfix_str(f"loss {loss:.4f}, {speed:.1f} images/s")
         if self.bar.disable and (now - self._last_line >= LINE_EVERY_S or step >= self.last_step):
             self._last_line = now
@@ -157,12 +156,14 @@ def batch_picture(path: Path, shown: dict[str, Tensor]) -> None:
 
 
 def _append_row(path: Path, row: dict[str, float]) -> None:
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if new:
-            writer.writerow(row)
-        writer.writerow(f"{v:.6g}" if isinstance(v, float) else v for v in row.values())
+    """In one write, so that a row is there as a whole or not at all."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    if not path.exists() or not path.stat().st_size:
+        writer.writerow(row)
+    writer.writerow(f"{v:.6g}" if isinstance(v, float) else v for v in row.values())
+    with path.open("ab", buffering=0) as file:
+        file.write(text.getvalue().encode())
 
 
 def _print(line: str) -> None:

@@ -68,6 +68,12 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         help="processes that read and decode pictures; 0: none, the program itself",
     )  # fmt: skip
 
+    data.add_argument(
+        "--on-bad-image", choices=["stop", "skip"], default="stop",
+        help="a picture that cannot be decoded: stop and name it; or skip: take the next "
+        "foreground instead, name it once, and stop where there are more than 1 in 100",
+    )  # fmt: skip
+
     model = parser.add_argument_group("model and start point")
     model.add_argument("--model-backbone", choices=BACKBONES, default="resnet50", help="encoder")
     model.add_argument(
@@ -94,6 +100,11 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "--model-last-checkpoint", type=Path, metavar="FILE",
         help="continue from this checkpoint; the word auto: from the newest of this run, or "
         "start fresh where there is none. Wins over --model-pretrain-initialization",
+    )  # fmt: skip
+    model.add_argument(
+        "--resume-anyway", action="store_true",
+        help="continue a checkpoint of a run with another seed, batch size, crop size, pairing or "
+        "data set; without it that is refused",
     )  # fmt: skip
     model.add_argument(
         "--overwrite", action="store_true",
@@ -126,6 +137,10 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     recipe.add_argument("--lr-backbone", type=_positive, default=1e-4, help="learning rate")
     recipe.add_argument("--lr-aspp", type=_positive, default=5e-4, help="learning rate")
     recipe.add_argument("--lr-decoder", type=_positive, default=5e-4, help="learning rate")
+    recipe.add_argument(
+        "--clip-grad-norm", type=_positive, metavar="NORM",
+        help="scale gradients down whose norm, of all together, is above it (default: off)",
+    )  # fmt: skip
     recipe.add_argument("--seed", type=_seed, default=0, metavar="N", help="of all randomness")
 
     machine = parser.add_argument_group("machine")
@@ -135,6 +150,11 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     machine.add_argument(
         "--precision", choices=["fp16", "bf16", "fp32"],
         help="of the forward pass (default: fp16 with loss scaling on CUDA, fp32 elsewhere)",
+    )  # fmt: skip
+
+    machine.add_argument(
+        "--deterministic", action="store_true",
+        help="the same bits on every run of a GPU, too, with slower algorithms",
     )  # fmt: skip
 
     watching = parser.add_argument_group("watching and saving, in steps")
@@ -189,6 +209,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         ):
             if used:
                 parser.error(f"{flag} goes with --model-pretrain-initialization FILE")
+    if options.resume_anyway and not options.model_last_checkpoint:
+        parser.error("--resume-anyway goes with --model-last-checkpoint FILE")
     name = options.model_name
     if name is not None and (not name or Path(name).is_absolute() or ".." in Path(name).parts):
         parser.error(f"--model-name {name!r} must be a name below checkpoint/ and log/")

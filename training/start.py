@@ -6,6 +6,8 @@ Which of the three starts it is decides train_base.py; this carries it out and s
 import argparse
 import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import torch
@@ -14,6 +16,8 @@ from model.download import torchvision_file
 from model.transfer import TransferError, transfer
 from model.weights_file import read_weights
 from training import checkpoint
+from training.checkpoint import Checkpoint, CheckpointError
+from training.saving import size_of, write_whole
 
 
 class OptionError(ValueError):
@@ -45,6 +49,14 @@ def choose_precision(precision: str | None, device: torch.device) -> str:
     return precision
 
 
+def make_deterministic() -> None:
+    """Only algorithms that give the same bits each time; some are slower. Before the first use of
+    CUDA. What has none raises an error."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False  # which would choose by the clock
+
+
 def check_writable(folder: Path) -> None:
     """Raises OptionError where `folder` could not be made or written into."""
     existing = folder
@@ -52,18 +64,76 @@ def check_writable(folder: Path) -> None:
         existing = existing.parent
     if not existing.is_dir():
         raise OptionError(f"{folder} cannot be made: {existing} is a file; move it away")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise OptionError(f"{folder} cannot be written: no permission in {existing.resolve()}")
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise OptionError(
+            f"{folder} cannot be written: {error.strerror} in {existing.resolve()}"
+        ) from None
+
+
+def check_room(folder: Path, model: torch.nn.Module) -> None:
+    """Raises OptionError where not even one checkpoint would fit: weights, and twice the
+    parameters for Adam's moments."""
+    needed = size_of(model.state_dict()) + 2 * size_of(list(model.parameters()))
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OptionError(
+            f"a checkpoint takes {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free in "
+            f"{folder}; make room, or start where there is some"
+        )
+
+
+def start_point(options: argparse.Namespace) -> tuple[str, Checkpoint | Path | None]:
+    """Where the weights come from: ("resume", a checkpoint), ("transfer", file of another network)
+    or ("scratch", None). A checkpoint wins over an initialisation. Raises OptionError where there
+    is no such file, CheckpointError and WeightsFileError where a checkpoint is not whole."""
+    last, initial = options.model_last_checkpoint, options.model_pretrain_initialization
+    for path in (last, initial):
+        if path and not path.exists() and path not in (Path("auto"), Path("torchvision")):
+            raise OptionError(f"there is no file {path}; check the path")
+    found = None
+    if last == Path("auto"):
+        folder = Path("checkpoint") / options.model_name
+        found = checkpoint.newest_whole(folder, set_aside=not options.dry_run)
+        if found is None:
+            print(f"no checkpoint in {folder} yet: this is a fresh start")
+    elif last:
+        found = checkpoint.read_checkpoint(last)
+    if found is None:
+        return ("transfer", initial) if initial else ("scratch", None)
+    if initial:
+        print(f"{initial} is not transferred: the run continues from {found.path}")
+    return "resume", found
 
 
 def resume(
-    path: Path, model, optimizer, scaler, options: argparse.Namespace, epoch_steps: int
+    found: Checkpoint,
+    model,
+    optimizer,
+    scaler,
+    options: argparse.Namespace,
+    data: dict[str, dict],
+    epoch_steps: int,
 ) -> int:
     """Loads a checkpoint strictly. Returns the number of completed steps that it stands for.
     Without a state file (a weights file of elsewhere) the optimizer starts afresh, after as many
-    steps as the name says where it lies in the run's own folder."""
-    checkpoint.load_weights(model, path, options.model_backbone)
-    state = checkpoint.load_state(path, model.state_dict())
+    steps as the name says where it lies in the run's own folder. Raises CheckpointError where it
+    does not fit, or is of another run and --resume-anyway is not given."""
+    path, state = found.path, found.state
+    if state is not None:
+        others, notes = checkpoint.differences(state, options, data)
+        if others and not options.resume_anyway:
+            raise CheckpointError(
+                f"{path} is of another run: {'; '.join(others)}. Type what it was, or add "
+                "--resume-anyway to go on with what is typed now"
+            )
+        for each in others:
+            print(f"warning: {each} (--resume-anyway)")
+        for each in notes:
+            print(f"note: {each}")
+    checkpoint.load_weights(model, path, found.weights, options.model_backbone)
     if state is None:
         step = options.epoch_start * epoch_steps
         own = (Path("checkpoint") / options.model_name).resolve()
@@ -79,10 +149,8 @@ def resume(
     for group, options_now in zip(optimizer.param_groups, fresh, strict=True):
         # Learning rates are the command line's; how Adam is computed, this machine's.
         group.update({**options_now, "params": group["params"]})
-    if state["scaler"]:  # empty where the run did not scale
+    if state["scaler"] and options.precision == "fp16":
         scaler.load_state_dict(state["scaler"])
-    for name, (before, now) in checkpoint.changed_options(state, options).items():
-        print(f"note: {name} was {before} when {path} was saved and is {now} now")
     step = state["step"]
     if state["steps_per_epoch"] != epoch_steps:
         # To the end of the epoch, so that what comes is named behind what is there.
@@ -97,9 +165,11 @@ def resume(
     return step
 
 
-def initialise(model, path: Path, options: argparse.Namespace, log_folder: Path) -> str:
+def initialise(
+    model, path: Path, options: argparse.Namespace, log_folder: Path
+) -> tuple[str, dict]:
     """Transfers what fits of another network's checkpoint; prints, writes and returns what that
-    was."""
+    was, as text and as a dict."""
     if path == Path("torchvision"):
         path = torchvision_file(options.model_backbone)
     weights = read_weights(path)
@@ -116,11 +186,12 @@ def initialise(model, path: Path, options: argparse.Namespace, log_folder: Path)
     where = f" (found in {weights.wrapper!r})" if weights.wrapper else ""
     summary = f"{path}{where}, SHA-256 {found['sha256']}\n{report.table()}"
     print(f"start: {summary}")
+    result = found | report.as_dict()
     if not options.dry_run:  # which must not replace the report of a run of this name
         log_folder.mkdir(parents=True, exist_ok=True)
-        content = json.dumps(found | report.as_dict(), indent=1)
-        (log_folder / "transfer.json").write_text(content + "\n")
-    return summary
+        content = json.dumps(result, indent=1) + "\n"
+        write_whole(log_folder / "transfer.json", lambda file: file.write(content.encode()))
+    return summary, {name: result[name] for name in ("file", "sha256", "source", "stem", "modules")}
 
 
 def checkpoints_ahead(

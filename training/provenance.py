@@ -1,0 +1,82 @@
+"""Where a run comes from: log/NAME/run.json, a list with an entry for each start and resume."""
+
+import argparse
+import json
+import platform
+import subprocess
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.saving import write_whole
+
+PACKAGES = ("torch", "torchvision", "kornia", "numpy", "pillow", "tensorboard", "safetensors")
+
+
+def record(
+    path: Path, options: argparse.Namespace, device: torch.device, **facts: Any
+) -> dict[str, Any]:
+    """Appends an entry to the list in `path`, and returns it. facts: what the run knows beside its
+    options and its machine. A file that is no list is renamed, not lost."""
+    entry = {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        **facts,
+        "options": {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in vars(options).items()
+        },
+        "device": _device(device),
+        "versions": {"python": platform.python_version(), "cuda": torch.version.cuda}
+        | {package: _version(package) for package in PACKAGES},
+        "commit": _commit(Path(__file__).resolve().parents[1]),
+    }
+    entries = []
+    if path.exists():
+        try:
+            entries = json.loads(path.read_text())
+            if not isinstance(entries, list):
+                raise ValueError
+        except ValueError:
+            entries = []
+            print(f"{path} cannot be read; renamed to {path.name}.damaged")
+            path.replace(path.with_name(path.name + ".damaged"))
+    content = json.dumps([*entries, entry], indent=1) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda file: file.write(content.encode()), len(content))
+    return entry
+
+
+def _device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit(folder: Path) -> str | None:
+    """Of the program's source, where it lies in a repository of its own; "+ changes" where it
+    differs from that."""
+
+    def git(*words: str) -> list[str]:
+        command = ["git", "-C", str(folder), *words]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.splitlines()
+
+    try:
+        top, commit = git("rev-parse", "--show-toplevel", "HEAD")
+        if Path(top).resolve() != folder:
+            return None
+        changed = git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+    return commit + (" + changes" if changed else "")

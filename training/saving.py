@@ -1,0 +1,206 @@
+"""Writes checkpoints beside the training: copied at once, on disk a little later, whole or not.
+
+One write at a time; one that fails stops the run at its next step.
+"""
+
+import errno
+import os
+import shutil
+import struct
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from model.weights_file import SEAL, SEAL_SIZE, sha256_of
+from training.checkpoint import CheckpointError, checksum, state_path
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Saver:
+    """Saves in a thread of its own, within `with`; leaving it waits for the last write, but only
+    for a moment where a second Ctrl-C asks to end at once."""
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._given_up = False
+
+    def __enter__(self) -> "Saver":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            if self._thread:
+                self._thread.join(timeout=2)
+                self._given_up = True
+                self._thread.join(timeout=1)
+        elif kind is None:
+            self.wait()
+        elif self._thread:
+            self._thread.join()
+            if self._error:
+                print(f"what was trained could not be saved: {self._error}")
+
+    def save(
+        self, path: Path, weights: dict[str, Tensor], state: dict[str, Any], then: Callable
+    ) -> None:
+        """Copies `weights` and `state` as they are now, and returns; writes them to `path` and the
+        state file beside it, and calls `then`, in the thread. Waits for an earlier write."""
+        self.wait()
+        weights, state = host_copy(weights), host_copy(state)
+        copied = torch.cuda.Event() if torch.cuda.is_initialized() else None
+        if copied:
+            copied.record()
+
+        def write() -> None:
+            try:
+                if copied:
+                    copied.synchronize()
+                write_checkpoint(path, weights, state, lambda: self._given_up)
+                then()
+            except BaseException as error:  # of whatever kind, the training has to know
+                self._error = error
+
+        self._thread = threading.Thread(target=write, name="saver", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raises what went wrong in a write, if it has."""
+        if self._error:
+            error, self._error = self._error, None
+            raise error
+
+    def wait(self) -> None:
+        """Returns when the last write is on disk. Raises what went wrong in it."""
+        if self._thread:
+            self._thread.join()
+        self.check()
+
+
+def host_copy(value: Any) -> Any:
+    """The same nest of dicts and lists with each tensor copied to the CPU; from a GPU the copies
+    are only begun, in the order of its stream."""
+    if isinstance(value, Tensor):
+        if value.device.type == "cpu":
+            return value.detach().clone()
+        return value.detach().to("cpu", non_blocking=True)
+    if isinstance(value, dict):
+        return {name: host_copy(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [host_copy(each) for each in value]
+    return value
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [tensor for each in inner for tensor in tensors_in(each)]
+
+
+def size_of(*values: Any) -> int:
+    """Bytes of all tensors in there."""
+    return sum(tensor.nbytes for tensor in tensors_in(list(values)))
+
+
+def write_checkpoint(
+    weights_path: Path,
+    weights: dict[str, Tensor],
+    state: dict[str, Any],
+    given_up: Callable[[], bool] = lambda: False,
+) -> None:
+    """Writes both files, the state first: the weights file is what makes the pair exist. The
+    state holds the weights' checksum, so that it is never taken for that of others. Raises
+    CheckpointError, and writes nothing, where a number is not finite; OSError where there is no
+    room."""
+    bad = [name for name, value in weights.items() if not value.isfinite().all()]
+    bad += ["Adam's moments" for value in tensors_in(state) if not value.isfinite().all()][:1]
+    if bad:
+        raise CheckpointError(
+            f"training has diverged: {len(bad)} of {len(weights)} entries are not finite, such as "
+            f"{bad[0]}, so {weights_path} is not written; continue from an earlier checkpoint with "
+            "a lower learning rate, or with --precision bf16 or fp32"
+        )
+    weights_path.parent.mkdir(parents=True, exist_ok=True)
+    state = {**state, "weights_checksum": checksum(weights)}
+    for path, content in ((state_path(weights_path), state), (weights_path, weights)):
+        size = size_of(content)
+        write_whole(path, lambda file, what=content: write_sealed(what, file), size, given_up)
+
+
+def write_sealed(content: Any, file: BinaryIO) -> None:
+    """torch.save, and behind it, as the comment of the archive, the SHA-256 of all before."""
+    torch.save(content, file)
+    file.seek(-2, os.SEEK_END)
+    file.write(struct.pack("<H", SEAL_SIZE))
+    digest = sha256_of(file, file.tell())
+    file.write(SEAL + digest.encode())
+
+
+def write_whole(
+    path: Path,
+    write: Callable[[BinaryIO], None],
+    size: int = 0,
+    given_up: Callable[[], bool] = lambda: False,
+) -> None:
+    """Has `write` fill a temporary file in the same folder, flushes it to disk and renames it, so
+    that `path` is at every instant either what it was or what it becomes. size: the bytes that it
+    will take, for the message. given_up: asked on the way whether to leave it. Raises OSError."""
+    temporary = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    try:
+        with temporary.open("w+b", buffering=0) as raw:
+            file = _Output(raw, given_up)
+            try:
+                write(file)
+            except Exception:
+                if file.error:  # the cause, which torch.save does not tell
+                    raise file.error from None
+                raise
+            os.fsync(raw.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno in FULL:
+            free = shutil.disk_usage(path.parent).free
+            raise OSError(
+                f"{path} could not be written ({error.strerror}): it needs {size / 1e6:,.1f} MB, "
+                f"and {free / 1e6:,.1f} MB are free in {path.parent}; what was saved before it is "
+                "whole: make room (or have a quota or a limit on file sizes raised) and continue"
+            ) from None
+        raise OSError(f"{path} could not be written ({error.strerror or error})") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name, too, survives a loss of power
+        finally:
+            os.close(folder)
+
+
+class _Output:
+    """An open file that keeps the error that a write ended with, writes all or fails, and stops
+    when it is given up."""
+
+    def __init__(self, raw: BinaryIO, given_up: Callable[[], bool]) -> None:
+        self.raw, self.given_up = raw, given_up
+        self.error: OSError | None = None
+        self.read, self.seek, self.tell, self.flush = raw.read, raw.seek, raw.tell, raw.flush
+
+    def write(self, data: bytes) -> int:
+        view = memoryview(data).cast("B")
+        try:
+            done = 0
+            while done < len(view):
+                if self.given_up():
+                    raise InterruptedError("given up")
+                done += self.raw.write(view[done : done + (1 << 24)])
+        except OSError as error:
+            self.error = error
+            raise
+        return done
