@@ -202,8 +202,8 @@ def train(
             journal.text("transfer", summary, first_step)
 
     def run_validation(step: int) -> None:
-        seen = stop.until(batches(valid_loader, valid_left_out))
-        results, shown = validate(model, seen, device, autocast)
+        with contextlib.closing(batches(valid_loader, valid_left_out)) as seen:
+            results, shown = validate(model, stop.until(seen), device, autocast)
         if not stop.number:
             journal.validation(step, step // epoch_steps, results, shown)
 
@@ -227,7 +227,8 @@ def train(
         if kind != "resume" and not options.dry_run:
             run_validation(first_step)
         stop.saves = True
-        for step, batch in enumerate(journal.watch(batches(loader, left_out)), first_step + 1):
+        train_batches = at_end.enter_context(contextlib.closing(batches(loader, left_out)))
+        for step, batch in enumerate(journal.watch(train_batches), first_step + 1):
             saver.check()
             torch.manual_seed(seed_of(options.seed, "dropout", step, 0))  # 0: the process's rank
             size = batch["size"]

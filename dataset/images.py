@@ -111,7 +111,7 @@ def _walk(folder: str, prefix: str, way: tuple[str, ...]) -> Iterator[str]:
                     continue
                 if entry.name.lower().endswith(ENDINGS):
                     yield prefix + entry.name
-                elif entry.is_dir():
+                elif _is_folder(entry):
                     folders.append(entry)
     except OSError as error:
         raise DataError(f"{folder} cannot be read ({error.strerror})") from None
@@ -120,6 +120,13 @@ def _walk(folder: str, prefix: str, way: tuple[str, ...]) -> Iterator[str]:
         real = os.path.realpath(real) if entry.is_symlink() else real
         if real not in way:
             yield from _walk(entry.path, f"{prefix}{entry.name}/", (*way, real))
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def find_backgrounds(folder: Path, look: bool = True) -> Backgrounds:

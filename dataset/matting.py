@@ -57,8 +57,13 @@ class MattingDataset(Dataset):
                 sample = self._augmented(key) if self.augmented else self._plain(key)
             except DataError as error:
                 faults.append(str(error))
-                if not self.skip or len(faults) > allowed_faults(len(self)):
+                if not self.skip:
                     return error
+                if len(faults) > allowed_faults(len(self)):
+                    return DataError(
+                        f"more than 1 % of {len(self)} pictures are bad, these in a row: "
+                        + "; ".join(faults)
+                    )
                 key = key._replace(index=(key.index + 1) % len(self))
             else:
                 return {**sample, "faults": faults}
@@ -166,25 +171,31 @@ def _stack(pictures: list[np.ndarray]) -> tuple[Tensor, Tensor]:
 def batches(loader: Iterable, left_out: "LeftOut | None" = None) -> Iterator[dict]:
     """The loader's batches. Raises the DataError of a sample that failed in a worker, and a
     DataError where a worker has died. left_out: told of faults."""
+    others = set(multiprocessing.active_children())
     iterator = iter(loader)
-    workers = multiprocessing.active_children()
+    workers = [each for each in multiprocessing.active_children() if each not in others]
     if workers and threading.current_thread() is threading.main_thread():
         # torch's handler would raise in the middle of a step; it notices here, too, while it waits.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    while True:
-        try:
-            batch = next(iterator)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise DataError(_death(workers, str(error))) from None
-        if isinstance(batch, DataError):
-            raise batch
-        if left_out is not None:
-            left_out.note(batch["faults"])
-        yield batch
+    try:
+        while True:
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise DataError(_death(workers, str(error))) from None
+            if isinstance(batch, DataError):
+                raise batch
+            if left_out is not None:
+                left_out.note(batch["faults"])
+            yield batch
+    finally:
+        del iterator  # which ends its workers, unless an error's traceback still holds it
+        for worker in workers:
+            worker.kill()  # they ignore the SIGTERM of multiprocessing, which would wait for ever
 
 
 def _death(workers: list[multiprocessing.Process], error: str) -> str:

@@ -153,10 +153,15 @@ def read_file(path: str | Path) -> Any:
 
 def _check_archive(path: Path, size: int) -> None:
     """torch.save's archives are zips of stored entries; others are not unpacked to find out."""
+    sealed = is_sealed(path)
+    if sealed and not _seal_holds(path, size):
+        raise WeightsFileError(
+            f"{path} is damaged: its content is not what its checksum (SHA-256) says; take another "
+            "copy of it, or another checkpoint"
+        )
     try:
         with zipfile.ZipFile(path) as archive, path.open("rb") as file:
             entries = archive.infolist()
-            sealed = is_sealed(path)
             one_directory = archive.start_dir == _directory_offset(file, sealed)
             methods = {entry.compress_type for entry in entries}
             for entry in entries:  # each entry says its method twice
@@ -187,9 +192,8 @@ def _check_archive(path: Path, size: int) -> None:
     try:
         if not one_directory:  # Python would look into another one than PyTorch
             raise zipfile.BadZipFile
-        if sealed:
-            rotten = None if _seal_holds(path, size) else "the file"
-        else:
+        rotten = None
+        if not sealed:
             with zipfile.ZipFile(path) as archive:
                 rotten = archive.testzip()  # torch.load compares none of the checksums
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError):

@@ -92,11 +92,32 @@ def test_a_second_ctrl_c_ends_at_once(
     data: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask_at(monkeypatch, "training.loss.matting_loss", 4, signal.SIGINT, times=2)
-    monkeypatch.setattr(Saver, "check", Saver.wait)  # writing takes no longer than a step
+    check = Saver.check  # as where writing takes no longer than a step
+    monkeypatch.setattr(Saver, "check", lambda s: (s._thread and s._thread.join(), check(s)))
     assert train_base.main(["--dataset-dir", str(data), *WORDS, "--max-steps", "4"]) == 130
     saved = [path.name for path in checkpoint.find_checkpoints(Path("checkpoint/run"))]
     assert saved == ["epoch-0.pth"]
     assert checkpoint.load_state(Path("checkpoint/run/epoch-0.pth"))["step"] == 2
+
+
+def test_a_second_ctrl_c_gives_up_a_write_that_takes_long(
+    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_up = []
+
+    def slow(content: object, file: object) -> None:
+        file.write(b"the first bytes")
+        while not file.given_up():
+            time.sleep(0.01)
+        given_up.append(True)
+        file.write(b"more")
+
+    monkeypatch.setattr("training.saving.write_sealed", slow)
+    ask_at(monkeypatch, "training.loss.matting_loss", 4, signal.SIGINT, times=2)
+    began = time.monotonic()
+    assert train_base.main(["--dataset-dir", str(data), *WORDS, "--max-steps", "4"]) == 130
+    assert given_up and time.monotonic() - began < 60
+    assert not list(Path("checkpoint").glob("run/*.pth*"))
 
 
 def test_a_request_is_raised_or_noted() -> None:
