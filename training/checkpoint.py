@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from torch import Tensor, nn
@@ -137,6 +137,19 @@ def prune(folder: Path, keep: int) -> None:
             path.unlink()
 
 
+_held: list[TextIO] = []  # the lock of the folder that this process runs in
+
+
+def _leave_lock() -> None:
+    """In a forked process: workers outlive a killed run by seconds, and its lock must not."""
+    while _held:
+        _held.pop().close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_lock)
+
+
 @contextlib.contextmanager
 def only_run_in(folder: Path) -> Iterator[None]:
     """Holds `folder` for this run, and removes what a killed one left half written; at the end
@@ -155,12 +168,14 @@ def only_run_in(folder: Path) -> Iterator[None]:
                     f"another run is alive in {folder}; wait for its end, or choose another "
                     "--model-name"
                 ) from None
+        _held.append(lock)
         for path in folder.glob("*.pth.partial-*"):
             path.unlink()
             print(f"removed {path}, which a killed run left half written")
         try:
             yield
         finally:
+            _held.remove(lock)
             if made and [path.name for path in folder.iterdir()] == [".lock"]:
                 (folder / ".lock").unlink()
                 folder.rmdir()
