@@ -367,6 +367,7 @@ def test_states_are_pruned_and_the_weights_of_epochs_kept(data: Path, here: Path
     foreign = Path("checkpoint/run/epoch-0-iter-1.pth")
     foreign.parent.mkdir(parents=True)
     foreign.write_bytes(b"theirs")
+    Path("checkpoint/run/epoch-0.state.pth").write_bytes(b"a run was killed before the weights")
     run(data, "--max-steps", 1, "--model-name", "first")
     Path("checkpoint/first/epoch-0-iter-1.state.pth").unlink()
     resumed = ["--model-last-checkpoint", "checkpoint/first/epoch-0-iter-1.pth"]

@@ -128,13 +128,20 @@ def _renamed(path: Path) -> Path:
 
 def prune(folder: Path, keep: int) -> None:
     """Leaves the `keep` newest checkpoints that have a state file, and of the older ones the
-    weights at the ends of epochs. Weights without a state file, which may be of another program,
-    are nobody's to remove."""
+    weights at the ends of epochs. Older states go, without their weights too, as a run that is
+    killed between the two files leaves one. Weights without a state file, which may be of another
+    program, are nobody's to remove."""
     ours = [path for path in find_checkpoints(folder) if state_path(path).exists()]
+    if len(ours) <= keep:
+        return
     for path in ours[:-keep]:
-        state_path(path).unlink()
         if progress_of(path.name).step != float("inf"):
             path.unlink()
+    oldest_kept = progress_of(ours[-keep].name)
+    for state in folder.glob("epoch-*.state.pth"):
+        progress = progress_of(state.name.replace(".state.pth", ".pth"))
+        if progress and progress < oldest_kept:
+            state.unlink()
 
 
 _held: list[TextIO] = []  # the lock of the folder that this process runs in

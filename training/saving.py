@@ -130,7 +130,11 @@ def write_checkpoint(
     state = {**state, "weights_checksum": checksum(weights)}
     for path, content in ((state_path(weights_path), state), (weights_path, weights)):
         size = size_of(content)
-        write_whole(path, lambda file, what=content: write_sealed(what, file), size, given_up)
+        try:
+            write_whole(path, lambda file, what=content: write_sealed(what, file), size, given_up)
+        except BaseException:  # half of a pair is of no use, and takes room
+            state_path(weights_path).unlink(missing_ok=True)
+            raise
 
 
 def write_sealed(content: Any, file: BinaryIO) -> None:

@@ -1,0 +1,246 @@
+"""What one training sample costs a processor, from the files to the finished batch.
+
+    python -m benchmarks.loader            # about 3 minutes on two cores
+    python -m benchmarks.loader --quick    # under a minute: whether it runs, not what is true
+
+Everything is measured on one core, in turns with the decoding of the same three files, which is
+the limit of every loader that decodes on the processor; and beside the same steps as the published
+program takes them: each picture decoded in full, padded, warped, cropped, resized and coloured by
+Pillow.
+"""
+
+import os
+import pickle
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageFilter
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.transforms import functional as vision
+
+from benchmarks.common import arguments, draw_data, in_turns, machine, spread, table, write
+from dataset import augmentation, matting
+from dataset.augmentation import augment
+from dataset.folders import data_folders, open_half
+from dataset.matting import MattingDataset, collate
+from dataset.sampler import SampleKey
+
+SIZE = (512, 512)
+PARTS = {  # of augment, by the functions that do them; what is left composites and converts
+    "warp": ("warp", "coverage"),
+    "colour": ("focus", "jitter"),
+    "shadow and noise": ("cast_shadow", "add_noise"),
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = arguments(__doc__, "docs/loader.json")
+    options = parser.parse_args(argv)
+    count, rounds = (4, 2) if options.quick else (24, 7)
+    folder = draw_data(options.data, count)
+    dataset = MattingDataset(*open_half(data_folders("", folder, print), "train"))
+    cores = sorted(os.sched_getaffinity(0))
+    about = machine(torch.device("cpu"))
+    torch.set_num_threads(1)
+    os.sched_setaffinity(0, cores[:1])
+    try:
+        figures = one_core(dataset, count, rounds)
+    finally:
+        os.sched_setaffinity(0, cores)
+    figures["workers"] = with_workers(dataset, 3 if options.quick else 12, len(cores))
+    print(report(figures))
+    write(options.json, {"machine": about, "quick": options.quick, **figures})
+
+
+def one_core(dataset: MattingDataset, count: int, rounds: int) -> dict:
+    """Milliseconds of processor time for a sample, in turns, over `count` samples each round."""
+    keys = [SampleKey(0, index, 0, SIZE) for index in range(count)]
+    triples = [[Path(p) for p in dataset[key]["files"]] for key in keys]
+    samples = [dataset[key] for key in keys]
+    batches = [collate(samples[start : start + 8]) for start in range(0, count, 8)]
+    device = torch.device("cpu")
+
+    def over(items: list, work: Callable) -> Callable:
+        return lambda: [work(item) for item in items]
+
+    published = Published(random.Random(0))
+    seconds = in_turns(
+        {
+            "read": over(triples, read),
+            "decode": over(triples, decode_in_full),
+            "decode_reduced": over(triples, decode_reduced),
+            "worker": over(keys, dataset.__getitem__),
+            "device_part": over(batches, lambda batch: augment(batch, device)),
+            "published": over(triples, published),
+        },
+        rounds,
+        warm_up=1,
+    )
+    ms = {name: [value * 1000 / count for value in values] for name, values in seconds.items()}
+    whole = [a + b for a, b in zip(ms["worker"], ms["device_part"], strict=True)]
+    limit = ms["decode"]
+    return {
+        "cpu_ms_per_sample": spread(whole),
+        "worker_over_decode": spread(
+            [one / other for one, other in zip(ms["worker"], limit, strict=True)]
+        ),
+        "published_over_ours": spread(
+            [one / other for one, other in zip(ms["published"], whole, strict=True)]
+        ),
+        "ms": {name: spread(values) for name, values in ms.items()},
+        "augment_ms": parts_of_augment(batches, count, device),
+        "bytes_a_sample": len(pickle.dumps(batches[0])) / len(batches[0]["files"]),
+        "samples": count,
+        "rounds": rounds,
+    }
+
+
+def read(paths: list[Path]) -> None:
+    for path in paths:
+        path.read_bytes()
+
+
+def decode_in_full(paths: list[Path]) -> None:
+    for path in paths:
+        with Image.open(path) as picture:
+            picture.load()
+
+
+def decode_reduced(paths: list[Path]) -> None:
+    """At half the scale, which is what most crops of 512 pixels take of 1080 rows."""
+    for path in paths:
+        with Image.open(path) as picture:
+            picture.draft(picture.mode, (picture.width // 2, picture.height // 2))
+            picture.load()
+
+
+def parts_of_augment(batches: list[dict], count: int, device: torch.device) -> dict[str, float]:
+    """Milliseconds of each of PARTS for a sample, and of the rest."""
+    spent = dict.fromkeys([*PARTS, "composite"], 0.0)
+    kept = {name: getattr(augmentation, name) for names in PARTS.values() for name in names}
+
+    def watched(part: str, function: Callable) -> Callable:
+        def call(*arguments: object, **named: object) -> object:
+            began = time.process_time()
+            try:
+                return function(*arguments, **named)
+            finally:
+                spent[part] += time.process_time() - began
+
+        return call
+
+    for part, names in PARTS.items():
+        for name in names:
+            setattr(augmentation, name, watched(part, kept[name]))
+    try:
+        began = time.process_time()
+        for batch in batches:
+            augment(batch, device)
+        whole = time.process_time() - began
+    finally:
+        for name, function in kept.items():
+            setattr(augmentation, name, function)
+    # cast_shadow warps, too, which is then counted under both.
+    spent["composite"] = max(0.0, whole - sum(spent.values()))
+    return {part: value * 1000 / count for part, value in spent.items()}
+
+
+class Published:
+    """The same sample with the steps of the published program (PeterL1n/BackgroundMattingV2,
+    dataset/augmentation.py and train_base.py), each of them on whole pictures with Pillow; the
+    steps that it takes on the device are left out, which is in its favour."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.colours = transforms.ColorJitter(0.15, 0.15, 0.15, 0.05)
+
+    def __call__(self, paths: list[Path]) -> list[torch.Tensor]:
+        fgr, pha, bgr = (Image.open(path) for path in paths)
+        angle, shear = self.rng.uniform(-5, 5), self.rng.uniform(-5, 5)
+        shift = [self.rng.uniform(-0.1, 0.1) for _ in range(2)]
+        pictures = [
+            *(self.place(p, angle, shear, shift, self.rng.uniform(0.4, 1)) for p in (fgr, pha)),
+            self.place(bgr, angle, shear, shift, self.rng.uniform(1, 2), mode="reflect"),
+        ]
+        finished = []
+        for picture in pictures:
+            if self.rng.random() < 0.1:
+                picture = picture.filter(ImageFilter.BoxBlur(self.rng.uniform(0, 5)))
+            if self.rng.random() < 0.1:
+                picture = picture.filter(ImageFilter.SHARPEN)
+            if picture.mode == "RGB":
+                picture = self.colours(picture)
+            finished.append(vision.to_tensor(picture))
+        return finished
+
+    def place(
+        self,
+        picture: Image.Image,
+        angle: float,
+        shear: float,
+        shift: list[float],
+        scale: float,
+        mode: str = "constant",
+    ) -> Image.Image:
+        """Padded on all sides, warped about the centre, cropped, and resized to SIZE."""
+        width, height = picture.size
+        side = min(width, height)
+        picture = vision.pad(picture, max(width, height) // 2, padding_mode=mode)
+        moved = [round(shift[0] * side), round(shift[1] * side)]
+        bilinear = vision.InterpolationMode.BILINEAR
+        picture = vision.affine(picture, angle, moved, scale, [shear, 0.0], interpolation=bilinear)
+        return vision.resize(vision.center_crop(picture, [side, side]), list(SIZE), bilinear)
+
+
+def with_workers(dataset: MattingDataset, batches: int, cores: int) -> dict[str, float]:
+    """Samples a second that arrive from 1, 2, 4, ... worker processes, up to twice the cores."""
+    rates, workers = {}, 1
+    while workers <= 2 * cores:
+        keys = [SampleKey(epoch, i % len(dataset), 0, SIZE)
+                for epoch in range(workers) for i in range((batches + 2) * 8)]  # fmt: skip
+        loader = DataLoader(
+            dataset, batch_sampler=[keys[i : i + 8] for i in range(0, len(keys), 8)],
+            num_workers=workers, collate_fn=collate,
+            worker_init_fn=matting.leave_signals,
+        )  # fmt: skip
+        iterator = matting.batches(loader)
+        for _ in range(2 * workers):  # until all of them are at work
+            next(iterator)
+        began, seen = time.perf_counter(), 0
+        for batch in iterator:
+            seen += len(batch["files"])
+        rates[str(workers)] = seen / (time.perf_counter() - began)
+        workers *= 2
+    return rates
+
+
+def report(figures: dict) -> str:
+    rows = [
+        [name.replace("_", " "), f"{of['median']:.1f} ({of['least']:.1f} .. {of['most']:.1f})"]
+        for name, of in figures["ms"].items()
+    ]
+    lines = [
+        table(["one sample of 1920x1080 to 512x512, on one core", "ms of processor"], rows),
+        "",
+    ]
+    parts = ", ".join(f"{name} {value:.1f}" for name, value in figures["augment_ms"].items())
+    lines.append(f"the device's part, on a processor: {parts} ms")
+    for key, what in (
+        ("cpu_ms_per_sample", "ms for all of a sample"),
+        ("worker_over_decode", "times decoding alone: the worker's part"),
+        ("published_over_ours", "times ours: the published steps"),
+    ):
+        of = figures[key]
+        lines.append(f"{of['median']:.2f} ({of['least']:.2f} .. {of['most']:.2f}) {what}")
+    lines.append(f"{figures['bytes_a_sample'] / 1e6:.2f} MB a sample from worker to program")
+    rates = ", ".join(f"{n}: {rate:.1f}" for n, rate in figures["workers"].items())
+    lines.append(f"samples a second by number of workers: {rates}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
