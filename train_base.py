@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 import tempfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from training.options import parse_options
@@ -23,16 +23,20 @@ def main(argv: list[str] | None = None) -> int:
     with one line that says what; 128 + the signal's number where it was asked to stop."""
     argv = sys.argv[1:] if argv is None else argv
     options = parse_options(argv)
-    started = time.time()
+    stop = StopRequest()
     try:
-        with StopRequest() as stop:
+        with stop:
             status = run(options, stop)
-    except (KeyboardInterrupt, Stopped) as stopped:
-        number = stopped.number if isinstance(stopped, Stopped) else signal.SIGINT
-        print(f"stopped; {continuation(argv, options, started)}", file=sys.stderr)
-        return 128 + number
-    if status and saved_since(started, options):
-        print(continuation(argv, options, started), file=sys.stderr)
+    except Stopped as stopped:
+        status, told = 128 + stopped.number, "stopped; "
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
+        told = "stopped at once: what was trained since the last checkpoint is lost; "
+    else:
+        told = ""
+    sys.stdout.flush()  # where both go to one file, the last line is to be the last
+    if status and (told or stop.saved):
+        print(told + continuation(argv, options, stop.saved), file=sys.stderr)
     return status
 
 
@@ -42,17 +46,23 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
     from model.transfer import TransferError
     from model.weights_file import WeightsFileError
     from training.checkpoint import CheckpointError
-    from training.memory import MemoryShortError
+    from training.memory import MemoryShortError, memory_short
     from training.start import OptionError
     from training.update import DivergedError
 
     try:
         with checkpoint_folder(options) as folder, contextlib.ExitStack() as at_end:
-            train(options, Path(folder), stop, at_end)
+            try:
+                train(options, folder, stop, at_end)
+            except (MemoryError, RuntimeError) as error:
+                if short := memory_short(error, options):
+                    raise short from None
+                raise
     except (
         OptionError, DataError, TransferError, WeightsFileError, CheckpointError, DivergedError,
         MemoryShortError, OSError,
     ) as error:  # fmt: skip
+        sys.stdout.flush()
         print(f"train_base.py: error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -82,7 +92,6 @@ def train(
     from training import checkpoint, provenance, start
     from training.journal import Journal, batch_picture
     from training.loss import matting_loss, total
-    from training.memory import memory_short
     from training.saving import Saver
     from training.update import Update, loss_scaler
     from training.validation import pictures, validate
@@ -96,6 +105,7 @@ def train(
         start.make_deterministic()
     device = start.choose_device(options.device)
     precision = options.precision = start.choose_precision(options.precision, device)
+    options.device = str(device)
 
     def autocast() -> torch.autocast:
         dtype = torch.float16 if precision == "fp16" else torch.bfloat16
@@ -142,7 +152,7 @@ def train(
     if kind == "resume":
         first_step = start.resume(source, model, optimizer, scaler, options, data, epoch_steps)
         source = source.path
-    ahead = start.checkpoints_ahead(folder, first_step, epoch_steps, options)
+    ahead = start.checkpoints_ahead(folder, source, first_step, epoch_steps, options)
     if kind == "transfer":
         report = start.initialise(model, source, options, log_folder)
     elif kind == "scratch":
@@ -150,7 +160,7 @@ def train(
     if options.dry_run:
         last_step = first_step + 1
     if first_step >= last_step:
-        print(f"nothing to do: {first_step} of {last_step} steps are done; the limit is {limit}")
+        print(f"nothing to do: {first_step} steps are done; the limit is {last_step} ({limit})")
         return
 
     # ---- Loop -----------------------------------------------------------------------------------
@@ -212,11 +222,16 @@ def train(
         path = folder / checkpoint.checkpoint_name(step, epoch_steps)
         state = checkpoint.training_state(step, epoch_steps, options, data, optimizer, scaler)
 
+        start.put_aside(ahead)
+
         def then() -> None:
-            while ahead:  # only now, when there is something in their place
-                start.remove(ahead.pop(), kept=(path, source))
+            stop.saved = path
             if not options.dry_run:
                 journal.say(f"saved {path}")
+            if ahead:  # only now, when there is something in their place
+                removed = ", ".join(start.remove_replaced(folder))
+                journal.say(f"removed {removed} of an earlier run (--overwrite)")
+                ahead.clear()
             checkpoint.prune(folder, options.checkpoint_keep)
 
         saver.save(path, model.state_dict(), state, then)
@@ -263,8 +278,7 @@ def train(
             save(step)
         raise
     except (MemoryError, RuntimeError) as error:
-        if short := memory_short(error, size, options, device):
-            raise short from None
+        error.crop = size  # for what is said where memory ran out
         raise
     saver.wait()
     stop.check()
@@ -291,24 +305,26 @@ def parameter_groups(model, options: argparse.Namespace) -> list[dict]:
     ]
 
 
-def checkpoint_folder(options: argparse.Namespace):
+@contextlib.contextmanager
+def checkpoint_folder(options: argparse.Namespace) -> Iterator[Path]:
     """checkpoint/NAME; for a dry run one that is gone afterwards."""
+    folder = Path("checkpoint")
     if not options.dry_run:
-        return contextlib.nullcontext(Path("checkpoint") / options.model_name)
-    Path("checkpoint").mkdir(exist_ok=True)
-    return tempfile.TemporaryDirectory(prefix=".dry-run-", dir="checkpoint")
+        yield folder / options.model_name
+        return
+    made = not folder.exists()
+    folder.mkdir(exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".dry-run-", dir=folder) as temporary:
+            yield Path(temporary)
+    finally:
+        if made:
+            with contextlib.suppress(OSError):  # something has come into it meanwhile
+                folder.rmdir()
 
 
-def saved_since(started: float, options: argparse.Namespace) -> bool:
-    """Whether this run has saved anything."""
-    states = (Path("checkpoint") / options.model_name).glob("epoch-*.state.pth")
-    return any(path.stat().st_mtime >= started for path in states)
-
-
-def continuation(argv: list[str], options: argparse.Namespace, started: float) -> str:
-    """How to go on with a run of `argv` that was stopped: from what it has saved since it
-    started, if anything."""
-    saved = saved_since(started, options)
+def continuation(argv: list[str], options: argparse.Namespace, saved: Path | None) -> str:
+    """How to go on with a run of `argv` that was stopped: from what it has saved, if anything."""
     kept, skip = list(argv), False
     if saved:
         kept = []
@@ -320,7 +336,7 @@ def continuation(argv: list[str], options: argparse.Namespace, started: float) -
     command = shlex.join(["python", sys.argv[0], *kept])
     if saved or options.dry_run:
         return f"to continue: {command}"
-    return f"nothing was saved yet; to start again: {command}"
+    return f"this start has saved nothing yet; to start again: {command}"
 
 
 if __name__ == "__main__":

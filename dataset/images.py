@@ -5,9 +5,10 @@ It never changes a file, and never guesses a pair from the order of names.
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 ENDINGS = (".jpg", ".jpeg", ".png")
 NAMED_AT_MOST = 20  # how many offenders a message lists
 HEADERS_CHECKED_AT_MOST = 20_000  # beyond it, pairs evenly spaced; all are checked when read
+LINKS_AT_MOST = 3  # on the way to a picture
 PIXELS_AT_MOST = 100_000_000  # in a picture; more are a mistake, or meant to exhaust memory
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, 179 million, and its warnings: ours is lower
 
@@ -100,9 +102,9 @@ def find_pictures(folder: Path) -> list[str]:
     return found
 
 
-def _walk(folder: str, prefix: str, way: tuple[str, ...]) -> Iterator[str]:
+def _walk(folder: str, prefix: str, way: tuple[str, ...], links: int = 0) -> Iterator[str]:
     """way: the folders passed so far, their links resolved; a link back to one would be walked
-    for ever."""
+    for ever. links: how many of them were links."""
     folders = []
     try:
         with os.scandir(folder) as entries:
@@ -110,16 +112,24 @@ def _walk(folder: str, prefix: str, way: tuple[str, ...]) -> Iterator[str]:
                 if entry.name.startswith("."):
                     continue
                 if entry.name.lower().endswith(ENDINGS):
-                    yield prefix + entry.name
+                    if entry.is_file() or not os.path.exists(entry.path):  # a pipe would not end
+                        yield prefix + entry.name
                 elif _is_folder(entry):
                     folders.append(entry)
     except OSError as error:
         raise DataError(f"{folder} cannot be read ({error.strerror})") from None
     for entry in folders:
         real = os.path.join(way[-1], entry.name)
-        real = os.path.realpath(real) if entry.is_symlink() else real
-        if real not in way:
-            yield from _walk(entry.path, f"{prefix}{entry.name}/", (*way, real))
+        linked = entry.is_symlink()
+        real = os.path.realpath(real) if linked else real
+        if real in way:
+            continue
+        if linked and links == LINKS_AT_MOST:
+            raise DataError(
+                f"{entry.path} is a link behind {links} others: folders that link to each other "
+                "have pictures without end; give the folder with the pictures itself"
+            )
+        yield from _walk(entry.path, f"{prefix}{entry.name}/", (*way, real), links + linked)
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
@@ -135,17 +145,15 @@ def find_backgrounds(folder: Path, look: bool = True) -> Backgrounds:
     backgrounds = Backgrounds(folder, Names(find_pictures(folder)))
     if look:
         indices = _spread(range(len(backgrounds)))
-        _look_at(_size_of, (backgrounds.path(index) for index in indices))
+        _sizes((backgrounds.path(index) for index in indices), "RGB")
     return backgrounds
 
 
 def find_rgba(folder: Path, look: bool = True) -> Foregrounds:
     """Pictures with an alpha channel of their own. Raises DataError where there are none."""
     names = find_pictures(folder)
-    paths = [folder / name for name in (_spread(names) if look else [])]
-    for path, has_alpha in zip(paths, _look_at(_has_alpha, paths), strict=True):
-        if not has_alpha:
-            raise DataError(f"{path} has no alpha channel; expected RGBA pictures")
+    if look:
+        _sizes((folder / name for name in _spread(names)), "RGBA")
     return Foregrounds(folder, Names(names), None, Names([]))
 
 
@@ -170,42 +178,48 @@ def find_pairs(fgr_folder: Path, pha_folder: Path, look: bool = True) -> Foregro
     pairs = Foregrounds(fgr_folder, Names(fgr.values()), pha_folder, Names(pha[s] for s in fgr))
     if not look:
         return pairs
-    unlike = []
+    unlike_pairs = []
     chosen = [pairs.paths(index) for index in _spread(range(len(pairs)))]
-    fgr_sizes, pha_sizes = (_look_at(_size_of, paths) for paths in zip(*chosen, strict=True))
+    paths = zip(zip(*chosen, strict=True), ("RGB", "L"), strict=True)
+    fgr_sizes, pha_sizes = (_sizes(some, mode) for some, mode in paths)
     for (fgr_path, pha_path), one, other in zip(chosen, fgr_sizes, pha_sizes, strict=True):
         if one != other:
-            unlike.append(_unlike(fgr_path, one, pha_path, other))
-    if unlike:
+            unlike_pairs.append(unlike(fgr_path, one, pha_path, other))
+    if unlike_pairs:
         raise DataError(
-            f"{len(unlike)} pair(s) of unlike sizes: {_listed(unlike)}; alpha and foreground must "
-            "have the same: replace or remove them"
+            f"{len(unlike_pairs)} pair(s) of unlike sizes: {_listed(unlike_pairs)}; alpha and "
+            "foreground must have the same: replace or remove them"
         )
     return pairs
 
 
-def _look_at(look: Callable, paths: Iterable[Path]) -> list:
-    """What `look` says of each picture's header; many at once, since disks may be far away."""
+def _sizes(paths: Iterable[Path], mode: str) -> list[tuple[int, int]]:
+    """Of each picture's header; many at once, since disks may be far away."""
     with ThreadPoolExecutor(16) as threads:
-        return list(threads.map(look, paths))
+        return list(threads.map(partial(_size_of, mode=mode), paths))
 
 
-def _size_of(path: Path) -> tuple[int, int]:
-    """(width, height), as people say it."""
+def _size_of(path: Path, mode: str) -> tuple[int, int]:
+    """(width, height), as people say it, of a picture that can be taken as `mode`."""
     with open_picture(path) as picture:
+        check_mode(picture, mode)
         return upright_size(picture)[::-1]
 
 
-def _has_alpha(path: Path) -> bool:
-    with open_picture(path) as picture:
-        return has_alpha(picture)
+def check_mode(picture: Image.Image, mode: str) -> None:
+    """Raises DataError where an opened picture cannot be taken as RGB, L or RGBA."""
+    if mode == "RGBA" and "A" not in picture.getbands() and "transparency" not in picture.info:
+        raise DataError(f"{picture.filename} has no alpha channel; expected RGBA pictures")
+    if picture.mode not in MODES[mode]:
+        kind = {"L": "an alpha", "RGB": "colours", "RGBA": "colours with their alpha"}[mode]
+        grey = " (grey)" if mode == "L" else ""
+        raise DataError(
+            f"{picture.filename} cannot be taken as {kind}: its mode is {picture.mode}; convert "
+            f"it to {mode}{grey}"
+        )
 
 
-def has_alpha(picture: Image.Image) -> bool:
-    return "A" in picture.getbands() or "transparency" in picture.info
-
-
-def _unlike(fgr: Path, fgr_size: tuple[int, int], pha: Path, pha_size: tuple[int, int]) -> str:
+def unlike(fgr: Path, fgr_size: tuple[int, int], pha: Path, pha_size: tuple[int, int]) -> str:
     return f"{fgr} ({fgr_size[0]}x{fgr_size[1]}) and {pha} ({pha_size[0]}x{pha_size[1]})"
 
 
@@ -268,7 +282,11 @@ def orientation_of(picture: Image.Image) -> int:
     """How a camera was held, as EXIF counts it: 1, or a key of ORIENTATIONS."""
     if "exif" not in picture.info:
         return 1
-    return found if (found := picture.getexif().get(0x0112, 1)) in ORIENTATIONS else 1
+    try:
+        found = picture.getexif().get(0x0112, 1)
+    except Exception:  # Pillow's errors are of many kinds where EXIF is damaged; pixels are not
+        return 1
+    return found if found in ORIENTATIONS else 1
 
 
 def upright_size(picture: Image.Image) -> tuple[int, int]:
@@ -295,9 +313,7 @@ def decode(
     Raises DataError naming the file where it cannot be decoded.
     """
     path, width = picture.filename, picture.width
-    if picture.mode not in MODES[mode] or (mode == "RGBA" and not has_alpha(picture)):
-        kind = {"L": "an alpha", "RGB": "colours", "RGBA": "colours with their alpha"}[mode]
-        raise DataError(f"{path} cannot be taken as {kind}: its mode is {picture.mode}; convert it")
+    check_mode(picture, mode)
     if (orientation := orientation_of(picture)) != 1:
         rows = np.array(ORIENTATIONS[orientation], dtype=np.float64)
         to_stored = np.column_stack([rows[:, :2], rows[:, 2:] @ picture.size])
@@ -358,4 +374,13 @@ def _as_mode(picture: Image.Image, mode: str) -> Image.Image:
 
 
 def _undecodable(path: Path | str, error: Exception) -> str:
-    return f"{path} cannot be decoded as JPEG or PNG ({error}); replace or remove it"
+    if os.path.exists(path) and not os.path.getsize(path):
+        what = "is empty"
+    elif isinstance(error, UnidentifiedImageError):
+        what = "is no picture, or of another format"
+    else:
+        what = str(error)
+    return (
+        f"{path} cannot be decoded as JPEG or PNG ({what}); replace or remove it, or type "
+        "--on-bad-image skip"
+    )

@@ -3,6 +3,7 @@
 Runs in the workers, which read and decode; the pixels are augmented later, on the device.
 """
 
+import contextlib
 import multiprocessing
 import random
 import signal
@@ -16,8 +17,21 @@ from torch.utils.data import Dataset
 
 from dataset import augmentation
 from dataset.augmentation import NEUTRAL, NUMBERS, affine, draw_numbers, fit
-from dataset.images import Backgrounds, DataError, Foregrounds, decode, open_picture, upright_size
+from dataset.images import (
+    Backgrounds,
+    DataError,
+    Foregrounds,
+    decode,
+    open_picture,
+    unlike,
+    upright_size,
+)
 from dataset.sampler import SampleKey, seed_of
+
+TRIES = 100  # samples in a row that may be replaced; one bad background may meet several
+STOP_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+)
 
 
 class MattingDataset(Dataset):
@@ -59,10 +73,11 @@ class MattingDataset(Dataset):
                 faults.append(str(error))
                 if not self.skip:
                     return error
-                if len(faults) > allowed_faults(len(self)):
+                bad = dict.fromkeys(faults)
+                if len(bad) > allowed_faults(len(self)) or len(faults) > TRIES:
                     return DataError(
                         f"more than 1 % of {len(self)} pictures are bad, these in a row: "
-                        + "; ".join(faults)
+                        + "; ".join(bad)
                     )
                 key = key._replace(index=(key.index + 1) % len(self))
             else:
@@ -109,8 +124,10 @@ class MattingDataset(Dataset):
             fgr, pha, pha_matrix = rgba[..., :3], rgba[..., 3:], fgr_matrix
         else:
             fgr_picture, pha_picture = open_picture(fgr_path), open_picture(pha_path)
-            if upright_size(fgr_picture) != upright_size(pha_picture):
-                raise DataError(f"{fgr_path} and {pha_path} are unlike in size")
+            sizes = [upright_size(each)[::-1] for each in (fgr_picture, pha_picture)]
+            if sizes[0] != sizes[1]:
+                said = unlike(fgr_path, sizes[0], pha_path, sizes[1])
+                raise DataError(f"{said} are of unlike sizes: replace or remove them")
             matrix = (fit(key.size, upright_size(fgr_picture)) @ fgr_frame)[:2]
             fgr, (fgr_matrix,) = decode(fgr_picture, "RGB", key.size, matrix)
             pha, (pha_matrix,) = decode(pha_picture, "L", key.size, matrix)
@@ -171,22 +188,26 @@ def _stack(pictures: list[np.ndarray]) -> tuple[Tensor, Tensor]:
 def batches(loader: Iterable, left_out: "LeftOut | None" = None) -> Iterator[dict]:
     """The loader's batches. Raises the DataError of a sample that failed in a worker, and a
     DataError where a worker has died. left_out: told of faults."""
-    others = set(multiprocessing.active_children())
-    iterator = iter(loader)
-    workers = [each for each in multiprocessing.active_children() if each not in others]
-    if workers and threading.current_thread() is threading.main_thread():
-        # torch's handler would raise in the middle of a step; it notices here, too, while it waits.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    others, workers, iterator = set(multiprocessing.active_children()), [], None
     try:
+        with _undisturbed():
+            iterator = iter(loader)
+        workers = [each for each in multiprocessing.active_children() if each not in others]
+        if workers and threading.current_thread() is threading.main_thread():
+            # torch's handler would raise in mid-step; it notices here, too, while it waits.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         while True:
             try:
                 batch = next(iterator)
             except StopIteration:
                 return
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
+            except (RuntimeError, OSError, EOFError) as error:  # as it dies, so its pipes break
+                for worker in workers:
+                    worker.join(timeout=0.1)
+                ends = {worker.exitcode for worker in workers if worker.exitcode}
+                if not ends and "DataLoader worker (pid" not in str(error):
                     raise
-                raise DataError(_death(workers, str(error))) from None
+                raise DataError(_death(ends, str(error))) from None
             if isinstance(batch, DataError):
                 raise batch
             if left_out is not None:
@@ -194,13 +215,26 @@ def batches(loader: Iterable, left_out: "LeftOut | None" = None) -> Iterator[dic
             yield batch
     finally:
         del iterator  # which ends its workers, unless an error's traceback still holds it
-        for worker in workers:
-            worker.kill()  # they ignore the SIGTERM of multiprocessing, which would wait for ever
+        for worker in multiprocessing.active_children():
+            if worker not in others:
+                worker.kill()  # they ignore multiprocessing's SIGTERM, which waits for their end
 
 
-def _death(workers: list[multiprocessing.Process], error: str) -> str:
-    causes = {worker.exitcode for worker in workers if worker.exitcode}
-    killed = [signal.Signals(-code).name for code in causes if code < 0]
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Holds signals back while processes are started, which must not be left half done."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _death(ends: set[int], error: str) -> str:
+    killed = sorted(signal.Signals(-code).name for code in ends if code < 0)
     how = f"was killed by {', '.join(killed)}" if killed else f"ended ({error.splitlines()[0]})"
     return (
         f"a process that reads pictures {how}: most often the system does that when memory, or "
@@ -252,6 +286,5 @@ def validation_keys(
 def leave_signals(_worker: int) -> None:
     """For a worker: being asked to stop is the main process's business, which then ends its
     workers itself; a terminal and a cluster send the signal to all of them."""
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -145,7 +145,10 @@ def read_file(path: str | Path) -> Any:
             f"{path} is a Git LFS pointer, not the file itself; fetch it with git lfs pull"
         )
     if head.startswith(b"PK"):
-        _check_archive(path, size)
+        try:
+            _check_archive(path, size)
+        except OSError as error:  # a bad sector, say
+            raise WeightsFileError(f"{path} cannot be read ({error.strerror})") from None
     elif head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < 100_000_000:
         return _read_safetensors(path)
     return _read_torch(path, size)
@@ -243,6 +246,8 @@ def _read_torch(path: Path, size: int) -> Any:
         with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old formats, which are read all the same
             return torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     except Exception as error:  # what a damaged file leads to depends on where the damage lies
         refused = _refused_type(path, str(error))
     if refused:

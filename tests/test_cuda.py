@@ -1,5 +1,7 @@
 """What only a CUDA device can show; skipped without one. Run with: pytest -m cuda"""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from dataset.matting import MattingDataset, collate
 from dataset.sampler import SampleKey
 from training import checkpoint
 
+ROOT = Path(train_base.__file__).parent
 pytestmark = [
     pytest.mark.cuda,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
@@ -58,6 +61,52 @@ def test_a_checkpoint_of_the_cpu_continues_on_the_device(data: Path, here: Path)
     run(data, "--max-steps", 4, "--model-last-checkpoint", "auto")
     groups = checkpoint.load_state(Path("checkpoint/run/epoch-1.pth"))["optimizer"]["param_groups"]
     assert all(group["fused"] for group in groups)
+
+
+def test_a_continued_run_equals_one_that_was_never_stopped(data: Path, here: Path) -> None:
+    """In processes of their own, since --deterministic is for all of a process."""
+    words = ["--dataset-dir", data, "--model-backbone", "mobilenetv2", "--crop-size", 64, 128]
+    words += ["--batch-size", 4, "--num-workers", 2, "--device", "cuda", "--deterministic"]
+    auto = ["--model-last-checkpoint", "auto"]
+    for arguments in (
+        ["--max-steps", 4, "--model-name", "whole"],
+        ["--max-steps", 3, "--model-name", "run"],
+        ["--max-steps", 4, "--model-name", "run", *auto],
+    ):
+        command = [sys.executable, ROOT / "train_base.py", *words, *arguments]
+        subprocess.run([str(word) for word in command], check=True)
+    one, other = (
+        checkpoint.read_checkpoint(Path(f"checkpoint/{name}/epoch-1.pth"))
+        for name in ("whole", "run")
+    )
+    assert all(torch.equal(one.weights[name], other.weights[name]) for name in one.weights)
+    assert one.state["scaler"] == other.state["scaler"]
+
+
+def test_a_bad_number_stops_the_run_though_nothing_waits_for_it(
+    data: Path, here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.update import Update
+
+    backward, calls = Update.backward, []
+
+    def spoilt(self: Update, loss: torch.Tensor) -> None:
+        calls.append(1)
+        backward(self, loss * (float("nan") if len(calls) == 3 else 1))
+        if len(calls) == 3:
+            for parameter in self.parameters[:1]:
+                parameter.grad.fill_(float("nan"))
+
+    monkeypatch.setattr(Update, "backward", spoilt)
+    argv = ["--dataset-dir", data, "--model-backbone", "mobilenetv2", "--model-name", "run"]
+    argv += ["--crop-size", 64, 64, "--batch-size", 4, "--num-workers", 2, "--device", "cuda"]
+    argv += ["--precision", "fp32", "--log-train-loss-interval", 1000, "--epoch-end", 100]
+    argv += ["--checkpoint-interval", 1000]
+    assert train_base.main([str(word) for word in argv]) == 2
+    assert "step 3: the gradient's norm is not finite" in capsys.readouterr().err
+    for path in checkpoint.find_checkpoints(Path("checkpoint/run")):
+        weights = checkpoint.read_checkpoint(path).weights
+        assert all(value.isfinite().all() for value in weights.values())
 
 
 def test_the_device_augments_as_the_cpu_does(data: Path) -> None:

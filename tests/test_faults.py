@@ -135,7 +135,6 @@ def test_modes_that_do_not_belong(tmp_path: Path) -> None:
         ("cmyk.jpg", "CMYK", "RGB"),
         ("own-alpha.png", "RGBA", "L"),
         ("grey-alpha.png", "LA", "L"),
-        ("no-alpha.png", "RGB", "RGBA"),
     ):
         Image.new(mode, (8, 8)).save(tmp_path / name)
         with pytest.raises(DataError, match=f"{name} cannot be taken as .* its mode is {mode}"):
@@ -234,7 +233,7 @@ def test_out_of_memory(
     monkeypatch.setattr(Update, "backward", short)
     run(data, "--max-steps", 4, "--crop-size", 64, 64, status=2)
     told = error_of(capsys)
-    assert "cpu is out of memory: the peak was " in told
+    assert "this machine is out of memory: this process's peak was " in told
     assert "at a crop of 64x64 with --batch-size 4. Type a smaller --batch-size" in told
     assert checkpoint.read_checkpoint(Path("checkpoint/run/epoch-0.pth")).state["step"] == 2
 
@@ -275,8 +274,8 @@ def test_every_start_is_recorded(data: Path, here: Path, capsys: pytest.CaptureF
 
     Path("log/run/run.json").write_text("[{")
     run(data, "--max-steps", 3, "--seed", 5, *AUTO)
-    assert "run.json cannot be read; renamed" in capsys.readouterr().out
-    assert Path("log/run/run.json.damaged").read_text() == "[{"
+    assert "run.json cannot be read" in capsys.readouterr().out
+    assert Path("log/run/run.json.set-aside").read_text() == "[{"
     assert len(json.loads(Path("log/run/run.json").read_text())) == 1
 
 
@@ -314,3 +313,98 @@ def test_a_run_that_fails_leaves_no_empty_folder(
 ) -> None:
     run(data, "--model-pretrain-initialization", data / "train/pha/clip0/0000.png", status=2)
     assert not Path("checkpoint/run").exists()
+
+
+def test_a_signal_while_workers_are_started_ends_the_program(data: Path, here: Path) -> None:
+    """A program of its own, since what is tried is whether it ends."""
+    code = (
+        "import os, signal, sys, torch, train_base\n"
+        "from multiprocessing.process import BaseProcess\n"
+        "start, calls = BaseProcess.start, []\n"
+        "def asking(self):\n"
+        "    start(self)\n"
+        "    calls.append(1)\n"
+        "    if len(calls) == 2: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "BaseProcess.start = asking\n"
+        "sys.exit(train_base.main(sys.argv[1:]))"
+    )
+    words = ["--dataset-dir", data, "--model-backbone", "mobilenetv2", "--model-name", "run"]
+    words += ["--crop-size", 32, 64, "--batch-size", 4, "--num-workers", 3, "--device", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("PYTHONUNBUFFERED", None)
+    with open("output.txt", "w") as output:  # both streams into one file, as a cluster has it
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code, *map(str, words)],
+            env=environment, stdout=output, stderr=output, timeout=120,
+        )  # fmt: skip
+    told = Path("output.txt").read_text()
+    assert done.returncode == 128 + signal.SIGTERM, told
+    assert told.strip().splitlines()[-1].startswith("stopped; "), told
+    assert "Exception ignored" not in told
+
+
+def test_an_error_of_ours_in_a_worker_is_not_taken_for_its_death(
+    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(_samples: list) -> None:
+        raise RuntimeError("stack expects each tensor to be equal size")
+
+    monkeypatch.setattr("dataset.matting.collate", wrong)
+    with pytest.raises(RuntimeError, match="equal size"):
+        run(data, "--max-steps", 1, "--num-workers", 1)
+
+
+def test_one_bad_background_of_few_is_skipped(tmp_path: Path) -> None:
+    own = make_data(tmp_path / "own")
+    for number in range(2, 6):
+        (own / f"backgrounds/train/{number}.jpg").unlink()
+    (own / "backgrounds/train/1.jpg").write_bytes(b"")
+    halves = open_half(data_folders("", own, print), "train", stop=False)
+    samples = MattingDataset(*halves, skip=True)
+    for epoch in range(5):
+        read = [samples[SampleKey(epoch, index, 0, (32, 32))] for index in range(6)]
+        assert not [sample for sample in read if isinstance(sample, DataError)]
+        assert {fault for sample in read for fault in sample["faults"]} <= {
+            f"{own}/backgrounds/train/1.jpg cannot be decoded as JPEG or PNG (is empty); replace "
+            "or remove it, or type --on-bad-image skip"
+        }
+
+
+def test_folders_that_all_link_to_each_other_are_refused(tmp_path: Path) -> None:
+    for name in "abcdefgh":
+        (tmp_path / name).mkdir()
+        Image.new("L", (4, 4)).save(tmp_path / name / "1.png")
+        for other in "abcdefgh":
+            (tmp_path / name / f"to-{other}").symlink_to(tmp_path / other)
+    with pytest.raises(DataError, match="is a link behind 3 others"):
+        find_pictures(tmp_path)
+
+
+def test_a_pipe_is_no_picture_and_damaged_exif_no_reason(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.png", exif=b"Exif\x00\x00no such thing")
+    assert find_pictures(tmp_path) == ["a.png"]
+    picture = open_picture(tmp_path / "a.png")
+    assert decode(picture, "RGB", (4, 6), np.eye(3)[:2])[0].shape == (4, 6, 3)
+
+
+def test_a_log_that_cannot_be_written_ends_no_training(
+    data: Path, here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("training.journal._append_row", full)
+    run(data, "--max-steps", 2)
+    assert capsys.readouterr().out.count("log/run cannot be written ([Errno 28] No space") == 1
+    assert Path("checkpoint/run/epoch-0.pth").exists()
+
+
+def test_a_row_is_there_as_a_whole(tmp_path: Path) -> None:
+    from training.journal import _append_row
+
+    path = tmp_path / "results.csv"
+    _append_row(path, {"step": 1, "mad": 0.5})
+    path.write_bytes(path.read_bytes() + b"2,0.")  # cut short by a crash
+    _append_row(path, {"step": 3, "mad": 0.7})
+    assert path.read_bytes() == b"step,mad\r\n1,0.5\r\n2,0.\r\n3,0.7\r\n"

@@ -196,3 +196,10 @@ def test_an_earlier_bad_batch_is_kept(batch: dict, tmp_path: Path) -> None:
     names = ("bad-batch.pt", "bad-batch-2.pt", "bad-batch-3.pt")
     kept = [torch.load(tmp_path / name, weights_only=True)["step"] for name in names]
     assert kept == [1, 2, 3]
+
+
+def test_where_the_batch_cannot_be_kept_the_rest_is_said(batch: dict, tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("a file")
+    taken = taking(Small(), "fp32", tmp_path / "log")
+    with pytest.raises(DivergedError, match=r"step 4: .* could not be kept .* 0000.jpg"):
+        taken.watch(4, batch, {"alpha": torch.tensor(float("nan"))})

@@ -83,7 +83,7 @@ def test_before_the_first_step_there_is_nothing_to_save(
     words = ["--dataset-dir", str(data), *WORDS, "--model-last-checkpoint", "auto"]
     assert train_base.main(words) == 130
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("stopped; nothing was saved yet; to start again: python ")
+    assert last.startswith("stopped; this start has saved nothing yet; to start again: python ")
     assert last.endswith("--model-last-checkpoint auto")
     assert not list(Path("checkpoint/run").glob("*.pth"))
 

@@ -260,7 +260,9 @@ def test_two_starts_at_once(tmp_path: Path, data: Path) -> None:
         )
         for _ in range(2)
     ]
+    until = time.monotonic() + 120
     while all(run.poll() is None for run in runs):
+        assert time.monotonic() < until
         time.sleep(0.1)
     refused, alive = sorted(runs, key=lambda run: run.poll() is None)
     assert refused.returncode == 2

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -183,8 +184,7 @@ def test_auto_starts_fresh_and_then_continues(
     assert "epoch-0-iter-1.pth at step 2" in capsys.readouterr().out
     run(data, "--model-last-checkpoint", "auto", "--max-steps", 2)
     assert (
-        "nothing to do: 2 of 2 steps are done; the limit is --max-steps 2"
-        in capsys.readouterr().out
+        "nothing to do: 2 steps are done; the limit is 2 (--max-steps 2)" in capsys.readouterr().out
     )
 
 
@@ -259,7 +259,7 @@ def test_a_dry_run_tries_everything_and_leaves_no_checkpoint(data: Path, here: P
     deeplab = published_file(here / "deeplab.pth", "vainf_deeplabv3_mobilenet")
     run(data, "--dry-run", "--model-pretrain-initialization", deeplab)
     assert [path.name for path in Path("log/run").iterdir()] == ["batch.png"]
-    assert list(Path("checkpoint").iterdir()) == []
+    assert not Path("checkpoint").exists()
     picture = Image.open("log/run/batch.png")
     assert (picture.width - 4) % 4 == 0 and picture.height > 4 * 32
 
@@ -275,6 +275,15 @@ def test_earlier_checkpoints_are_never_overwritten_in_silence(
     run(data, "--max-steps", 2, "--checkpoint-interval", 1)
     folder = Path("checkpoint/run")
     before = {path: path.read_bytes() for path in folder.iterdir()}
+    for words in (
+        ["--max-steps", 1],
+        ["--epoch-start", 1, "--max-steps", 3],
+        ["--model-last-checkpoint", "elsewhere.pth", "--epoch-start", 1],
+    ):
+        if "elsewhere.pth" in words:
+            shutil.copy(folder / "epoch-0.pth", "elsewhere.pth")
+        run(data, *words, status=2)
+        assert "already holds 2 checkpoint(s)" in capsys.readouterr().err
     run(data, "--max-steps", 1, status=2)
     error = capsys.readouterr().err
     assert "holds 2 checkpoint(s) ahead" in error and "--model-last-checkpoint auto" in error
@@ -297,7 +306,9 @@ def test_overwritten_checkpoints_go_only_when_there_is_a_new_one(
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     source = folder / "epoch-0-iter-1.pth"
     run(data, "--model-last-checkpoint", source, "--overwrite", "--checkpoint-keep", 100)
-    assert "removed checkpoint/run/epoch-1-iter-3.pth" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "removed epoch-0.pth, epoch-1-iter-3.pth, epoch-1.pth of an earlier run" in told
+    assert told.index("saved checkpoint/run/epoch-0.pth") < told.index("removed epoch-0.pth")
     names = [path.name for path in checkpoint.find_checkpoints(folder)]
     assert names == ["epoch-0-iter-1.pth", *(f"epoch-{epoch}.pth" for epoch in range(8))]
 
@@ -363,21 +374,35 @@ def test_what_has_diverged_is_not_saved(
 
 
 def test_states_are_pruned_and_the_weights_of_epochs_kept(data: Path, here: Path) -> None:
+    run(data, "--max-steps", 1)
     # Weights of the published program have no state file, and are not ours to remove.
-    foreign = Path("checkpoint/run/epoch-0-iter-1.pth")
-    foreign.parent.mkdir(parents=True)
+    foreign = Path("checkpoint/run/epoch-0-iter-0.pth")
     foreign.write_bytes(b"theirs")
     Path("checkpoint/run/epoch-0.state.pth").write_bytes(b"a run was killed before the weights")
-    run(data, "--max-steps", 1, "--model-name", "first")
-    Path("checkpoint/first/epoch-0-iter-1.state.pth").unlink()
-    resumed = ["--model-last-checkpoint", "checkpoint/first/epoch-0-iter-1.pth"]
-    run(data, "--max-steps", 7, "--checkpoint-interval", 1, *resumed, "--epoch-start", 1)
+    run(data, "--max-steps", 7, "--checkpoint-interval", 1, "--model-last-checkpoint", "auto")
     assert foreign.read_bytes() == b"theirs"
     foreign.unlink()
     names = sorted(path.name for path in Path("checkpoint/run").glob("*.pth"))
-    epochs = [f"epoch-{epoch}.pth" for epoch in (1, 2)]
+    epochs = [f"epoch-{epoch}.pth" for epoch in (0, 1, 2)]
     last = ["epoch-2.state.pth", "epoch-3-iter-7.pth", "epoch-3-iter-7.state.pth"]
     assert names == sorted([*epochs, *last])
+
+
+def test_a_run_that_is_killed_while_it_overwrites_loses_nothing(
+    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(data, "--max-steps", 2)
+    folder = Path("checkpoint/run")
+    before = {path.name: path.read_bytes() for path in folder.glob("*.pth")}
+    with monkeypatch.context() as patch:
+        # As if killed between the two files of the first checkpoint.
+        patch.setattr("training.saving.write_sealed", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(data, "--max-steps", 2, "--overwrite", "--seed", 9)
+    kept = {path.name: path.read_bytes() for path in (folder / "replaced").glob("*.pth")}
+    assert kept == before and not list(folder.glob("*.pth"))
+    run(data, "--max-steps", 2, "--overwrite", "--seed", 9, "--model-last-checkpoint", "auto")
+    assert checkpoint.load_state(folder / "epoch-0.pth")["options"]["seed"] == 9
 
 
 @pytest.mark.parametrize("damage", ["weights cut", "weights changed", "state cut"])
@@ -398,15 +423,31 @@ def test_auto_falls_back_to_the_newest_whole_checkpoint(
     told = capsys.readouterr().out
     assert f"passed over: {path}" in told or "does not belong to these weights" in told
     assert "continuing checkpoint/run/epoch-0.pth at step 3" in told
-    assert path.with_name(path.name + ".damaged").read_bytes() == spoiled  # nothing is lost
+    assert path.with_name(path.name + ".set-aside").read_bytes() == spoiled  # nothing is lost
+    assert not newest.exists() and not checkpoint.state_path(newest).exists()
 
     for path in Path("checkpoint/run").glob("*.state.pth"):
         path.write_bytes(b"")
     for path in Path("checkpoint/run").glob("epoch-?.pth"):
         path.write_bytes(b"")
     Path("checkpoint/run/epoch-1-iter-3.pth").unlink()
-    run(data, "--model-last-checkpoint", "auto", status=2)
-    assert "no checkpoint in checkpoint/run is whole" in capsys.readouterr().err
+    for _ in range(2):  # a second try does not take the folder for empty, either
+        run(data, "--model-last-checkpoint", "auto", status=2)
+        assert "no checkpoint in checkpoint/run is whole" in capsys.readouterr().err
+
+
+def test_whole_weights_are_better_than_older_ones_where_no_state_is_whole(
+    data: Path, here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run(data, "--max-steps", 5)
+    checkpoint.state_path(Path("checkpoint/run/epoch-1.pth")).unlink()
+    state = Path("checkpoint/run/epoch-2-iter-5.state.pth")
+    state.write_bytes(state.read_bytes()[:-100])
+    run(data, "--max-steps", 6, "--model-last-checkpoint", "auto")
+    told = capsys.readouterr().out
+    assert "start: weights of checkpoint/run/epoch-2-iter-5.pth" in told
+    assert "the optimizer starts afresh, at step 6" in told
+    assert state.with_name(state.name + ".set-aside").exists()
 
 
 def test_two_runs_of_one_name_and_what_a_killed_one_leaves(

@@ -6,6 +6,7 @@
 
 import argparse
 import contextlib
+import errno
 import os
 import re
 import zlib
@@ -101,29 +102,51 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def newest_whole(folder: Path, set_aside: bool) -> Checkpoint | None:
     """The newest checkpoint in `folder` whose files are whole and belong together; None where
-    there is none at all. Says which are passed over and why; set_aside: renames these, so that
-    what comes in their place is not mistaken for them. Raises CheckpointError where none is
-    whole."""
+    there is none at all. Where no whole one has a state, whole weights whose state is damaged.
+    Says which are passed over and why; set_aside: renames these, so that what comes in their
+    place is not mistaken for them. Raises CheckpointError where none is whole."""
+    spare = None  # the newest weights that are whole, while their state is not
+    passed: list[Path] = []
     found = find_checkpoints(folder)
+    chosen = None
     for path in reversed(found):
         try:
-            return read_checkpoint(path)
+            weights = read_weights(path).state_dict
+        except WeightsFileError as error:
+            print(f"passed over: {error}")
+            passed += [path, state_path(path)]
+            continue
+        try:
+            state = load_state(path, weights)
         except (WeightsFileError, CheckpointError) as error:
             print(f"passed over: {error}")
-            for each in (path, state_path(path)) if set_aside else ():
-                if each.exists():
-                    print(f"renamed to {_renamed(each).name}")
-    if found:
-        raise CheckpointError(f"no checkpoint in {folder} is whole; see above")
-    return None
+            passed += [path, state_path(path)]
+            spare = spare or Checkpoint(path, weights, None)
+            continue
+        if state is not None or spare is None:
+            chosen = Checkpoint(path, weights, state)
+        break
+    chosen = chosen or spare
+    if found and chosen is None:
+        raise CheckpointError(
+            f"no checkpoint in {folder} is whole; see above. Give another one by its path, or move "
+            "them away to start afresh"
+        )
+    # Only now that there is one to continue: else a second try would take the folder for empty.
+    for path in passed if set_aside else ():
+        if path != chosen.path:
+            rename_aside(path)
+    return chosen
 
 
-def _renamed(path: Path) -> Path:
-    """Renames a damaged file, over nothing that is there."""
-    target, number = path.with_name(path.name + ".damaged"), 1
+def rename_aside(path: Path) -> None:
+    """Adds .set-aside to a file's name, if there is the file; over nothing that is there."""
+    target, number = path.with_name(f"{path.name}.set-aside"), 2
     while target.exists():
-        target, number = path.with_name(f"{path.name}.damaged-{number}"), number + 1
-    return path.rename(target)
+        target, number = path.with_name(f"{path.name}.set-aside-{number}"), number + 1
+    if path.exists():
+        path.rename(target)
+        print(f"renamed to {target}")
 
 
 def prune(folder: Path, keep: int) -> None:
@@ -170,11 +193,15 @@ def only_run_in(folder: Path) -> Iterator[None]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if not os.path.samestat(os.stat(lock.name), os.fstat(lock.fileno())):
                     raise OSError("the other run has just removed it")
-            except OSError:
-                raise CheckpointError(
-                    f"another run is alive in {folder}; wait for its end, or choose another "
-                    "--model-name"
-                ) from None
+            except OSError as error:
+                if error.errno not in (None, errno.EWOULDBLOCK, errno.EACCES, errno.ENOENT):
+                    print(f"warning: {folder} cannot be locked ({error.strerror}): nothing keeps a "
+                          "second run of this name out")  # fmt: skip
+                else:
+                    raise CheckpointError(
+                        f"another run is alive in {folder}; wait for its end, or choose another "
+                        "--model-name"
+                    ) from None
         _held.append(lock)
         for path in folder.glob("*.pth.partial-*"):
             path.unlink()
@@ -184,8 +211,9 @@ def only_run_in(folder: Path) -> Iterator[None]:
         finally:
             _held.remove(lock)
             if made and [path.name for path in folder.iterdir()] == [".lock"]:
-                (folder / ".lock").unlink()
-                folder.rmdir()
+                with contextlib.suppress(OSError):  # another run may be about to use it
+                    (folder / ".lock").unlink()
+                    folder.rmdir()
 
 
 def state_path(weights: Path) -> Path:

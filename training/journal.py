@@ -3,8 +3,11 @@
 It only ever adds to a log folder, and asks the device for a number only when one is due.
 """
 
+import contextlib
 import csv
+import errno
 import io
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -44,13 +47,22 @@ class Journal:
         )
         self.say = tqdm.write if terminal else _print
         self._start = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self._results: list[dict[str, float]] = []
+        self._results: list[tuple[int, dict[str, float]]] = []
         self._started = time.perf_counter()
         self._first_step = first_step
         self._last_line = 0.0
         self._waited = 0.0
         self._since_step = first_step
         self._since = self._started
+
+    @contextlib.contextmanager
+    def _log(self) -> Iterator[None]:
+        """Around what is written: a log that cannot be written ends no training."""
+        try:
+            yield
+        except OSError as error:
+            self.say(f"{self.folder} cannot be written ({error}); the run goes on without a log")
+            self.folder = self.writer = None
 
     def watch(self, batches: Iterable[dict]) -> Iterator[dict]:
         """The batches, one a step, measuring how long each was waited for."""
@@ -100,42 +112,48 @@ class Journal:
             f"validation at step {step}: loss {results['loss']:.4f}  "
             f"MAD {results['mad']:.2f}  MSE {results['mse']:.2f}  (x1000)"
         )
-        self._results.append(results)
+        self._results.append((step, results))
         self._scalars(step, "valid", results)
         self._pictures(step, "valid", shown)
-        if self.folder:
-            _append_row(
-                self.folder / "results.csv",
-                {"start": self._start, "step": step, "epoch": epoch, **results},
-            )
-            preview(self.folder / "preview.png", shown)
+        with self._log():
+            if self.folder:
+                _append_row(
+                    self.folder / "results.csv",
+                    {"start": self._start, "step": step, "epoch": epoch, **results},
+                )
+                preview(self.folder / "preview.png", shown)
         # Validating is not training: it counts neither as speed nor as waiting.
         self._since, self._since_step, self._waited = time.perf_counter(), step, 0.0
 
     def text(self, tag: str, text: str, step: int) -> None:
-        if self.writer:
-            self.writer.add_text(tag, f"```\n{text}\n```", step)
+        with self._log():
+            if self.writer:
+                self.writer.add_text(tag, f"```\n{text}\n```", step)
 
     def close(self) -> None:
         """Ends with what the run has changed."""
         self.bar.close()
         if len(self._results) > 1:
-            before, after = self._results[0], self._results[-1]
+            (first, before), (last, after) = self._results[0], self._results[-1]
             for name in ("mad", "mse"):
-                print(f"validation {name.upper()} {before[name]:.2f} -> {after[name]:.2f}  (x1000)")
+                print(
+                    f"validation {name.upper()} {before[name]:.2f} -> {after[name]:.2f}  (x1000), "
+                    f"from step {first} to step {last}"
+                )
         if self._results and self.folder:
             print(f"look at {self.folder / 'preview.png'}; curves: tensorboard --logdir log")
-        if self.writer:
-            self.writer.close()
+        with self._log():
+            if self.writer:
+                self.writer.close()
 
     def _scalars(self, step: int, group: str, values: dict[str, float]) -> None:
-        if self.writer:
-            for name, value in values.items():
+        with self._log():
+            for name, value in values.items() if self.writer else ():
                 self.writer.add_scalar(f"{group}/{name}", value, step)
 
     def _pictures(self, step: int, group: str, shown: dict[str, Tensor]) -> None:
-        if self.writer:
-            for name, batch in shown.items():
+        with self._log():
+            for name, batch in shown.items() if self.writer else ():
                 self.writer.add_image(f"{group}/{name}", make_grid(batch.cpu(), nrow=5), step)
 
 
@@ -156,14 +174,24 @@ def batch_picture(path: Path, shown: dict[str, Tensor]) -> None:
 
 
 def _append_row(path: Path, row: dict[str, float]) -> None:
-    """In one write, so that a row is there as a whole or not at all."""
+    """A row is there as a whole or not at all; one that a crash has cut short is ended."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    if not path.exists() or not path.stat().st_size:
-        writer.writerow(row)
-    writer.writerow(f"{v:.6g}" if isinstance(v, float) else v for v in row.values())
-    with path.open("ab", buffering=0) as file:
-        file.write(text.getvalue().encode())
+    with path.open("a+b", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        if not size:
+            writer.writerow(row)
+        else:
+            file.seek(-1, os.SEEK_END)
+            text.write("" if file.read(1) == b"\n" else "\r\n")
+        writer.writerow(f"{v:.6g}" if isinstance(v, float) else v for v in row.values())
+        content = text.getvalue().encode()
+        try:
+            if file.write(content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            file.truncate(size)
+            raise
 
 
 def _print(line: str) -> None:

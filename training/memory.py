@@ -12,26 +12,29 @@ class MemoryShortError(RuntimeError):
     """Memory ran out; the message says how much was used, for what, and what to change."""
 
 
-def memory_short(
-    error: BaseException, size: tuple[int, int], options: argparse.Namespace, device: torch.device
-) -> MemoryShortError | None:
-    """What to raise instead of `error`, which came up with a crop of this size (height, width);
-    None where it is about something else."""
+def memory_short(error: BaseException, options: argparse.Namespace) -> MemoryShortError | None:
+    """What to raise instead of `error`; None where it is about something else. error.crop: (height,
+    width) of the batch at hand, if there was one."""
+    on_device = isinstance(error, torch.OutOfMemoryError) or "CUDA" in str(error)
     if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and not any(
         sign in str(error) for sign in SIGNS
     ):
         return None
-    if device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
-        peak = torch.cuda.max_memory_allocated(device)
-        used = f"the peak was {peak / 1e9:.2f} GB of {total / 1e9:.2f} GB"
+    if on_device and options.device.startswith("cuda"):
+        total = torch.cuda.get_device_properties(options.device).total_memory
+        peak = torch.cuda.max_memory_allocated(options.device)
+        what = f"{options.device} is out of memory: the peak was {peak / 1e9:.2f} GB"
+        what += f" of {total / 1e9:.2f} GB"
         other = ", or --precision fp16 or bf16" if options.precision == "fp32" else ""
     else:
-        used, other = f"the peak was {_resident() / 1e9:.2f} GB", ", or fewer --num-workers"
+        what = f"this machine is out of memory: this process's peak was {_resident() / 1e9:.2f} GB"
+        other = ", or fewer --num-workers"
+    crop = getattr(error, "crop", None)
+    where = f" at a crop of {crop[0]}x{crop[1]}" if crop else " before the first batch"
     return MemoryShortError(
-        f"{device} is out of memory: {used}, at a crop of {size[0]}x{size[1]} with --batch-size "
-        f"{options.batch_size}. Type a smaller --batch-size, or a smaller MAX for --crop-size "
-        f"(now {options.crop_size[1]}){other}; the checkpoints are as they were"
+        f"{what},{where} with --batch-size {options.batch_size}. "
+        f"Type a smaller --batch-size, or a smaller MAX for --crop-size (now "
+        f"{options.crop_size[1]}){other}; the checkpoints are as they were"
     )
 
 

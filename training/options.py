@@ -71,7 +71,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     data.add_argument(
         "--on-bad-image", choices=["stop", "skip"], default="stop",
         help="a picture that cannot be decoded: stop and name it; or skip: take the next "
-        "foreground instead, name it once, and stop where there are more than 1 in 100",
+        "foreground instead, name it once, and stop where more than one, and more than 1 in 100, "
+        "are bad",
     )  # fmt: skip
 
     model = parser.add_argument_group("model and start point")
@@ -175,7 +176,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         help="checkpoints; also at the end of every epoch",
     )  # fmt: skip
     watching.add_argument(
-        "--checkpoint-keep", type=_whole(1), default=2, metavar="N",
+        "--checkpoint-keep", type=_whole(2), default=2, metavar="N",
         help="state files kept, the newest; of older checkpoints the weights at the ends of "
         "epochs stay",
     )  # fmt: skip
@@ -183,6 +184,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     _check(parser, options)
     dataset = options.dataset_dir.resolve().name if options.dataset_dir else options.dataset_name
+    if options.dataset_dir:
+        options.dataset_name = None
     options.model_name = options.model_name or f"mattingbase-{options.model_backbone}-{dataset}"
     return options
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from training.checkpoint import rename_aside
 from training.saving import write_whole
 
 PACKAGES = ("torch", "torchvision", "kornia", "numpy", "pillow", "tensorboard", "safetensors")
@@ -41,8 +42,8 @@ def record(
                 raise ValueError
         except ValueError:
             entries = []
-            print(f"{path} cannot be read; renamed to {path.name}.damaged")
-            path.replace(path.with_name(path.name + ".damaged"))
+            print(f"{path} cannot be read")
+            rename_aside(path)
     content = json.dumps([*entries, entry], indent=1) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda file: file.write(content.encode()), len(content))

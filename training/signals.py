@@ -2,11 +2,12 @@
 
 import signal
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import FrameType
 
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
-)
+)  # the same as the workers leave to the program: dataset/matting.py, which imports heavy things
 
 
 class Stopped(BaseException):
@@ -21,11 +22,15 @@ class Stopped(BaseException):
 class StopRequest:
     """Within `with`, the signals raise Stopped while there is nothing to save; once `saves` is
     set they only leave a note, which the loop and validation look at. A second Ctrl-C raises
-    KeyboardInterrupt in any case."""
+    KeyboardInterrupt in any case.
+
+    saved: the newest checkpoint of this start, for what is said at the end.
+    """
 
     def __init__(self) -> None:
         self.number: int | None = None
         self.saves = False
+        self.saved: Path | None = None
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":

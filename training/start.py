@@ -126,8 +126,8 @@ def resume(
         others, notes = checkpoint.differences(state, options, data)
         if others and not options.resume_anyway:
             raise CheckpointError(
-                f"{path} is of another run: {'; '.join(others)}. Type what it was, or add "
-                "--resume-anyway to go on with what is typed now"
+                f"{path} is of another run: {'; '.join(others)}. Type (or put back) what it was, "
+                "or add --resume-anyway to go on with what it is now"
             )
         for each in others:
             print(f"warning: {each} (--resume-anyway)")
@@ -144,11 +144,10 @@ def resume(
             f"so the optimizer starts afresh, at step {step + 1} (--epoch-start sets the epoch)"
         )
         return step
-    fresh = [{**group, "params": None} for group in optimizer.param_groups]
-    optimizer.load_state_dict(state["optimizer"])
-    for group, options_now in zip(optimizer.param_groups, fresh, strict=True):
+    for saved, now in zip(state["optimizer"]["param_groups"], optimizer.param_groups, strict=True):
         # Learning rates are the command line's; how Adam is computed, this machine's.
-        group.update({**options_now, "params": group["params"]})
+        saved.update({name: value for name, value in now.items() if name != "params"})
+    optimizer.load_state_dict(state["optimizer"])
     if state["scaler"] and options.precision == "fp16":
         scaler.load_state_dict(state["scaler"])
     step = state["step"]
@@ -196,30 +195,43 @@ def initialise(
 
 def checkpoints_ahead(
     folder: Path,
+    source: Path | None,
     first_step: int,
     epoch_steps: int,
     options: argparse.Namespace,
 ) -> list[Path]:
-    """The checkpoints in `folder` that lie ahead of the start point, where this run would write.
-    Raises OptionError where there are some and they may not be removed."""
-    here = checkpoint.progress_at(first_step, epoch_steps)
-    ahead = [
-        path
-        for path in checkpoint.find_checkpoints(folder)
-        if checkpoint.progress_of(path.name) > here
-    ]
-    if ahead and not options.overwrite:
+    """The checkpoints in `folder` that are in the way of this run: those that lie ahead of the one
+    it continues, or all, where it continues none of them. Raises OptionError where there are some
+    and they may not be removed."""
+    found = checkpoint.find_checkpoints(folder)
+    own = [path.resolve() for path in found]
+    if source and source.resolve() in own:
+        here = checkpoint.progress_at(first_step, epoch_steps)
+        found = [path for path in found if checkpoint.progress_of(path.name) > here]
+    if found and not options.overwrite:
         raise OptionError(
-            f"{folder} already holds {len(ahead)} checkpoint(s) ahead of this start, up to "
-            f"{ahead[-1].name}; continue them with --model-last-checkpoint auto, choose another "
+            f"{folder} already holds {len(found)} checkpoint(s) ahead of this start, up to "
+            f"{found[-1].name}; continue them with --model-last-checkpoint auto, choose another "
             "--model-name, or remove them with --overwrite"
         )
-    return ahead
+    return [path for path in found if not source or path.resolve() != source.resolve()]
 
 
-def remove(path: Path, kept: tuple[Path | None, ...]) -> None:
-    """Removes a checkpoint, both of its files, unless it is one of those to keep."""
-    if path.resolve() not in [other.resolve() for other in kept if other]:
-        path.unlink(missing_ok=True)
-        checkpoint.state_path(path).unlink(missing_ok=True)
-        print(f"removed {path} (--overwrite)")
+REPLACED = "replaced"  # the folder in which --overwrite keeps old checkpoints until a new one is
+
+
+def put_aside(paths: list[Path]) -> None:
+    """Moves checkpoints, both files of each, into a folder beside them, where no start finds them,
+    so that a run which is killed now is not continued from one of these."""
+    for path in paths:
+        path.parent.joinpath(REPLACED).mkdir(exist_ok=True)
+        for each in (path, checkpoint.state_path(path)):
+            if each.exists():
+                each.replace(each.parent / REPLACED / each.name)
+
+
+def remove_replaced(folder: Path) -> list[str]:
+    """Removes what put_aside has moved; returns the names of the checkpoints."""
+    names = [path.name for path in checkpoint.find_checkpoints(folder / REPLACED)]
+    shutil.rmtree(folder / REPLACED, ignore_errors=True)
+    return names

@@ -15,7 +15,7 @@ from dataset.augmentation import augment
 from training.saving import size_of, write_whole
 
 SKIPPED_AT_MOST = 50  # steps in a row that overflow in fp16
-PENDING_AT_MOST = 16  # steps that the device may be behind before it is waited for
+PENDING_AT_MOST = 4  # steps that the device may be behind before it is waited for
 
 
 class DivergedError(ValueError):
@@ -111,22 +111,26 @@ class Update:
             what = f"{what} not finite"
         said = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, terms, strict=True))
         files = "; ".join(", ".join(each) for each in batch["files"])
+        lower = " or --precision bf16 or fp32," if self.precision == "fp16" else ""
         raise DivergedError(
-            f"step {step}: {what} ({said}, gradient norm {norm:.4g}); no weight was moved by it, "
-            f"and nothing is saved. The batch's files: {files}{self._write(step, batch, device)}. "
-            "Continue from the last checkpoint with a lower learning rate, --clip-grad-norm, or "
-            "--precision bf16 or fp32"
+            f"step {step}: {what} ({said}, gradient norm {norm:.4g}). The step moved no weight, "
+            f"and nothing of it is saved. Try a lower learning rate,{lower} or --clip-grad-norm 1, "
+            f"from a checkpoint before it was too high. The batch{self._write(step, batch, device)}"
+            f" is of these files: {files}"
         )
 
     def _write(self, step: int, batch: dict, device: torch.device) -> str:
-        """Keeps the batch as it was read, and as the network saw it."""
+        """Keeps the batch as it was read, and as the network saw it; returns what to say of it."""
         if not self.folder:
             return ""
         path, number = self.folder / "bad-batch.pt", 2
         while path.exists():
             path, number = self.folder / f"bad-batch-{number}.pt", number + 1
-        seen = zip(("src", "bgr", "true_pha", "true_fgr"), augment(batch, device), strict=True)
-        content = {"step": step, "batch": batch, **{name: value.cpu() for name, value in seen}}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda file: torch.save(content, file), size_of(content))
-        return f"; the batch itself is in {path}"
+        try:
+            seen = zip(("src", "bgr", "true_pha", "true_fgr"), augment(batch, device), strict=True)
+            content = {"step": step, "batch": batch, **{name: value.cpu() for name, value in seen}}
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_whole(path, lambda file: torch.save(content, file), size_of(content))
+        except (OSError, RuntimeError, MemoryError) as error:
+            return f", which could not be kept ({error}),"
+        return f", kept in {path},"
