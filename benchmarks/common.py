@@ -132,7 +132,7 @@ def matte(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
     height, width = size
     y, x = np.mgrid[0:height, 0:width]
     angle = np.arctan2(y - height * 0.55, x - width * 0.5)
-    frayed = sum(rng.normal() / (k + 2) * np.sin(k * angle + rng.uniform(0, 6)) for k in range(60))
+    frayed = sum(rng.normal() / k * np.sin(k * angle + rng.uniform(0, 6)) for k in range(2, 26))
     distance = np.hypot((x - width * 0.5) / (width * 0.22), (y - height * 0.55) / (height * 0.45))
     return Image.fromarray(
         (((1 + 0.08 * frayed - distance) * 12 + 0.5).clip(0, 1) * 255).astype(np.uint8)

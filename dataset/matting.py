@@ -222,15 +222,22 @@ def batches(loader: Iterable, left_out: "LeftOut | None" = None) -> Iterator[dic
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Holds signals back while processes are started, which must not be left half done."""
-    if not hasattr(signal, "pthread_sigmask"):
+    """Puts signals off while processes are started, which must not be left half done."""
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _frame: came.append(number))
+        for number in STOP_SIGNALS
+    }
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _death(ends: set[int], error: str) -> str:

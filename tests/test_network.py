@@ -10,7 +10,7 @@ from conftest import DATA, STATE_DICTS, reference_entry, reference_image
 import train_base
 from model import MattingBase
 from model.matting_base import BACKBONES, clamp
-from training.loss import matting_loss, total
+from training.loss import matting_loss, sobel, total
 from training.options import BACKBONES as OFFERED
 from training.options import parse_options
 
@@ -55,6 +55,18 @@ def test_loss_terms_are_those_of_the_published_program(backbone: str, outputs: d
     assert list(terms) == ["alpha", "gradient", "foreground", "error"]
     for name, value in terms.items():
         assert value.item() == pytest.approx(expected[name], rel=1e-4), name
+
+
+def test_sobel_is_that_of_kornia() -> None:
+    from kornia.filters import sobel as reference
+
+    with torch.inference_mode():  # as in a run, whose first call is validation's
+        sobel(torch.rand(1, 1, 4, 4))
+    pictures = torch.rand(3, 1, 17, 23, requires_grad=True)
+    ours, theirs = sobel(pictures), reference(pictures)
+    torch.testing.assert_close(ours, theirs)
+    one, other = (torch.autograd.grad(each.sum(), pictures)[0] for each in (ours, theirs))
+    torch.testing.assert_close(one, other)
 
 
 def test_loss_is_computed_in_float32_even_under_autocast() -> None:

@@ -1,8 +1,10 @@
 """The loss of MattingBase: four named terms, whose sum is minimised. Pure functions of tensors."""
 
+from functools import lru_cache
+
 import torch
-from kornia.filters import sobel
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 
 def matting_loss(
@@ -26,6 +28,22 @@ def matting_loss(
             "foreground": ((pred_fgr - true_fgr).abs() * visible).mean(),
             "error": (pred_err - true_err).square().mean(),
         }
+
+
+def sobel(pictures: Tensor) -> Tensor:
+    """The magnitude of the Sobel gradient, (B, 1, H, W), borders replicated: the values of
+    kornia.filters.sobel, which makes its kernel anew on the host at every call and so would wait
+    for the device at every step."""
+    padded = F.pad(pictures, (1, 1, 1, 1), mode="replicate")
+    gradients = F.conv2d(padded, _sobel_kernels(pictures.device))
+    return (gradients.square().sum(1, keepdim=True) + 1e-6).sqrt()
+
+
+@lru_cache
+def _sobel_kernels(device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # validation comes first, and training differentiates
+        along_x = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 8
+        return torch.stack([along_x, along_x.T])[:, None].to(device)
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from training.checkpoint import rename_aside
 from training.saving import write_whole
 
-PACKAGES = ("torch", "torchvision", "kornia", "numpy", "pillow", "tensorboard", "safetensors")
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "tensorboard", "safetensors")
 
 
 def record(

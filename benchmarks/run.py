@@ -1,0 +1,302 @@
+"""How fast the real train_base.py is, beside its own step on data that is already on the device.
+
+    python -m benchmarks.run                       # about 12 minutes on two cores
+    python -m benchmarks.run --device cuda         # resnet50 fp16, batch 8 and 32, 512 pixels
+    python -m benchmarks.run --quick               # under a minute: whether it runs
+
+The run and the step alone take turns, each in a process of its own, over drawn pictures of
+1920x1080 pixels; their ratio, of each turn, is the figure that counts. The rest: the share of time
+spent waiting for data, augmentation's part of a step, how long training stands still for a
+checkpoint, from start to first step, and how listing and pairing grow with the number of files.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from benchmarks.common import arguments, draw_data, machine, spread, table, write
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = arguments(__doc__, "docs/run.json")
+    parser.add_argument("--names", type=int, nargs="*", help="how many file names to list")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.child:
+        child(json.loads(options.child))
+        return
+    device = torch.device(options.device)
+    quick = options.quick
+    folder = draw_data(options.data, 4 if quick else 24)
+    loops = []
+    for case in cases(device, quick):
+        loops.append(measure(case, folder, options, 1 if quick else 3))
+        print(line(loops[-1]), flush=True)
+    names = options.names or ([200] if quick else [1_000, 100_000, 1_000_000])
+    listing = [list_names(count, folder, options) for count in names]
+    pairs = 100 if quick else 240_000
+    first_step = start_with_many(pairs, folder, options)
+    print(table(*report(loops)))
+    print(
+        table(
+            ["names", "seconds to list and pair", "MB that take"],
+            [[of["names"], f"{of['seconds']:.1f}", f"{of['mb']:.0f}"] for of in listing],
+        )
+    )
+    print(f"from start to first step, {pairs} pairs: {first_step:.1f} s")
+    figures = {
+        "loop_over_model": statistics.median(of["loop_over_model"]["median"] for of in loops),
+        "waiting_share": statistics.median(of["waiting_share"] for of in loops),
+        "cases": loops,
+        "listing": listing,
+        "pairs": pairs,
+        "start_to_first_step_s": first_step,
+    }
+    write(options.json, {"machine": machine(device), "quick": quick, **figures})
+
+
+def cases(device: torch.device, quick: bool) -> Iterator[dict]:
+    """What is run: backbone, precision, crop side, batch, and the steps that are measured behind
+    those that warm up."""
+    if quick:
+        yield {"backbone": "mobilenetv2", "precision": "fp32", "size": 64, "batch": 2,
+               "warm_up": 2, "steps": 4}  # fmt: skip
+    elif device.type == "cuda":
+        for batch in (8, 32):
+            yield {"backbone": "resnet50", "precision": "fp16", "size": 512, "batch": batch,
+                   "warm_up": 30, "steps": 150}  # fmt: skip
+    else:
+        for backbone, size in (("mobilenetv2", 256), ("resnet50", 256)):
+            yield {"backbone": backbone, "precision": "fp32", "size": size, "batch": 4,
+                   "warm_up": 2, "steps": 10}  # fmt: skip
+
+
+def measure(case: dict, folder: Path, options: argparse.Namespace, rounds: int) -> dict:
+    ratios, runs = [], []
+    for _ in range(rounds):
+        alone = start_child({"what": "model", "device": options.device, **case})
+        run = start_child(
+            {"what": "run", "device": options.device, "data": str(folder.resolve()), **case}
+        )
+        ratios.append(run["images_per_s"] / alone["images_per_s"])
+        runs.append({**run, "model_images_per_s": alone["images_per_s"]})
+    middle = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+    return {**case, "loop_over_model": spread(ratios), **middle}
+
+
+def start_child(what: dict) -> dict:
+    command = [sys.executable, "-m", "benchmarks.run", "--child"]
+    command.append(json.dumps({**what, "started": time.time()}))
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        raise RuntimeError(f"{what} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+# ------------------------------------------------------------------------------------------------
+# In a process of its own
+
+
+def child(what: dict) -> None:
+    result = {"model": model_alone, "run": whole_run, "list": listed}[what["what"]](what)
+    print("\n" + json.dumps(result))
+
+
+def model_alone(what: dict) -> dict:
+    """The step as the program takes it, on one batch that is on the device."""
+    from benchmarks.step import VARIANTS, step_of
+    from training.start import PROGRAM
+
+    device = torch.device(what["device"])
+    torch.backends.cudnn.benchmark = True
+    VARIANTS["program"] = PROGRAM[device.type]
+    step = step_of(
+        "program", device, what["backbone"], what["precision"], what["size"], what["batch"]
+    )
+    for _ in range(what["warm_up"]):
+        step()
+    _wait(device)
+    began = time.perf_counter()
+    for _ in range(what["steps"]):
+        step()
+    _wait(device)
+    return {"images_per_s": what["steps"] * what["batch"] / (time.perf_counter() - began)}
+
+
+def whole_run(what: dict) -> dict:
+    """train_base.main, with clocks around its parts; nothing else of it is changed."""
+    import train_base
+    from dataset import augmentation, matting
+    from training.saving import Saver
+    from training.update import Update
+
+    device = torch.device(what["device"])
+    last = what["warm_up"] + what["steps"]
+    at: dict[int, float] = {}
+    spent = {"waiting": 0.0, "augment": 0.0, "stall": 0.0}
+    measuring = False
+
+    watch, save, augment, batches = Update.watch, Saver.save, augmentation.augment, matting.batches
+
+    def watched(self: Update, step: int, *rest: object) -> None:
+        nonlocal measuring
+        watch(self, step, *rest)
+        if step in (1, what["warm_up"], last):
+            _wait(device)
+            at[step] = time.perf_counter()
+            at[-step] = time.time()
+        measuring = what["warm_up"] <= step < last
+
+    def saved(self: Saver, *arguments: object) -> None:
+        began = time.perf_counter()
+        save(self, *arguments)
+        spent["stall"] = time.perf_counter() - began
+
+    def augmented(*arguments: object) -> object:
+        if not measuring:
+            return augment(*arguments)
+        _wait(device)  # which makes the run slower where there is a GPU, if by little
+        began = time.perf_counter()
+        result = augment(*arguments)
+        _wait(device)
+        spent["augment"] += time.perf_counter() - began
+        return result
+
+    def waited(*arguments: object) -> Iterator[dict]:
+        iterator = batches(*arguments)
+        try:
+            while True:
+                began = time.perf_counter()
+                batch = next(iterator, None)
+                spent["waiting"] += (time.perf_counter() - began) * measuring
+                if batch is None:
+                    return
+                yield batch
+        finally:
+            iterator.close()
+
+    Update.watch, Saver.save, matting.batches = watched, saved, waited
+    if what.get("time_augment", True) and device.type == "cpu":
+        augmentation.augment = augmented
+    words = ["--dataset-dir", what["data"], "--model-backbone", what["backbone"]]
+    words += ["--precision", what["precision"], "--batch-size", what["batch"]]
+    words += ["--crop-size", what["size"], what["size"], "--device", what["device"]]
+    words += ["--max-steps", last, "--epoch-end", 10**6, "--log-valid-interval", 10**9]
+    words += ["--checkpoint-interval", 10**9, "--model-name", "benchmark", "--overwrite"]
+    words += what.get("words", [])
+    here = Path.cwd()
+    scratch = Path(what["data"]) / "scratch"
+    scratch.mkdir(exist_ok=True)
+    os.chdir(scratch)
+    try:
+        if train_base.main([str(word) for word in words]):
+            raise RuntimeError("the run ended with an error; see above")
+    finally:
+        os.chdir(here)
+        shutil.rmtree(scratch)
+    seconds = at[last] - at[what["warm_up"]] if what["steps"] else float("nan")
+    return {
+        "images_per_s": what["steps"] * what["batch"] / seconds,
+        "waiting_share": spent["waiting"] / seconds,
+        "augment_share": spent["augment"] / seconds,
+        "checkpoint_stall_s": spent["stall"],
+        "start_to_first_step_s": at[-1] - what["started"],
+    }
+
+
+def listed(what: dict) -> dict:
+    """Lists and pairs a data set, and opens no picture but to read headers."""
+    import resource
+
+    from dataset.folders import data_folders, open_half
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    half = open_half(data_folders("", Path(what["data"]), print), "train")
+    seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return {"seconds": seconds, "mb": peak / 1e3, "foregrounds": len(half[0])}
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+# ------------------------------------------------------------------------------------------------
+# Many files: hard links to the few that were drawn
+
+
+def link_many(pairs: int, folder: Path) -> Path:
+    target = folder / f"many-{pairs}"
+    if target.exists():
+        shutil.rmtree(target)
+    for kind in ("fgr", "pha"):
+        sources = sorted((folder / "train" / kind).glob("*.jpg"))
+        for number in range(pairs):
+            place = target / f"train/{kind}/{number // 1000:04}"
+            if number % 1000 == 0:
+                place.mkdir(parents=True)
+            os.link(sources[number % len(sources)], place / f"{number % 1000:04}.jpg")
+    for kind, where in (("valid", "valid"), ("backgrounds", "backgrounds")):
+        shutil.copytree(folder / kind, target / where, copy_function=os.link)
+    return target
+
+
+def list_names(count: int, folder: Path, options: argparse.Namespace) -> dict:
+    target = link_many(count // 2, folder)
+    try:
+        what = {"what": "list", "data": str(target.resolve())}
+        start_child(what)  # once, so that the names are in the system's cache
+        return {"names": count, **start_child(what)}
+    finally:
+        shutil.rmtree(target)
+
+
+def start_with_many(pairs: int, folder: Path, options: argparse.Namespace) -> float:
+    """Seconds from the start of Python to the end of the first step, files cached."""
+    target = link_many(pairs, folder)
+    case = next(cases(torch.device(options.device), quick=True))
+    what = {"what": "run", "device": options.device, "data": str(target.resolve()), **case}
+    try:
+        return [start_child(what)["start_to_first_step_s"] for _ in range(2)][-1]
+    finally:
+        shutil.rmtree(target)
+
+
+def line(of: dict) -> str:
+    return (
+        f"{of['backbone']} {of['precision']} {of['batch']}x{of['size']}: "
+        f"{of['loop_over_model']['median']:.3f} of the step alone"
+    )
+
+
+def report(loops: list[dict]) -> tuple[list[str], list[list[str]]]:
+    head = ["backbone", "precision", "side", "batch", "step alone, images/s", "run, images/s"]
+    head += ["run over step", "waiting for data", "augmenting", "stall at a checkpoint, s"]
+    rows = []
+    for of in loops:
+        ratio = of["loop_over_model"]
+        rows.append(
+            [of["backbone"], of["precision"], of["size"], of["batch"]]
+            + [f"{of[name]:.2f}" for name in ("model_images_per_s", "images_per_s")]
+            + [f"{ratio['median']:.3f} ({ratio['least']:.3f} .. {ratio['most']:.3f})"]
+            + [f"{of[name]:.1%}" for name in ("waiting_share", "augment_share")]
+            + [f"{of['checkpoint_stall_s']:.3f}"]
+        )
+    return head, rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""How fast a step of training is on data that is already on the device, in several variants.
+
+    python -m benchmarks.step                      # about 10 minutes on two cores
+    python -m benchmarks.step --device cuda        # all backbones, precisions, sizes, batches
+    python -m benchmarks.step --quick              # under a minute: whether it runs
+
+Forward, loss, backward and optimizer on one fixed batch. The plainest correct step (eager,
+contiguous, Adam as it comes) and the variants take turns within one process, so that a machine
+that drifts does so for all; what is given is the ratio.
+"""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from itertools import product
+
+import torch
+
+from benchmarks.common import arguments, machine, spread, table, write
+from model import MattingBase
+from training.loss import matting_loss, total
+from training.update import Update, loss_scaler
+
+# name → (channels_last, options of Adam, compiled, as the program does it)
+VARIANTS = {
+    "plain": (False, {"foreach": False}, False),
+    "foreach": (False, {"foreach": True}, False),
+    "fused": (False, {"fused": True}, False),
+    "channels_last": (True, {"foreach": False}, False),
+    "channels_last, fused": (True, {"fused": True}, False),
+    "channels_last, fused, compiled": (True, {"fused": True}, True),
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = arguments(__doc__, "docs/step.json")
+    parser.add_argument("--compile", action="store_true", help="the compiled variant as well")
+    options = parser.parse_args(argv)
+    device = torch.device(options.device)
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+    names = [name for name, how in VARIANTS.items() if options.compile or not how[2]]
+    results = []
+    for case in cases(device, options.quick):
+        result = measure(device, *case, names, rounds=3 if options.quick else 9)
+        results.append(result)
+        print(line(result), flush=True)
+    print(table(*report(results, names)))
+    figures = {"over_plain": over_plain(results), "cases": results}
+    write(options.json, {"machine": machine(device), "quick": options.quick, **figures})
+
+
+def cases(device: torch.device, quick: bool) -> Iterator[tuple[str, str, int, int]]:
+    """(backbone, precision, side, batch)"""
+    if quick:
+        yield "mobilenetv2", "fp32", 64, 2
+    elif device.type == "cuda":
+        for backbone, precision in product(
+            ("resnet50", "mobilenetv2", "resnet101"), ("fp16", "bf16", "fp32")
+        ):
+            for side, batch in ((256, 8), (384, 8), (512, 2), (512, 8), (512, 32), (256, 64)):
+                yield backbone, precision, side, batch
+    else:
+        yield from (
+            ("mobilenetv2", "fp32", 128, 8),
+            ("mobilenetv2", "fp32", 256, 4),
+            ("resnet50", "fp32", 128, 8),
+            ("resnet50", "fp32", 256, 4),
+            ("resnet101", "fp32", 128, 4),
+            ("resnet50", "bf16", 128, 8),
+        )
+
+
+def measure(
+    device: torch.device,
+    backbone: str,
+    precision: str,
+    side: int,
+    batch: int,
+    names: list[str],
+    rounds: int,
+) -> dict:
+    """Seconds of each variant in turns, and the most memory that it took on a GPU."""
+    seconds: dict[str, list[float]] = {}
+    memory: dict[str, float] = {}
+    steps: dict[str, Callable[[], None]] = {}
+    for name in names:
+        try:
+            steps[name] = step_of(name, device, backbone, precision, side, batch)
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+            for _ in range(3 if device.type == "cuda" else 1):
+                steps[name]()
+            if device.type == "cuda":
+                memory[name] = torch.cuda.max_memory_allocated(device) / 1e9
+        except torch.OutOfMemoryError:
+            steps.pop(name, None)
+            print(f"{name}: out of memory")
+    count = 10 if device.type == "cuda" else 1
+    for _ in range(rounds):
+        for name, step in steps.items():
+            began = time.perf_counter()
+            for _ in range(count):
+                step()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds.setdefault(name, []).append((time.perf_counter() - began) / count)
+    flops = operations(steps["plain"]) if "plain" in steps else None
+    del steps, step
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return {
+        "backbone": backbone,
+        "precision": precision,
+        "size": side,
+        "batch": batch,
+        "seconds": {name: spread(values) for name, values in seconds.items()},
+        "images_per_s": {n: batch / statistics.median(v) for n, v in seconds.items()},
+        "over_plain": {
+            name: statistics.median(
+                one / other for one, other in zip(seconds["plain"], values, strict=True)
+            )
+            for name, values in seconds.items()
+        },
+        "peak_memory_gb": memory,
+        "teraflop_a_step": flops and flops / 1e12,
+    }
+
+
+def step_of(
+    name: str, device: torch.device, backbone: str, precision: str, side: int, batch: int
+) -> Callable[[], None]:
+    channels_last, adam, compiled = VARIANTS[name]
+    torch.manual_seed(0)
+    model = MattingBase(backbone).to(device)
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    forward = torch.compile(model) if compiled else model
+    scaler = loss_scaler(device, precision)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, **adam)
+    update = Update(model, optimizer, scaler, clip=None, precision=precision, folder=None)
+    src, bgr, true_fgr = (torch.rand(batch, 3, side, side, device=device) for _ in range(3))
+    true_pha = torch.rand(batch, 1, side, side, device=device)
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+
+    def step() -> None:
+        with torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32"):
+            pred_pha, pred_fgr, pred_err, _ = forward(src, bgr)
+        terms = matting_loss(pred_pha, pred_fgr, pred_err, true_pha, true_fgr)
+        update.backward(total(terms))
+        update.step()
+
+    return step
+
+
+def operations(step: Callable[[], None]) -> int:
+    """Floating-point operations of a step, as torch counts them: multiplications and additions of
+    convolutions and matrix products, forward and backward."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def over_plain(results: list[dict]) -> dict:
+    """The best variant's ratio by backbone, precision, size and batch."""
+    nested: dict = {}
+    for of in results:
+        level = nested.setdefault(of["backbone"], {}).setdefault(of["precision"], {})
+        best = max(of["over_plain"], key=of["over_plain"].get)
+        level.setdefault(str(of["size"]), {})[str(of["batch"])] = {
+            "variant": best,
+            "ratio": of["over_plain"][best],
+            "all": of["over_plain"],
+        }
+    return nested
+
+
+def line(of: dict) -> str:
+    rates = ", ".join(f"{name} {ratio:.2f}" for name, ratio in of["over_plain"].items())
+    return f"{of['backbone']} {of['precision']} {of['batch']}x{of['size']}: {rates}"
+
+
+def report(results: list[dict], names: list[str]) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for of in results:
+        plain = of["images_per_s"].get("plain", float("nan"))
+        rate = plain * of["teraflop_a_step"] / of["batch"] if of["teraflop_a_step"] else None
+        rows.append(
+            [of["backbone"], of["precision"], of["size"], of["batch"], f"{plain:.1f}"]
+            + [f"{of['over_plain'].get(name, float('nan')):.2f}" for name in names]
+            + [f"{rate:.2f}" if rate else "", f"{of['peak_memory_gb'].get('plain', 0):.1f}"]
+        )
+    head = ["backbone", "precision", "side", "batch", "plain, images/s"]
+    return head + [f"{name}, times plain" for name in names] + ["plain, TFLOP/s", "peak GB"], rows
+
+
+if __name__ == "__main__":
+    main()
