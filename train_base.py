@@ -106,6 +106,8 @@ def train(
     device = start.choose_device(options.device)
     precision = options.precision = start.choose_precision(options.precision, device)
     options.device = str(device)
+    if device.type == "cpu":
+        start.keep_memory()
 
     def autocast() -> torch.autocast:
         dtype = torch.float16 if precision == "fp16" else torch.bfloat16
@@ -141,8 +143,9 @@ def train(
     # ---- Model ----------------------------------------------------------------------------------
 
     torch.manual_seed(options.seed)
-    model = MattingBase(options.model_backbone).to(device)
-    optimizer = torch.optim.Adam(parameter_groups(model, options), fused=device.type == "cuda")
+    model = MattingBase(options.model_backbone)
+    model = model.to(device, memory_format=start.LAYOUTS[device.type])
+    optimizer = torch.optim.Adam(parameter_groups(model, options), **start.ADAM[device.type])
     scaler = loss_scaler(device, precision)
     start.check_room(folder, model)
 

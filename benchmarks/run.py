@@ -116,11 +116,13 @@ def child(what: dict) -> None:
 def model_alone(what: dict) -> dict:
     """The step as the program takes it, on one batch that is on the device."""
     from benchmarks.step import VARIANTS, step_of
-    from training.start import PROGRAM
+    from training.start import ADAM, LAYOUTS, keep_memory
 
     device = torch.device(what["device"])
     torch.backends.cudnn.benchmark = True
-    VARIANTS["program"] = PROGRAM[device.type]
+    VARIANTS["program"] = (LAYOUTS[device.type], ADAM[device.type], False)
+    if device.type == "cpu":
+        keep_memory()
     step = step_of(
         "program", device, what["backbone"], what["precision"], what["size"], what["batch"]
     )

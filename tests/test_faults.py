@@ -15,11 +15,15 @@ from conftest import make_data
 from PIL import Image
 from test_training import ROOT, run, weights
 
+import train_base
 from dataset.folders import data_folders, describe, open_half
 from dataset.images import DataError, decode, find_pictures, open_picture
 from dataset.matting import LeftOut, MattingDataset
 from dataset.sampler import SampleKey
-from training import checkpoint
+from model import MattingBase
+from training import checkpoint, saving, start
+from training.options import parse_options
+from training.update import loss_scaler
 
 AUTO = ["--model-last-checkpoint", "auto"]
 
@@ -408,3 +412,26 @@ def test_a_row_is_there_as_a_whole(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"2,0.")  # cut short by a crash
     _append_row(path, {"step": 3, "mad": 0.7})
     assert path.read_bytes() == b"step,mad\r\n1,0.5\r\n2,0.\r\n3,0.7\r\n"
+
+
+def test_moments_come_back_in_the_layout_of_their_weights(data: Path, here: Path) -> None:
+    """A checkpoint of a CPU continues on a GPU, whose weights lie otherwise in memory."""
+    run(data, "--max-steps", 2)
+    options = parse_options(["--model-backbone", "mobilenetv2", "--model-last-checkpoint", "auto"])
+    options.precision = "fp32"
+    options.resume_anyway = True
+    found = checkpoint.read_checkpoint(Path("checkpoint/run/epoch-0.pth"))
+    model = MattingBase("mobilenetv2").to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(train_base.parameter_groups(model, options), fused=True)
+    scaler = loss_scaler(torch.device("cpu"), "fp32")
+    assert start.resume(found, model, optimizer, scaler, options, found.state["data"], 2) == 2
+    saved = found.state["optimizer"]["state"]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    assert any(not parameter.is_contiguous() for parameter in parameters)
+    for number, parameter in enumerate(parameters):
+        moment = optimizer.state[parameter]["exp_avg"]
+        assert moment.stride() == parameter.stride()
+        assert torch.equal(moment, saved[number]["exp_avg"])
+    saving.write_checkpoint(Path("1.pth"), model.state_dict(), found.state)
+    written = checkpoint.read_checkpoint(Path("1.pth")).weights
+    assert all(value.is_contiguous() for value in written.values())

@@ -9,6 +9,7 @@ from test_training import run, weights
 from dataset.augmentation import augment
 from training import checkpoint
 from training.loss import matting_loss
+from training.start import ADAM
 from training.update import DivergedError, Update, loss_scaler
 
 
@@ -89,7 +90,7 @@ def batch(data: Path) -> dict:
 
 
 def taking(model: Small, precision: str, folder: Path | None = None, **options: object) -> Update:
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1, **ADAM["cpu"])
     scaler = loss_scaler(torch.device("cpu"), precision)
     options = {"clip": None, "precision": precision, "folder": folder, **options}
     return Update(model, optimizer, scaler, **options)

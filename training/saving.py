@@ -127,6 +127,7 @@ def write_checkpoint(
             "a lower learning rate, or with --precision bf16 or fp32"
         )
     weights_path.parent.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.contiguous() for name, value in weights.items()}
     state = {**state, "weights_checksum": checksum(weights)}
     for path, content in ((state_path(weights_path), state), (weights_path, weights)):
         size = size_of(content)
