@@ -175,14 +175,16 @@ def warp(
     Outside of a picture its border continues, or with `reflect` its mirror image.
     Returns (B, C, H, W).
     """
-    x, y = source_points(matrix, size)
-    height, width = sizes.to(x.dtype)[:, :, None, None].unbind(1)
-    if reflect:
-        x = width - (torch.remainder(x, 2 * width) - width).abs()
-        y = height - (torch.remainder(y, 2 * height) - height).abs()
-    x = x.clamp(min=0.5).minimum(width - 0.5) * (2 / pictures.shape[3]) - 1
-    y = y.clamp(min=0.5).minimum(height - 0.5) * (2 / pictures.shape[2]) - 1
-    return F.grid_sample(pictures, torch.stack([x, y], dim=-1), align_corners=False)
+    grid = torch.empty(len(matrix), *size, 2, device=matrix.device)
+    points = source_points(matrix, size)
+    for axis, (point, length) in enumerate(zip(points, sizes.flip(1).unbind(1), strict=True)):
+        length = length.to(point.dtype)[:, None, None]
+        if reflect:
+            point = length - (torch.remainder(point, 2 * length) - length).abs_()
+        inside = torch.clamp(point, torch.full_like(length, 0.5), length - 0.5)
+        # grid_sample counts from -1 to 1.
+        torch.add(inside.mul_(2 / pictures.shape[3 - axis]), -1, out=grid[..., axis])
+    return F.grid_sample(pictures, grid, align_corners=False)
 
 
 def coverage(sizes: Tensor, matrix: Tensor, size: tuple[int, int]) -> Tensor:
@@ -221,8 +223,10 @@ def box_weights(radius: Tensor, length: int) -> Tensor:
 def sharpen(pictures: Tensor) -> Tensor:
     """Pillow's SHARPEN filter: each pixel 32/16, its eight neighbours -2/16 each.
     pictures: (B, C, H, W) in 0..1."""
-    mean = F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    return (pictures * (34 / 16) - mean * (18 / 16)).clamp(0, 1)
+    padded = F.pad(pictures, (1, 1, 1, 1), mode="replicate")
+    rows = padded[:, :, :-2] + padded[:, :, 1:-1] + padded[:, :, 2:]
+    total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
+    return (pictures * (34 / 16) - total * (2 / 16)).clamp_(0, 1)
 
 
 LUMA = (0.299, 0.587, 0.114)
@@ -258,7 +262,8 @@ def colour_jitter(
 
     matrix = (brightness * contrast)[:, None, None] * (from_yiq @ turn @ to_yiq @ saturate)
     offset = ((1 - contrast) * brightness * mean_grey)[:, None, None]
-    return (matrix @ pictures.flatten(2) + offset).clamp(0, 1).view_as(pictures)
+    turned = torch.baddbmm(offset.expand(-1, 3, 1), matrix, pictures.flatten(2))
+    return turned.clamp_(0, 1).view_as(pictures)
 
 
 def cast_shadow(bgr: Tensor, pha: Tensor, matrix: Tensor, strength: Tensor, blur: Tensor) -> Tensor:
@@ -347,15 +352,14 @@ def augment(batch: dict, device: torch.device) -> tuple[Tensor, Tensor, Tensor, 
     }
     numbers = Numbers(batch["numbers"], on["numbers"])
 
-    def pixels(name: str) -> Tensor:
-        return on[name].permute(0, 3, 1, 2).float() / 255
+    def warped(pictures: Tensor, *arguments: object, **named: object) -> Tensor:
+        return warp(pictures.permute(0, 3, 1, 2).float(), *arguments, **named).div_(255)
 
     # The figure. Alpha ends at the picture's border; colours go on.
-    fgr = warp(pixels("fgr"), on["fgr_size"], on["fgr_matrix"], size)
-    pha = warp(pixels("pha"), on["pha_size"], on["pha_matrix"], size)
-    pha = pha * coverage(on["pha_size"], on["pha_matrix"], size)
-    figure = focus(torch.cat([fgr, pha], dim=1), numbers, "fgr")
-    true_fgr, true_pha = figure.split([3, 1], dim=1)
+    true_fgr = warped(on["fgr"], on["fgr_size"], on["fgr_matrix"], size)
+    true_pha = warped(on["pha"], on["pha_size"], on["pha_matrix"], size)
+    true_pha = true_pha * coverage(on["pha_size"], on["pha_matrix"], size)
+    true_fgr, true_pha = (focus(each, numbers, "fgr") for each in (true_fgr, true_pha))
     true_fgr = jitter(true_fgr, numbers, "fgr")
 
     # The background as it is behind the figure; and, where the camera moved, once more from the
@@ -367,7 +371,7 @@ def augment(batch: dict, device: torch.device) -> tuple[Tensor, Tensor, Tensor, 
     moved, rows = (index.to(device, non_blocking=True) for index in (moved, rows))
     twice = Numbers(host, numbers.device[rows])
     matrix = torch.cat([on["bgr_matrix"], on["input_matrix"][moved]])
-    pictures = warp(pixels("bgr")[rows], on["bgr_size"][rows], matrix, size, reflect=True)
+    pictures = warped(on["bgr"][rows], on["bgr_size"][rows], matrix, size, reflect=True)
     pictures = jitter(focus(pictures, twice, "bgr"), twice, "bgr")
     behind = pictures[:count]
     bgr = behind.index_copy(0, moved, pictures[count:])
