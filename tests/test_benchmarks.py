@@ -1,0 +1,59 @@
+"""The benchmarks run as written, and what they say is made of what they measured."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import common, loader, run, step
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return common.draw_data(tmp_path_factory.mktemp("drawn"), 4)
+
+
+def test_the_loader(drawn: Path, tmp_path: Path) -> None:
+    path = tmp_path / "loader.json"
+    loader.main(["--quick", "--data", str(drawn), "--json", str(path)])
+    figures = json.loads(path.read_text())
+    ms = {name: of["median"] for name, of in figures["ms"].items()}
+    assert 0 < ms["read"] < ms["decode_reduced"] < ms["decode"]
+    least, most = (figures["worker_over_decode"][name] for name in ("least", "most"))
+    assert least <= figures["worker_over_decode"]["median"] <= most
+    assert figures["cpu_ms_per_sample"]["most"] <= 1.001 * (
+        figures["ms"]["worker"]["most"] + figures["ms"]["device_part"]["most"]
+    )
+    # A photograph's three pictures, uint8, from a half to the whole of their pixels.
+    assert 0.5e6 < figures["bytes_a_sample"] < 2 * 1920 * 1080 * 3.5
+    assert set(figures["workers"]) >= {"1", "2"}
+
+
+def test_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "step.json"
+    monkeypatch.chdir(Path(step.__file__).parents[1])
+    step.main(["--quick", "--json", str(path)])
+    figures = json.loads(path.read_text())
+    ratios = figures["over_plain"]["mobilenetv2"]["fp32"]["64"]["2"]
+    assert ratios["plain"] == 1.0 and set(ratios) == {
+        "plain", "foreach", "fused", "channels_last", "channels_last, fused", "program",
+    }  # fmt: skip
+    # Forward and backward of a network of some 1e9 multiplications at this size.
+    assert 0 < figures["cases"][0]["teraflop_a_step"] < 1
+
+
+def test_the_run(drawn: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    run.main(["--quick", "--data", str(drawn), "--json", str(path)])
+    figures = json.loads(path.read_text())
+    assert figures["loop_over_model"] > 0 and 0 <= figures["waiting_share"] <= 1
+    assert figures["listing"][0]["foregrounds"] == figures["listing"][0]["names"] / 2
+    assert figures["start_to_first_step_s"] > 0
+    assert not list(drawn.glob("many-*")) and not (drawn / "scratch").exists()
+
+
+def test_pictures_have_the_size_of_photographs(drawn: Path) -> None:
+    sizes = [path.stat().st_size for path in drawn.glob("train/fgr/*.jpg")]
+    assert all(200_000 < size < 400_000 for size in sizes)
