@@ -283,6 +283,8 @@ def train(
     except (MemoryError, RuntimeError) as error:
         error.crop = size  # for what is said where memory ran out
         raise
+    if left_out.samples:
+        journal.say(f"{len(left_out.seen)} bad pictures left out, in {left_out.samples} samples")
     saver.wait()
     stop.check()
 

@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     device = torch.device(options.device)
     quick = options.quick
-    folder = draw_data(options.data, 4 if quick else 24)
+    folder = draw_data(options.data, 4 if quick else 16)
     loops = []
     for case in cases(device, quick):
         loops.append(measure(case, folder, options, 1 if quick else 3))
@@ -79,7 +79,7 @@ def cases(device: torch.device, quick: bool) -> Iterator[dict]:
     else:
         for backbone, size in (("mobilenetv2", 256), ("resnet50", 256)):
             yield {"backbone": backbone, "precision": "fp32", "size": size, "batch": 4,
-                   "warm_up": 2, "steps": 10}  # fmt: skip
+                   "warm_up": 2, "steps": 8}  # fmt: skip
 
 
 def measure(case: dict, folder: Path, options: argparse.Namespace, rounds: int) -> dict:
