@@ -225,7 +225,9 @@ def train(
         path = folder / checkpoint.checkpoint_name(step, epoch_steps)
         state = checkpoint.training_state(step, epoch_steps, options, data, optimizer, scaler)
 
-        start.put_aside(ahead)
+        if ahead:
+            saver.wait()  # for a first write of this run, whose files must not be taken for old
+            start.put_aside(ahead)
 
         def then() -> None:
             stop.saved = path
