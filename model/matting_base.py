@@ -50,6 +50,7 @@ class MattingBase(nn.Module):
         super().__init__()
         if backbone not in BACKBONES:
             raise ValueError(f"no backbone {backbone!r}; choose one of {', '.join(BACKBONES)}")
+        self.backbone_name = backbone
         self.backbone = (
             MobileNetV2Encoder() if backbone == "mobilenetv2" else ResNetEncoder(backbone)
         )

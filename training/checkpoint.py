@@ -18,6 +18,7 @@ from typing import Any, TextIO
 import torch
 from torch import Tensor, nn
 
+from model.load import misfit
 from model.sources import MATTING, backbone_of, canonical, recognise
 from model.weights_file import WeightsFileError, read_file, read_weights
 
@@ -296,11 +297,8 @@ def checksum(weights: dict[str, Tensor]) -> int:
 def load_weights(model: nn.Module, path: Path, weights: dict[str, Tensor], backbone: str) -> None:
     """Loads what was read of `path` strictly. Raises CheckpointError where an entry is missing,
     foreign or of another shape, saying what the file looks like."""
-    target = model.state_dict()
-    missing = [name for name in target if name not in weights]
-    foreign = [name for name in weights if name not in target]
-    unlike = [n for n in target if n in weights and weights[n].shape != target[n].shape]
-    if not (missing or foreign or unlike):
+    found = misfit(model, weights)
+    if not found:
         model.load_state_dict(weights)
         return
     looks, source = backbone_of(weights), recognise(canonical(weights).values())
@@ -313,14 +311,7 @@ def load_weights(model: nn.Module, path: Path, weights: dict[str, Tensor], backb
         )
     else:
         advice = "give a weights file of MattingBase"
-    examples = "; ".join(
-        f"{len(names)} {kind}, such as {names[0]}"
-        for kind, names in (("missing", missing), ("foreign", foreign), ("of other shape", unlike))
-        if names
-    )
-    raise CheckpointError(
-        f"{path} does not fit MattingBase with {backbone}: entries {examples}; {advice}"
-    )
+    raise CheckpointError(f"{path} does not fit MattingBase with {backbone}: {found}; {advice}")
 
 
 def load_state(

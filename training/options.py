@@ -5,6 +5,7 @@ Imports nothing heavy, so that --help answers at once; never touches a file.
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from data_path import DATA_PATH
@@ -26,8 +27,8 @@ Continue after an interruption, from the newest checkpoint of the run:
 """
 
 
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Adds each option's default, where it has one and its help does not say it."""
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Of all scripts: adds each option's default, where it has one and its help does not say it."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text, default = action.help or "", action.default
@@ -41,7 +42,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     """The options of `argv` (None: of the command line). Wrong ones end the program with status 2
     and one line that says which."""
     parser = argparse.ArgumentParser(
-        "train_base.py", description=DESCRIPTION, formatter_class=_Formatter, allow_abbrev=False
+        "train_base.py", description=DESCRIPTION, formatter_class=Formatter, allow_abbrev=False
     )
 
     data = parser.add_argument_group("data")
@@ -59,12 +60,12 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "zip: number i always meets number i",
     )  # fmt: skip
     data.add_argument(
-        "--crop-size", type=_whole(32), nargs=2, default=[256, 512], metavar=("MIN", "MAX"),
+        "--crop-size", type=whole(32), nargs=2, default=[256, 512], metavar=("MIN", "MAX"),
         help="sides of the training crops in pixels, drawn anew for every batch: MIN plus a "
         "multiple of 32; validation uses MAX x MAX",
     )  # fmt: skip
     data.add_argument(
-        "--num-workers", type=_whole(0), default=min(16, _cpu_count()), metavar="N",
+        "--num-workers", type=whole(0), default=min(16, _cpu_count()), metavar="N",
         help="processes that read and decode pictures; 0: none, the program itself",
     )  # fmt: skip
 
@@ -115,17 +116,17 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
 
     length = parser.add_argument_group("length")
     length.add_argument(
-        "--batch-size", type=_whole(1), default=8, metavar="N", help="samples a step"
+        "--batch-size", type=whole(1), default=8, metavar="N", help="samples a step"
     )
     length.add_argument(
-        "--epoch-start", type=_whole(0), default=0, metavar="N",
+        "--epoch-start", type=whole(0), default=0, metavar="N",
         help="first epoch; a checkpoint with its state file knows better",
     )  # fmt: skip
     length.add_argument(
-        "--epoch-end", type=_whole(1), default=8, metavar="N", help="stop before this epoch"
+        "--epoch-end", type=whole(1), default=8, metavar="N", help="stop before this epoch"
     )
     length.add_argument(
-        "--max-steps", type=_whole(1), metavar="N",
+        "--max-steps", type=whole(1), metavar="N",
         help="stop after N completed steps in all, with a checkpoint",
     )  # fmt: skip
     length.add_argument(
@@ -135,14 +136,14 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
 
     recipe = parser.add_argument_group("recipe")
-    recipe.add_argument("--lr-backbone", type=_positive, default=1e-4, help="learning rate")
-    recipe.add_argument("--lr-aspp", type=_positive, default=5e-4, help="learning rate")
-    recipe.add_argument("--lr-decoder", type=_positive, default=5e-4, help="learning rate")
+    recipe.add_argument("--lr-backbone", type=positive, default=1e-4, help="learning rate")
+    recipe.add_argument("--lr-aspp", type=positive, default=5e-4, help="learning rate")
+    recipe.add_argument("--lr-decoder", type=positive, default=5e-4, help="learning rate")
     recipe.add_argument(
-        "--clip-grad-norm", type=_positive, metavar="NORM",
+        "--clip-grad-norm", type=positive, metavar="NORM",
         help="scale gradients down whose norm, of all together, is above it (default: off)",
     )  # fmt: skip
-    recipe.add_argument("--seed", type=_seed, default=0, metavar="N", help="of all randomness")
+    recipe.add_argument("--seed", type=seed, default=0, metavar="N", help="of all randomness")
 
     machine = parser.add_argument_group("machine")
     machine.add_argument(
@@ -160,23 +161,23 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
 
     watching = parser.add_argument_group("watching and saving, in steps")
     watching.add_argument(
-        "--log-train-loss-interval", type=_whole(1), default=10, metavar="N",
+        "--log-train-loss-interval", type=whole(1), default=10, metavar="N",
         help="loss, speed and learning rates to TensorBoard",
     )  # fmt: skip
     watching.add_argument(
-        "--log-train-images-interval", type=_whole(1), default=2000, metavar="N",
+        "--log-train-images-interval", type=whole(1), default=2000, metavar="N",
         help="pictures of the training batch to TensorBoard",
     )  # fmt: skip
     watching.add_argument(
-        "--log-valid-interval", type=_whole(1), default=5000, metavar="N",
+        "--log-valid-interval", type=whole(1), default=5000, metavar="N",
         help="validation; also before the first step and after the last",
     )  # fmt: skip
     watching.add_argument(
-        "--checkpoint-interval", type=_whole(1), default=5000, metavar="N",
+        "--checkpoint-interval", type=whole(1), default=5000, metavar="N",
         help="checkpoints; also at the end of every epoch",
     )  # fmt: skip
     watching.add_argument(
-        "--checkpoint-keep", type=_whole(2), default=2, metavar="N",
+        "--checkpoint-keep", type=whole(2), default=2, metavar="N",
         help="state files kept, the newest; of older checkpoints the weights at the ends of "
         "epochs stay",
     )  # fmt: skip
@@ -219,7 +220,9 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error(f"--model-name {name!r} must be a name below checkpoint/ and log/")
 
 
-def _whole(least: int):
+def whole(least: int) -> Callable[[str], int]:
+    """An argparse type: a whole number that is not below `least`."""
+
     def whole_number(text: str) -> int:
         value = int(text)
         if value < least:
@@ -229,14 +232,16 @@ def _whole(least: int):
     return whole_number
 
 
-def _seed(text: str) -> int:
+def seed(text: str) -> int:
+    """An argparse type: a whole number of 63 bits."""
     value = int(text)
     if not 0 <= value < 2**63:
         raise argparse.ArgumentTypeError(f"{value} is not between 0 and 2^63 - 1")
     return value
 
 
-def _positive(text: str) -> float:
+def positive(text: str) -> float:
+    """An argparse type: a number above 0 that is finite."""
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is no positive number")
