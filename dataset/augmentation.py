@@ -6,7 +6,7 @@ step by step. Nothing here is random but for the generators it is given.
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
+
+from dataset.geometry import coverage, source_points, together, warp
 
 # ------------------------------------------------------------------------------------------------
 # What is drawn for one sample. The ranges are those of the published recipe
@@ -111,104 +113,6 @@ def draw_affine(
         "shear": rng.uniform(-shear, shear),
         "flip": rng.random() < flip,
     }
-
-
-# ------------------------------------------------------------------------------------------------
-# Geometry: all affine steps of a picture are one matrix, and its pixels are sampled once.
-
-
-def affine(
-    size: tuple[int, int],
-    rotate: float = 0,
-    translate_x: float = 0,
-    translate_y: float = 0,
-    scale: float = 1,
-    shear: float = 0,
-    flip: bool = False,
-) -> np.ndarray:
-    """The (3, 3) matrix that finds, for every pixel of an output of `size` (height, width), where
-    it came from in a frame of the same size; transformed about the centre. Coordinates are
-    (x, y) in pixels, the first pixel's centre being at 0.5. Angles in degrees."""
-    height, width = size
-    angle, slant = math.radians(rotate), math.tan(math.radians(shear))
-    cos, sin = math.cos(angle) * scale, math.sin(angle) * scale
-    rotated = np.array([[cos, -sin], [sin, cos]]) @ np.array([[1, slant], [0, 1]])
-    forward = np.eye(3)
-    forward[:2, :2] = rotated @ np.diag([-1 if flip else 1, 1])
-    to_centre = _translation(-width / 2, -height / 2)
-    from_centre = _translation(width * (0.5 + translate_x), height * (0.5 + translate_y))
-    return np.linalg.inv(from_centre @ forward @ to_centre)
-
-
-def fit(size: tuple[int, int], picture_size: tuple[int, int]) -> np.ndarray:
-    """The (3, 3) matrix from an output of `size` (height, width) to a picture of `picture_size`
-    (height, width) that is centred and just fills it."""
-    (height, width), (picture_height, picture_width) = size, picture_size
-    scale = min(picture_height / height, picture_width / width)
-    return (
-        _translation(picture_width / 2, picture_height / 2)
-        @ np.diag([scale, scale, 1])
-        @ _translation(-width / 2, -height / 2)
-    )
-
-
-def _translation(x: float, y: float) -> np.ndarray:
-    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], dtype=np.float64)
-
-
-def positions(factors: Tensor, size: tuple[int, int]) -> Tensor:
-    """a * x + b * y + c at the centre (x, y) of each pixel of an output of `size`, for (a, b, c) in
-    factors: (B, K, 3). Returns (B, H, W, K)."""
-    x, y = (torch.arange(side, device=factors.device)[:, None] + 0.5 for side in size[::-1])
-    a, b, c = factors[:, None].unbind(3)  # (B, 1, K) each
-    return (b * y)[:, :, None] + (a * x + c)[:, None]
-
-
-def from_centre(sizes: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """A matrix to pixels counted from a picture's centre, (B, 2, 3), and half its width and
-    height, (B, 2, 1). sizes: (B, 2), height and width; matrix: (B, 2, 3), of `affine` or `fit`."""
-    half = sizes.flip(1)[:, :, None] / 2
-    return torch.cat([matrix[:, :, :2], matrix[:, :, 2:] - half], dim=2), half
-
-
-def source_points(sizes: Tensor, matrix: Tensor, size: tuple[int, int]) -> Tensor:
-    """Where each pixel of an output of `size` comes from: (B, H, W, 2), x and y, as F.grid_sample
-    counts them, -1 to 1 over the picture. sizes, matrix: of the pictures, as in from_centre."""
-    centred, half = from_centre(sizes, matrix)
-    return positions(centred / half, size)
-
-
-def warp(pictures: Sequence[Tensor], points: Tensor, reflect: bool = False) -> Tensor:
-    """Each picture sampled bilinearly, once.
-
-    pictures: (C, h, w) each, of any sizes, float, or uint8, which stays 0..255; points: (B, H, W,
-    2), of source_points. Outside of a picture its border continues, or with `reflect` its mirror
-    image. Returns (B, C, H, W) float32.
-    """
-    outside = "reflection" if reflect else "border"
-    warped = [
-        F.grid_sample(picture[None].float(), where[None], padding_mode=outside, align_corners=False)
-        for picture, where in zip(pictures, points, strict=True)
-    ]
-    return together(warped)
-
-
-def together(tensors: Sequence[Tensor]) -> Tensor:
-    """All in one, along their first dimension; one alone is not copied."""
-    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
-
-
-def coverage(sizes: Tensor, matrix: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, 1, H, W): 1 inside of a warped picture, 0 outside, its rim one output pixel wide.
-    sizes, matrix: as in from_centre."""
-    area = matrix[:, 0, 0] * matrix[:, 1, 1] - matrix[:, 0, 1] * matrix[:, 1, 0]
-    step = area.abs().sqrt()[:, None, None]  # source pixels for each of the output's
-    centred, half = (value / step for value in from_centre(sizes, matrix))
-    beyond = (
-        positions(centred[:, axis, None], size).abs_().sub_(half[:, axis, None, None])
-        for axis in (0, 1)
-    )
-    return (0.5 - torch.maximum(*beyond)).clamp_(0, 1).permute(0, 3, 1, 2)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -409,14 +313,30 @@ def areas(batch: dict, name: str) -> list[int]:
     return batch[f"{name}_size"].prod(1).tolist()
 
 
+def on_device(batch: dict, device: torch.device) -> dict[str, Tensor]:
+    """The batch's tensors on `device`. To a GPU they go on a stream of their own: as the host is
+    ahead of it, they are copied while it computes the step before."""
+    tensors = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
+    if device.type != "cuda":
+        return {name: value.to(device) for name, value in tensors.items()}
+    now, beside = torch.cuda.current_stream(device), copying(device)
+    with torch.cuda.stream(beside):
+        on = {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
+    now.wait_stream(beside)  # the device waits, not the host
+    for value in on.values():
+        value.record_stream(now)  # whose memory is not given away before `now` is done with it
+    return on
+
+
+@lru_cache
+def copying(device: torch.device) -> "torch.cuda.Stream":
+    return torch.cuda.Stream(device)
+
+
 def augment_together(batch: dict, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As augment, with each step for all samples at once."""
     size = tuple(batch["size"])
-    on = {
-        name: value.to(device, non_blocking=True)
-        for name, value in batch.items()
-        if isinstance(value, Tensor)
-    }
+    on = on_device(batch, device)
     numbers = Numbers(batch["numbers"], on["numbers"])
     fgr, pha, bgr = (
         [

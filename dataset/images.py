@@ -3,7 +3,6 @@
 It never changes a file, and never guesses a pair from the order of names.
 """
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+from dataset.names import Names
 
 ENDINGS = (".jpg", ".jpeg", ".png")
 NAMED_AT_MOST = 20  # how many offenders a message lists
@@ -33,30 +34,6 @@ MODES = {
 
 class DataError(ValueError):
     """Data that cannot be trained on; the message names the files and says what to do."""
-
-
-class Names(Sequence[str]):
-    """Many file names in one block of bytes: a million take tens of megabytes, and worker
-    processes share them, since reading one touches no reference count of the others."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        names = list(names)
-        lengths = (len(name.encode("utf-8", "surrogateescape")) for name in names)
-        self._ends = np.cumsum(np.fromiter(lengths, np.int64, len(names)))
-        self._bytes = "".join(names).encode("utf-8", "surrogateescape")
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __getitem__(self, index: int) -> str:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        start = self._ends[index - 1] if index else 0
-        return self._bytes[start : self._ends[index]].decode("utf-8", "surrogateescape")
-
-    def digest(self) -> bytes:
-        """Of all names in their order, their ends included."""
-        return hashlib.sha256(self._ends.tobytes() + self._bytes).digest()
 
 
 @dataclass(frozen=True)
@@ -188,7 +165,7 @@ def find_pairs(fgr_folder: Path, pha_folder: Path, look: bool = True) -> Foregro
         )
     partners = np.empty_like(fgr_stems)
     partners[np.argsort(fgr_stems)] = np.argsort(pha_stems)
-    if (np.diff(partners) != 1).any():  # sorted unlike, as a.jpg, a-b.png and a.png, a-b.png are
+    if (np.diff(partners) != 1).any():  # sorted unlike, as a.jpg, a.k.jpg and a.k.png, a.png
         pha_names = Names([pha_names[place] for place in partners])
     pairs = Foregrounds(fgr_folder, fgr_names, pha_folder, pha_names)
     if not look:

@@ -15,7 +15,8 @@ import torch
 from torch.utils.data import Dataset
 
 from dataset import augmentation
-from dataset.augmentation import NEUTRAL, NUMBERS, PICTURES, affine, draw_numbers, fit
+from dataset.augmentation import NEUTRAL, NUMBERS, PICTURES, draw_numbers
+from dataset.geometry import affine, fit
 from dataset.images import (
     Backgrounds,
     DataError,

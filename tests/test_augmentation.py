@@ -16,17 +16,9 @@ from torchvision.transforms import functional as TF  # noqa: N812
 from torchvision.transforms.functional import to_tensor
 
 from dataset import augmentation
-from dataset.augmentation import (
-    NEUTRAL,
-    affine,
-    augment,
-    box_blur,
-    colour_jitter,
-    fit,
-    source_points,
-    warp,
-)
+from dataset.augmentation import NEUTRAL, augment, box_blur, colour_jitter
 from dataset.folders import data_folders, open_half
+from dataset.geometry import affine, coverage, fit, source_points, warp
 from dataset.matting import MattingDataset, batches, collate, validation_keys
 from dataset.sampler import BatchSampler, SampleKey
 
@@ -362,9 +354,9 @@ def test_pictures_of_unlike_sizes_are_warped_each_by_its_own_matrix(reflect: boo
 def test_coverage_is_one_inside_and_ends_at_the_border() -> None:
     sizes = torch.tensor([[10, 8]])
     matrix = torch.tensor([[[1.0, 0, -3.5], [0, 1, 0]]])
-    row = augmentation.coverage(sizes, matrix, (10, 14))[0, 0, 5]
+    row = coverage(sizes, matrix, (10, 14))[0, 0, 5]
     torch.testing.assert_close(row, torch.tensor([0.0] * 3 + [0.5] + [1] * 7 + [0.5] + [0] * 2))
-    column = augmentation.coverage(sizes, matrix, (12, 14))[0, 0, :, 7]
+    column = coverage(sizes, matrix, (12, 14))[0, 0, :, 7]
     torch.testing.assert_close(column, torch.tensor([1.0] * 10 + [0] * 2))
 
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import backdrop, make_data
 from PIL import Image, ImageOps
 
-from dataset.augmentation import affine, fit
+from dataset.geometry import affine, fit
 from dataset.images import (
     DataError,
     Names,
@@ -71,6 +71,16 @@ def test_unlike_sizes_are_named(tmp_path: Path) -> None:
     Image.new("L", (50, 60)).save(path)
     with pytest.raises(DataError, match=r"1 pair.*0002\.jpg \(72x96\).*0002\.png \(50x60\)"):
         find_pairs(tmp_path / "train/fgr", tmp_path / "train/pha")
+
+
+def test_pairs_whose_names_sort_unlike_meet_all_the_same(tmp_path: Path) -> None:
+    for kind, names in (("fgr", ("a.jpg", "a.k.png")), ("pha", ("a.k.jpg", "a.png"))):
+        (tmp_path / kind).mkdir()
+        for name in names:
+            Image.new("L", (4, 4)).save(tmp_path / kind / name)
+    pairs = find_pairs(tmp_path / "fgr", tmp_path / "pha")
+    met = [tuple(path.name for path in pairs.paths(index)) for index in range(len(pairs))]
+    assert met == [("a.jpg", "a.png"), ("a.k.png", "a.k.jpg")]
 
 
 def test_one_name_with_two_endings_is_refused(tmp_path: Path) -> None:
