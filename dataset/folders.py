@@ -18,6 +18,7 @@ from dataset.images import (
     find_rgba,
 )
 
+HALVES = ("train", "valid")
 DEMO_FOLDER = Path("data/demo")
 
 

@@ -9,6 +9,8 @@ from conftest import make_data, published_file
 from PIL import Image
 
 import train_base
+from training import start
+from training.distributed import Team
 from training.options import parse_options
 
 
@@ -166,11 +168,11 @@ def test_weights_that_were_replaced_beside_their_state(
     assert "epoch-0-iter-1.state.pth does not belong to these weights" in line
 
 
-def test_several_processes_are_refused(
+def test_processes_that_torchrun_has_not_started_are_refused(
     own: Path, here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "without torchrun" in error_of(capsys, "--dataset-dir", own)
+    assert "WORLD_SIZE is 2, but torchrun" in error_of(capsys, "--dataset-dir", own)
 
 
 def test_published_command_lines_are_taken() -> None:
@@ -196,7 +198,9 @@ def test_defaults() -> None:
         options.checkpoint_interval,
     )
     assert intervals == (10, 2000, 5000, 5000)
-    assert options.crop_size == [256, 512] and 1 <= options.num_workers <= 16
+    assert options.crop_size == [256, 512]
+    assert start.share_of_batch(options, Team()) == 8 and 1 <= options.num_workers <= 16
+    assert not options.sync_batchnorm
 
 
 def test_help_needs_nothing_heavy() -> None:

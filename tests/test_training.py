@@ -16,6 +16,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train_base
+from model import MattingBase
 from model.download import WEIGHTS
 from training import checkpoint
 
@@ -310,7 +311,9 @@ def test_overwritten_checkpoints_go_only_when_there_is_a_new_one(
     source = folder / "epoch-0-iter-1.pth"
     run(data, "--model-last-checkpoint", source, "--overwrite", "--checkpoint-keep", 100)
     told = capsys.readouterr().out
-    assert "removed epoch-0.pth, epoch-1-iter-3.pth, epoch-1.pth of an earlier run" in told
+    assert (
+        "removed epoch-0.pth, epoch-1-iter-3.pth, epoch-1.pth, best.pth of an earlier run" in told
+    )
     assert told.index("saved checkpoint/run/epoch-0.pth") < told.index("removed epoch-0.pth")
     names = [path.name for path in checkpoint.find_checkpoints(folder)]
     assert names == ["epoch-0-iter-1.pth", *(f"epoch-{epoch}.pth" for epoch in range(8))]
@@ -388,7 +391,7 @@ def test_states_are_pruned_and_the_weights_of_epochs_kept(data: Path, here: Path
     names = sorted(path.name for path in Path("checkpoint/run").glob("*.pth"))
     epochs = [f"epoch-{epoch}.pth" for epoch in (0, 1, 2)]
     last = ["epoch-2.state.pth", "epoch-3-iter-7.pth", "epoch-3-iter-7.state.pth"]
-    assert names == sorted([*epochs, *last])
+    assert names == sorted(["best.pth", *epochs, *last])
 
 
 def test_a_run_that_is_killed_while_it_overwrites_loses_nothing(
@@ -470,8 +473,10 @@ def test_two_runs_of_one_name_and_what_a_killed_one_leaves(
 def test_dropout_is_drawn_anew_at_every_step(
     data: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seeds = []
-    seed = torch.manual_seed
-    monkeypatch.setattr(torch, "manual_seed", lambda value: (seeds.append(value), seed(value))[1])
+    given = []
+    seed = MattingBase.seed_dropout
+    monkeypatch.setattr(
+        MattingBase, "seed_dropout", lambda self, seeds: (given.extend(seeds), seed(self, seeds))
+    )
     run(data, "--max-steps", 3)
-    assert len(seeds) == 4 and len(set(seeds)) == 4  # the initial weights, and three steps
+    assert len(given) == len(set(given)) == 3 * 4  # each sample of each step has its own

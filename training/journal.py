@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,11 +30,17 @@ class Journal:
     folder: log/NAME; None keeps nothing on disk. first_step: completed when this start begins;
     what an earlier start wrote to TensorBoard beyond it is marked as replaced. last_step: the
     last one of the run. batch_size: for the speed. The rows of results.csv say which start they
-    are of; none is ever removed.
+    are of; none is ever removed. prefix: of all lines that are said; with one, the process is not
+    the first of the run, and tells nothing but what it is asked to say.
     """
 
     def __init__(
-        self, folder: Path | None, first_step: int, last_step: int, batch_size: int
+        self,
+        folder: Path | None,
+        first_step: int,
+        last_step: int,
+        batch_size: int,
+        prefix: str = "",
     ) -> None:
         self.folder = folder
         self.batch_size = batch_size
@@ -41,11 +48,12 @@ class Journal:
         self.writer = None
         if folder:
             self.writer = SummaryWriter(folder, purge_step=first_step + 1 if first_step else 0)
-        terminal = sys.stderr.isatty()
+        self._silent = bool(prefix)
+        terminal = sys.stderr.isatty() and not self._silent
         self.bar = tqdm(
             initial=first_step, total=last_step, unit="step", disable=not terminal, leave=False
         )
-        self.say = tqdm.write if terminal else _print
+        self.say = tqdm.write if terminal else partial(_print, prefix)
         self._start = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._results: list[tuple[int, dict[str, float]]] = []
         self._started = time.perf_counter()
@@ -93,7 +101,8 @@ class Journal:
         self._scalars(step, "learning_rate", rates)
         self._scalars(step, "run", {"images_per_s": speed, "waiting_share": waiting, **numbers})
         self.bar.set_postfix_str(f"loss {loss:.4f}, {speed:.1f} images/s")
-        if self.bar.disable and (now - self._last_line >= LINE_EVERY_S or step >= self.last_step):
+        due = now - self._last_line >= LINE_EVERY_S or step >= self.last_step
+        if self.bar.disable and not self._silent and due:
             self._last_line = now
             left = (now - self._started) / (step - self._first_step) * (self.last_step - step)
             self.say(
@@ -108,6 +117,8 @@ class Journal:
         self, step: int, epoch: int, results: dict[str, float], shown: dict[str, Tensor]
     ) -> None:
         """A line, a row of results.csv, TensorBoard, and preview.png."""
+        if self._silent:
+            return
         self.say(
             f"validation at step {step}: loss {results['loss']:.4f}  "
             f"MAD {results['mad']:.2f}  MSE {results['mse']:.2f}  (x1000)"
@@ -194,8 +205,8 @@ def _append_row(path: Path, row: dict[str, float]) -> None:
             raise
 
 
-def _print(line: str) -> None:
-    print(line, flush=True)
+def _print(prefix: str, line: str) -> None:
+    print(prefix + line, flush=True)
 
 
 def _duration(seconds: float) -> str:

@@ -24,13 +24,15 @@ class StopRequest:
     set they only leave a note, which the loop and validation look at. A second Ctrl-C raises
     KeyboardInterrupt in any case.
 
-    saved: the newest checkpoint of this start, for what is said at the end.
+    saved: the newest checkpoint of this start, for what is said at the end. quiet: whether another
+    process says it.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
         self.saves = False
         self.saved: Path | None = None
+        self.quiet = False
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":

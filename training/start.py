@@ -9,6 +9,8 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,7 +19,9 @@ from model.download import torchvision_file
 from model.transfer import TransferError, transfer
 from model.weights_file import read_weights
 from training import checkpoint
+from training.batch_norm import LEAST
 from training.checkpoint import Checkpoint, CheckpointError
+from training.distributed import Team
 from training.saving import size_of, write_whole
 
 # How the network lies in memory, and how Adam is computed, by type of device. `python -m
@@ -31,10 +35,21 @@ class OptionError(ValueError):
     """Options that do not go with this machine or with what lies in the run's folders."""
 
 
-def choose_device(name: str) -> torch.device:
-    """The torch.device that --device asks for. Raises OptionError where it is not there."""
+def choose_device(name: str, team: Team = Team()) -> torch.device:  # noqa: B008
+    """The torch.device that --device asks for; of several GPUs, each process on a machine takes
+    its own. Raises OptionError where it is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and team.local_size > 1:
+        if team.local_rank >= torch.cuda.device_count():
+            raise OptionError(
+                f"process {team.rank} has no GPU of its own: {team.local_size} processes were "
+                f"started on a machine with {torch.cuda.device_count()}; start as many as it has "
+                "(torchrun --nproc-per-node)"
+            )
+        name = f"cuda:{team.local_rank}"
+    elif name.startswith("cuda:") and team.local_size > 1:
+        raise OptionError(f"--device {name} is one GPU for {team.local_size} processes; type cuda")
     try:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda"):
@@ -77,6 +92,34 @@ def keep_memory() -> None:
             libc.mallopt(trim_threshold, 2**31 - 1)
 
 
+def share_of_batch(options: argparse.Namespace, team: Team) -> int:
+    """How many images each of this process's backward passes has. Settles what the command line
+    left open: whether batch norm is over all processes, and how many workers each has. Raises
+    OptionError where the batch cannot be shared out."""
+    parts = team.size * options.accumulate
+    share, rest = divmod(options.batch_size, parts)
+    if rest or not share:
+        near = max(1, round(options.batch_size / parts)) * parts
+        raise OptionError(
+            f"--batch-size {options.batch_size} cannot be shared out equally: {team.size} "
+            f"process(es) with --accumulate {options.accumulate} make {parts} parts; type "
+            f"--batch-size {near}"
+        )
+    if options.sync_batchnorm is None:
+        options.sync_batchnorm = options.batch_size // team.size < LEAST
+    options.sync_batchnorm = options.sync_batchnorm and team.size > 1
+    if share * (team.size if options.sync_batchnorm else 1) == 1:
+        raise OptionError(
+            f"--batch-size {options.batch_size} cannot train: batch norm needs at least two "
+            f"samples, and sees one; type --batch-size {2 * parts} or more, with a smaller "
+            "--crop-size if memory is short"
+        )
+    if options.num_workers is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        options.num_workers = min(16, max(1, (cores or 1) // team.local_size))
+    return share
+
+
 def check_writable(folder: Path) -> None:
     """Raises OptionError where `folder` could not be made or written into."""
     existing = folder
@@ -103,6 +146,64 @@ def check_room(folder: Path, model: torch.nn.Module) -> None:
             f"a checkpoint takes {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free in "
             f"{folder}; make room, or start where there is some"
         )
+
+
+@dataclass
+class Begun:
+    """What a start brings beside the weights, as every process has to know it."""
+
+    kind: str  # resume, transfer or scratch
+    source: Path | None
+    first_step: int  # completed steps
+    best: dict[str, float] | None = None  # step and mad of the best validation so far
+    transferred: tuple[str, dict] | None = None  # as text, and for run.json
+    ahead: list[Path] = field(default_factory=list)  # checkpoints to be replaced
+
+
+def begin(
+    kind: str,
+    source: Checkpoint | Path | None,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    options: argparse.Namespace,
+    data: dict[str, dict],
+    epoch_steps: int,
+    folder: Path,
+    log_folder: Path,
+) -> Begun:
+    """Carries out exactly one of resume, transfer, scratch. kind, source: as start_point gives
+    them. folder: of the checkpoints. Raises what its parts raise."""
+    check_room(folder, model)
+    begun = Begun(kind, source, options.epoch_start * epoch_steps)
+    if kind == "resume":
+        begun.first_step = resume(source, model, optimizer, scaler, options, data, epoch_steps)
+        begun.best = (source.state or {}).get("best")
+        begun.source = source.path
+    begun.ahead = checkpoints_ahead(folder, begun.source, begun.first_step, epoch_steps, options)
+    if kind == "transfer":
+        begun.transferred = initialise(model, source, options, log_folder)
+    elif kind == "scratch":
+        print("start: from scratch, all weights random")
+    if begun.ahead:
+        begun.best = None  # what it was may be of what is replaced
+    return begun
+
+
+def begin_together(
+    team: Team,
+    begin: Callable[[], Begun],
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> Begun:
+    """`begin` in the first process, which alone reads files; what it has read goes to all."""
+    begun = team.first(begin)
+    if team.size > 1:
+        team.share(list(model.state_dict().values()))
+        team.share_optimizer(optimizer)
+        scaler.load_state_dict(team.first(scaler.state_dict))
+    return begun
 
 
 def start_point(options: argparse.Namespace) -> tuple[str, Checkpoint | Path | None]:
@@ -238,6 +339,9 @@ def checkpoints_ahead(
             f"{found[-1].name}; continue them with --model-last-checkpoint auto, choose another "
             "--model-name, or remove them with --overwrite"
         )
+    best = folder / checkpoint.BEST
+    if found and best.exists():
+        found.append(best)
     return [path for path in found if not source or path.resolve() != source.resolve()]
 
 
@@ -254,8 +358,14 @@ def put_aside(paths: list[Path]) -> None:
                 each.replace(each.parent / REPLACED / each.name)
 
 
+def keep_other_best(folder: Path) -> None:
+    """Renames the best weights of a start that this one does not continue, if there are any."""
+    checkpoint.rename_aside(folder / checkpoint.BEST)
+
+
 def remove_replaced(folder: Path) -> list[str]:
     """Removes what put_aside has moved; returns the names of the checkpoints."""
     names = [path.name for path in checkpoint.find_checkpoints(folder / REPLACED)]
+    names += [checkpoint.BEST] if (folder / REPLACED / checkpoint.BEST).exists() else []
     shutil.rmtree(folder / REPLACED, ignore_errors=True)
     return names
