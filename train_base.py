@@ -6,6 +6,7 @@ python train_base.py --model-backbone resnet50 --model-last-checkpoint auto
 
 import argparse
 import contextlib
+import os
 import shlex
 import signal
 import sys
@@ -381,7 +382,13 @@ def continuation(argv: list[str], options: argparse.Namespace, saved: Path | Non
                 kept.append(word)
             skip = word == "--model-last-checkpoint"
         kept += ["--model-last-checkpoint", "auto"]
-    command = shlex.join(["python", sys.argv[0], *kept])
+    launcher = "python"
+    if options.processes > 1:
+        here, machines = os.environ["LOCAL_WORLD_SIZE"], os.environ.get("GROUP_WORLD_SIZE", "1")
+        launcher = f"torchrun --nproc-per-node {here}"
+        if machines != "1":
+            launcher += f" --nnodes {machines} (and how they meet)"
+    command = f"{launcher} {shlex.join([sys.argv[0], *kept])}"
     if saved or options.dry_run:
         return f"to continue: {command}"
     return f"this start has saved nothing yet; to start again: {command}"

@@ -1,5 +1,5 @@
 """What torchrun starts in tests/test_distributed.py: one backward pass in float64 over a batch that
-the processes share out; the first writes gradients and running statistics to the file it is given."""
+its processes share; the first writes gradients and running statistics to a file."""
 
 import argparse
 import sys

@@ -218,6 +218,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     dataset = options.dataset_dir.resolve().name if options.dataset_dir else options.dataset_name
     if options.dataset_dir:
         options.dataset_name = None
+    options.processes = 1  # until training.distributed knows better
     options.model_name = options.model_name or f"mattingbase-{options.model_backbone}-{dataset}"
     return options
 

@@ -10,7 +10,7 @@ from training import metrics
 from training.distributed import Team
 from training.loss import TERMS, matting_loss, total
 
-FIGURES = ("loss", *TERMS, "mad", "mse")
+FIGURES = ("loss", *TERMS, "mad", "mse", "grad")
 
 
 def validate(
