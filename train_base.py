@@ -255,11 +255,12 @@ def train(
         if not team.is_first:
             return
         ahead = begun.ahead
+        if ahead and saver.failed():  # a first write of this run must not be taken for an old one
+            return
         due = due or bool(ahead)
         path = folder / checkpoint.checkpoint_name(step, epoch_steps) if due else None
         state = checkpoint.training_state(step, epoch_steps, options, data, optimizer, scaler, best)
         if ahead:
-            saver.wait()  # for a first write of this run, whose files must not be taken for old
             start.put_aside(ahead)
         if is_best and not begun.best:
             start.keep_other_best(folder)
@@ -282,7 +283,7 @@ def train(
     model.train()
     step = first_step
     try:
-        if kind != "resume" and not options.dry_run:
+        if begun.kind != "resume" and not options.dry_run:
             run_validation(first_step)
         stop.saves = True
         train_batches = at_end.enter_context(contextlib.closing(batches(loader, left_out)))

@@ -55,7 +55,10 @@ def launch(
 
 
 def end_of(process: subprocess.Popen, limit: float = 150) -> str:
-    told, _ = process.communicate(timeout=limit)
+    try:
+        told, _ = process.communicate(timeout=limit)
+    finally:
+        process.kill()  # its processes end with it, as is tested below
     return told
 
 

@@ -240,12 +240,18 @@ def join(options: argparse.Namespace) -> Team:
     starting, training = (
         timedelta(seconds=options.dist_timeout or default) for default in TIMEOUTS
     )
+    store, rank, size = next(dist.rendezvous("env://", timeout=starting))
+    if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
+        # On one machine torchrun keeps its store when it starts the processes again, and in it
+        # the addresses of those that are gone.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"attempt-{attempt}", store)
     # The default group is the host's: what is said in start-up needs no device, and a process
     # that has none of its own must be able to say so.
-    dist.init_process_group("gloo", timeout=starting)
+    dist.init_process_group("gloo", timeout=starting, store=store, rank=rank, world_size=size)
     return Team(
-        rank=dist.get_rank(),
-        size=dist.get_world_size(),
+        rank=rank,
+        size=size,
         local_rank=int(os.environ["LOCAL_RANK"]),
         local_size=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         answers=dist.new_group(backend="gloo", timeout=training),

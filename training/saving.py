@@ -57,8 +57,9 @@ class Saver:
     ) -> None:
         """Copies `weights` and `state` as they are now, and returns; writes them to `path` and the
         state file beside it, the weights alone to `best`, and calls `then`, in the thread. Either
-        path may be None. Waits for an earlier write."""
-        self.wait()
+        path may be None. Waits for an earlier write; where that has failed, writes nothing."""
+        if self.failed():
+            return
         weights, state = host_copy(weights), host_copy(state)
         copied = torch.cuda.Event() if torch.cuda.is_initialized() else None
         if copied:
@@ -85,10 +86,15 @@ class Saver:
             error, self._error = self._error, None
             raise error
 
-    def wait(self) -> None:
-        """Returns when the last write is on disk. Raises what went wrong in it."""
+    def failed(self) -> bool:
+        """Returns when the last write is over: whether something went wrong, which check raises."""
         if self._thread:
             self._thread.join()
+        return self._error is not None
+
+    def wait(self) -> None:
+        """Returns when the last write is on disk. Raises what went wrong in it."""
+        self.failed()
         self.check()
 
 
