@@ -107,8 +107,11 @@ def pack(source: Path, target: Path, shard_bytes: int) -> None:
 
     unfinished = target / UNFINISHED
     made = [path for path in (target, *target.parents) if not path.exists()]
+    mine, moved = False, []
     try:
-        unfinished.mkdir(parents=True)
+        target.mkdir(parents=True, exist_ok=True)
+        unfinished.mkdir()  # which fails where another run packs into the same place
+        mine = True
         free = shutil.disk_usage(unfinished).free
         if free < total:
             raise DataError(
@@ -127,11 +130,15 @@ def pack(source: Path, target: Path, shard_bytes: int) -> None:
             _compare(halves[half], open_half(packed, half, stop=False), target)
         sizes = [path.stat().st_size for path in unfinished.rglob("*.tar")]
         for name in (*HALVES, "backgrounds"):
+            moved.append(name)
             (unfinished / name).rename(target / name)
         unfinished.rmdir()
     except BaseException as error:
-        for name in (UNFINISHED, *HALVES, "backgrounds"):
-            shutil.rmtree(target / name, ignore_errors=True)
+        for name in moved:
+            if not (unfinished / name).exists():
+                shutil.rmtree(target / name, ignore_errors=True)
+        if mine:
+            shutil.rmtree(unfinished, ignore_errors=True)
         for path in made:
             with contextlib.suppress(OSError):  # there is something else in it by now
                 path.rmdir()
@@ -161,7 +168,7 @@ def _check_places(source: Path, target: Path) -> None:
     if target.exists() and not target.is_dir():
         raise DataError(f"TARGET {target} is a file: name a folder that is empty or new")
     if target.is_dir() and (held := sorted(os.listdir(target))):
-        what = " (what a killed run has left: delete it)" if held == [UNFINISHED] else ""
+        what = " (left by a run that was killed: delete all)" if UNFINISHED in held else ""
         raise DataError(
             f"TARGET {target} is not empty, {held[0]} is in it{what}: nothing is written over; "
             "name a folder that is empty or new"

@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +73,9 @@ class TarFolder:
         names: list[str] = []
         places = []
         for number, (_, index) in enumerate(indices):
-            chosen = [i for i, name in enumerate(index.names) if name.startswith(prefix)]
-            names += [index.names[i] for i in chosen]
+            listed = list(enumerate(index.names))
+            chosen = [place for place, name in listed if name.startswith(prefix)]
+            names += [listed[place][1] for place in chosen]
             tars = np.full(len(chosen), number)
             places.append((tars, index.offsets[chosen], index.sizes[chosen], index.headers[chosen]))
         order = sorted(range(len(names)), key=names.__getitem__)
@@ -137,15 +139,12 @@ def open_tars(folder: Path, kinds: tuple[str, ...], say: Callable[[str], None]) 
         indices.append((path, index))
     if unwritten:
         say(f"{folder}: the index cannot be kept ({unwritten}): every start looks through the tars")
-    names = [name for _, index in indices for name in index.names]
-    found = {
-        kind: TarFolder(folder, kind, indices)
-        for kind in kinds
-        if any(name.startswith(f"{kind}/" if kind else "") for name in names)
-    }
+    found = {kind: TarFolder(folder, kind, indices) for kind in kinds}
+    found = {kind: pictures for kind, pictures in found.items() if len(pictures.names)}
     if not found:
         wanted = f" under {', '.join(f'{kind}/' for kind in kinds)}" if any(kinds) else ""
-        has = f"; there is {names[0]}" if names else ""
+        names = (name for _, index in indices for name in index.names)
+        has = "".join(f"; there is {name}" for name in islice(names, 1))
         raise DataError(
             f"no picture ({', '.join(ENDINGS)}){wanted} in {folder}/*.tar{has}: pack them anew "
             "with python -m dataset.shard"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.images import ENDINGS, DataError
+from dataset.images import ENDINGS, DataError, Names
 
 FORMAT = "matting tar index 1"  # of INDEX files; another number for another layout
 INDEX = ".index"  # what its name adds to the tar's
@@ -39,7 +39,7 @@ class Index:
     the CRC-32 of the header before them, by which another tar in this one's place is noticed."""
 
     tar_bytes: int
-    names: list[str]
+    names: Names
     offsets: np.ndarray  # int64
     sizes: np.ndarray  # int64
     headers: np.ndarray  # uint32
@@ -130,7 +130,7 @@ def scan(path: Path, say: Callable[[str], None] = print) -> Index:
             f"lead outside, the first is {left_out[0]}"
         )
     columns = np.array(places, dtype=np.int64).reshape(-1, 3)
-    return Index(size, names, columns[:, 0], columns[:, 1], columns[:, 2].astype(np.uint32))
+    return Index(size, Names(names), columns[:, 0], columns[:, 1], columns[:, 2].astype(np.uint32))
 
 
 def _check_end(path: Path, file: io.BufferedReader, offset: int, size: int) -> None:
@@ -158,7 +158,7 @@ def write_index(path: Path, index: Index) -> str | None:
     content = {
         "format": FORMAT,
         "tar_bytes": index.tar_bytes,
-        "names": index.names,
+        "names": list(index.names),
         "offsets": index.offsets.tolist(),
         "sizes": index.sizes.tolist(),
         "headers": index.headers.tolist(),
@@ -213,7 +213,7 @@ def read_index(path: Path) -> Index:
             found = zlib.crc32(os.pread(file.fileno(), BLOCK, int(offsets[place]) - BLOCK))
             if found != headers[place]:
                 raise DataError(stale(path, f"{names[place]} is not where the index says"))
-    return Index(tar_bytes, names, offsets, sizes, headers.astype(np.uint32))
+    return Index(tar_bytes, Names(names), offsets, sizes, headers.astype(np.uint32))
 
 
 def index_path(path: Path) -> Path:
@@ -240,6 +240,6 @@ def _unpack(path: Path) -> str:
                 named = shlex.quote(os.fspath(path) + ending)
                 how = f"mv {typed} {named} && {command} {named}"
     return (
-        f"{path} is compressed, and pictures cannot be read from its middle: unpack it once, "
-        f"without losing much, since pictures are compressed already: {how}"
+        f"{path} is compressed, and pictures cannot be read from its middle: unpack it, which "
+        f"takes little more room, since pictures are compressed already: {how}"
     )

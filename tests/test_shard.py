@@ -19,6 +19,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import backdrop, figure, make_data
@@ -26,9 +27,10 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 import train_base
+from benchmarks import shards
 from dataset import shard, tar
 from dataset.folders import data_folders, describe, open_half
-from dataset.images import DataError, find_pairs, open_picture
+from dataset.images import DataError, decode, find_pairs, open_picture
 from dataset.matting import MattingDataset, collate
 from dataset.sampler import batch_of_step
 from dataset.tar_index import read_index, scan, tars_in, write_index
@@ -163,6 +165,14 @@ def test_a_run_and_its_continuation_over_tars_equal_the_run_over_files(
     for other in others:
         assert list(files) == list(other)
         assert all(torch.equal(files[name], other[name]) for name in files)
+
+
+def test_some_folders_may_hold_tars_and_others_pictures(data: Path, own: Path) -> None:
+    for place in ("backgrounds/train", "valid"):
+        shutil.rmtree(own / place)
+        shutil.copytree(data / place, own / place)
+    for half in ("train", "valid"):
+        assert describe(*opened(own, half)) == describe(*opened(data, half))
 
 
 def test_rgba_pictures(tmp_path: Path) -> None:
@@ -496,6 +506,14 @@ def test_a_bad_picture_is_named_with_its_tar(
         assert f"train_base.py: error: {name}" in capsys.readouterr().err
 
 
+def test_a_picture_that_is_damaged_behind_its_header_is_named_with_its_tar(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        add(archive, "b/c.jpg", jpeg(1)[:700])
+    picture = open_picture(open_all(tmp_path) / "b/c.jpg")
+    with pytest.raises(DataError, match=r"a\.tar: b/c\.jpg cannot be decoded as JPEG or PNG"):
+        decode(picture, "RGB", (40, 60), np.eye(3)[:2])
+
+
 # ---- The tool ------------------------------------------------------------------------------------
 
 
@@ -526,7 +544,7 @@ def test_wrong_places(data: Path, here: Path, capsys: pytest.CaptureFixture) -> 
         ("nothing", "new", "there is no folder nothing: SOURCE"),
         ("full", "new", "there is no folder full/train/fgr"),
         (own, "full", "TARGET full is not empty, mine.txt is in it: nothing is written over"),
-        (own, "killed", "(what a killed run has left: delete it)"),
+        (own, "killed", "(left by a run that was killed: delete all)"),
         (own, "file", "TARGET file is a file"),
         (own, own, "is not empty"),
         (own, own + "/tars", "TARGET own/tars lies in SOURCE own"),
@@ -581,6 +599,31 @@ def test_no_room(
     assert os.listdir() == []
 
 
+def test_what_others_put_into_the_target_meanwhile_is_left_alone(
+    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    mine = Path("new/.unfinished/mine.txt")  # another run's, begun at the same time
+
+    def put(*_: object) -> None:
+        mine.parent.mkdir(parents=True)
+        mine.touch()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shard, "_check_places", put)
+        assert packing(data, "new") == 2
+    assert "File exists" in capsys.readouterr().err
+    assert contents(Path()) == {str(mine): b""}
+
+    shutil.rmtree("new")
+    mine = Path("new/valid/mine.txt")
+    compare = shard._compare
+    monkeypatch.setattr(shard, "_compare", lambda *a: (compare(*a), mine.exists() or put()))
+    assert packing(data, "new") == 2
+    assert "Directory not empty" in capsys.readouterr().err
+    assert contents(Path()) == {str(mine): b""}
+    assert os.listdir("new") == ["valid"]
+
+
 @pytest.mark.parametrize("change", [-10, 10])
 def test_a_picture_that_changes_while_it_is_packed(
     data: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
@@ -615,6 +658,19 @@ def test_help_needs_nothing_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert re.search(r"--shard-size MB.*\(default: 1000\)", done.stdout, re.DOTALL)
+
+
+@pytest.mark.slow
+def test_the_benchmark(tmp_path: Path) -> None:
+    path = tmp_path / "shards.json"
+    shards.main(["--quick", "--data", str(tmp_path / "drawn"), "--json", str(path)])
+    figures = json.loads(path.read_text())
+    assert set(figures["tars_over_files"]) == {"read", "header", "decode", "worker"}
+    ms = {name: of["median"] for name, of in figures["ms"].items()}
+    for place in ("files", "tars"):
+        assert 0 < ms[f"read {place}"] < ms[f"decode {place}"]
+    assert figures["opening"]["names"] == 2000 and figures["opening"]["scanned_a_second"] > 0
+    assert os.listdir(tmp_path / "drawn") and not list(tmp_path.glob("shards-*"))
 
 
 def test_the_index_is_plain_json(packed: Path) -> None:
