@@ -10,9 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+if TYPE_CHECKING:
+    from dataset.tar import Member, TarFolder
 
 ENDINGS = (".jpg", ".jpeg", ".png")
 NAMED_AT_MOST = 20  # how many offenders a message lists
@@ -62,33 +66,35 @@ class Names(Sequence[str]):
 class Foregrounds:
     """Pairs of a foreground and its alpha; without `pha_folder`, RGBA pictures that hold both."""
 
-    fgr_folder: Path
+    fgr_folder: "Path | TarFolder"
     fgr_names: Names
-    pha_folder: Path | None
+    pha_folder: "Path | TarFolder | None"
     pha_names: Names
 
     def __len__(self) -> int:
         return len(self.fgr_names)
 
-    def paths(self, index: int) -> tuple[Path, Path | None]:
+    def paths(self, index: int) -> "tuple[Path | Member, Path | Member | None]":
         fgr = self.fgr_folder / self.fgr_names[index]
         return fgr, self.pha_folder / self.pha_names[index] if self.pha_folder else None
 
 
 @dataclass(frozen=True)
 class Backgrounds:
-    folder: Path
+    folder: "Path | TarFolder"
     names: Names
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def path(self, index: int) -> Path:
+    def path(self, index: int) -> "Path | Member":
         return self.folder / self.names[index]
 
 
-def find_pictures(folder: Path) -> list[str]:
+def find_pictures(folder: "Path | TarFolder") -> list[str]:
     """Paths of all pictures below `folder`, relative to it, sorted. Raises DataError if none."""
+    if not isinstance(folder, Path):
+        return list(folder.names)
     if "PATH_TO" in os.fspath(folder):
         raise DataError(
             f"there is no folder {folder}: this is a placeholder; enter your own in data_path.py"
@@ -139,7 +145,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def find_backgrounds(folder: Path, look: bool = True) -> Backgrounds:
+def find_backgrounds(folder: "Path | TarFolder", look: bool = True) -> Backgrounds:
     """All pictures below `folder`. Raises DataError where there are none, or, where `look` is set,
     one's header, of the 20,000 that are looked at, is not that of a picture."""
     backgrounds = Backgrounds(folder, Names(find_pictures(folder)))
@@ -149,7 +155,7 @@ def find_backgrounds(folder: Path, look: bool = True) -> Backgrounds:
     return backgrounds
 
 
-def find_rgba(folder: Path, look: bool = True) -> Foregrounds:
+def find_rgba(folder: "Path | TarFolder", look: bool = True) -> Foregrounds:
     """Pictures with an alpha channel of their own. Raises DataError where there are none."""
     names = find_pictures(folder)
     if look:
@@ -157,7 +163,9 @@ def find_rgba(folder: Path, look: bool = True) -> Foregrounds:
     return Foregrounds(folder, Names(names), None, Names([]))
 
 
-def find_pairs(fgr_folder: Path, pha_folder: Path, look: bool = True) -> Foregrounds:
+def find_pairs(
+    fgr_folder: "Path | TarFolder", pha_folder: "Path | TarFolder", look: bool = True
+) -> Foregrounds:
     """Pairs by relative path without the ending: a/b.jpg in one folder meets a/b.png in the other.
 
     Raises DataError where a folder is missing or empty, a foreground has no alpha or the reverse,
@@ -247,15 +255,17 @@ def _listed(items: Sequence) -> str:
     return ", ".join(map(str, items[:NAMED_AT_MOST])) + (f" and {more} more" if more > 0 else "")
 
 
-def open_picture(path: Path) -> Image.Image:
+def open_picture(path: "Path | Member") -> Image.Image:
     """The picture with its header read and its pixels not yet. Raises DataError."""
+    source = path if isinstance(path, Path) else path.open()
     try:
-        picture = Image.open(path, formats=("JPEG", "PNG"))
+        picture = Image.open(source, formats=("JPEG", "PNG"))
+        picture.filename = str(path)
     except FileNotFoundError:
         what = "is a link to nothing" if path.is_symlink() else "is not there any more"
         raise DataError(f"{path} {what}; restore or remove it, and start again") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise DataError(_undecodable(path, error)) from None
+        raise DataError(_undecodable(str(path), error)) from None
     if picture.width * picture.height > PIXELS_AT_MOST:
         picture.close()
         raise DataError(
@@ -373,7 +383,7 @@ def _as_mode(picture: Image.Image, mode: str) -> Image.Image:
     return picture if picture.mode == mode else picture.convert(mode)
 
 
-def _undecodable(path: Path | str, error: Exception) -> str:
+def _undecodable(path: str, error: Exception) -> str:
     if os.path.exists(path) and not os.path.getsize(path):
         what = "is empty"
     elif isinstance(error, UnidentifiedImageError):
