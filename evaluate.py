@@ -77,7 +77,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from training.mattes import Clips
-    from training.scores import Result, measure, table, write_csv, write_json
+    from training.scores import UNKNOWN, WHOLE, Result, measure, table, write_csv, write_json
     from training.start import choose_device
 
     outputs = [path for path in (options.json, options.csv, options.report) if path]
@@ -113,7 +113,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
     # ---- Tell -----------------------------------------------------------------------------------
 
-    over = "the unknown region" if options.unknown or options.trimap_dir else "the whole image"
+    over = UNKNOWN if options.unknown or options.trimap_dir else WHOLE
     result = Result(over, images, clips.scores(), empty, about)
     print(table(result))
     if options.json:

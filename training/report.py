@@ -18,12 +18,13 @@ from PIL import Image
 
 from training.mattes import read_colours
 from training.saving import write_whole
-from training.scores import TITLES, UNITS, Batch, Result, Score, counted, said_of_empty
+from training.scores import TITLES, WHOLE, Batch, Result, Score, counted, said_of_empty, units
 
 SIDE = 480  # pixels: the longer side of the page's pictures
 BINS = 24  # of a histogram
 # What an error is painted with, from none to the whole of alpha: too opaque, too transparent.
 NONE, OPAQUE, TRANSPARENT = (18, 18, 20), (255, 150, 30), (60, 150, 255)
+DIM = 0.3  # of that, where it was not measured
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,11 @@ class Gallery:
 
 def pictured(score: Score, batch: Batch, place: int) -> Pictured:
     true_pha, pred_pha = (x[place, 0].cpu().numpy() for x in (batch.true_pha, batch.pred_pha))
+    region = None if batch.region is None else batch.region[place, 0].cpu().numpy()
     pictures = {
         "true_pha": _png(_picture(true_pha)),
         "pred_pha": _png(_picture(pred_pha)),
-        "error": _jpeg(Image.fromarray(error_map(pred_pha, true_pha))),
+        "error": _jpeg(Image.fromarray(error_map(pred_pha, true_pha, region))),
     }
     if batch.src is not None:
         pictures["src"] = _jpeg(_picture(batch.src[place].permute(1, 2, 0).cpu().numpy()))
@@ -80,13 +82,19 @@ def pictured(score: Score, batch: Batch, place: int) -> Pictured:
     return Pictured(score, width, height, pictures)
 
 
-def error_map(pred_pha: np.ndarray, true_pha: np.ndarray) -> np.ndarray:
+def error_map(
+    pred_pha: np.ndarray, true_pha: np.ndarray, region: np.ndarray | None = None
+) -> np.ndarray:
     """(H, W, 3) uint8: dark where alphas (H, W) are alike, orange where the prediction is too
-    opaque, blue where it is too transparent. By the root of the error, so that small ones show."""
+    opaque, blue where it is too transparent; dim outside of region, (H, W) bool. By the root of the
+    error, so that small ones show."""
     difference = pred_pha - true_pha
-    strength = np.sqrt(np.abs(difference))[..., None]
-    colour = np.where(difference[..., None] > 0, OPAQUE, TRANSPARENT)
-    return (NONE + (colour - NONE) * strength).round().clip(0, 255).astype(np.uint8)
+    strength = np.sqrt(np.abs(difference))
+    if region is not None:
+        strength = np.where(region, strength, DIM * strength)
+    base, opaque, transparent = (np.array(colour) for colour in (NONE, OPAQUE, TRANSPARENT))
+    colour = np.where(difference[..., None] > 0, opaque, transparent)
+    return (base + (colour - base) * strength[..., None]).round().clip(0, 255).astype(np.uint8)
 
 
 def _picture(values: np.ndarray) -> Image.Image:
@@ -177,7 +185,8 @@ def write_report(path: Path, result: Result, gallery: Gallery, title: str) -> No
         pictured=gallery.worst_first(),
         names=names,
         titles=TITLES,
-        units=UNITS,
+        units=units(result),
+        partly=result.over != WHOLE,
         images=counted(len(result.images), "image"),
         empty=said_of_empty(result) if result.empty else "",
         distributions=[

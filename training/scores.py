@@ -23,7 +23,7 @@ TITLES = {
     "sad": "SAD", "mad": "MAD", "mse": "MSE", "grad": "Grad", "conn": "Conn",
     "fgr_mse": "fgr MSE", "dtssd": "dtSSD",
 }  # fmt: skip
-UNITS = "SAD, Grad, Conn over 1000; MAD, MSE times 1000; dtSSD times 100; alpha 0..1"
+WHOLE, UNKNOWN = "the whole image", "the unknown region"
 SHOWN = 5  # of the worst images, and of the worst clips
 
 
@@ -106,7 +106,7 @@ def table(result: Result) -> str:
     names = list(result.images[0].figures)
     lines = [
         f"{counted(len(result.images), 'image')}, over {result.over}",
-        f"({UNITS})",
+        f"({units(result)})",
         "",
         _line([TITLES[name] for name in names]),
         _line([f"{result.mean[name]:.4f}" for name in names], "mean"),
@@ -125,6 +125,12 @@ def table(result: Result) -> str:
     if result.empty:
         lines += ["", f"note: {said_of_empty(result)}"]
     return "\n".join(lines)
+
+
+def units(result: Result) -> str:
+    """Of the figures that it has."""
+    clips = "; dtSSD times 100" if result.clips else ""
+    return f"SAD, Grad, Conn over 1000; MAD, MSE times 1000{clips}; alpha being 0..1"
 
 
 def shown(name: str) -> str:
@@ -158,7 +164,7 @@ def _line(cells: Sequence[str], name: str = "") -> str:
 def write_json(path: Path, result: Result) -> None:
     """Keys: `over`, `mean` (by metric), `images` and, where there are any, `clips` (each with
     `name` and its figures; the worst first), `about`."""
-    content: dict[str, Any] = {"over": result.over, "units": UNITS, "mean": result.mean}
+    content: dict[str, Any] = {"over": result.over, "units": units(result), "mean": result.mean}
     content["images"] = [{"name": score.name, **score.figures} for score in result.images]
     if result.clips:
         content["clips"] = [{"name": score.name, **score.figures} for score in result.clips]
