@@ -77,7 +77,16 @@ def evaluate(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from training.mattes import Clips
-    from training.scores import UNKNOWN, WHOLE, Result, measure, table, write_csv, write_json
+    from training.scores import (
+        UNKNOWN,
+        WHOLE,
+        Result,
+        measure,
+        shown,
+        table,
+        write_csv,
+        write_json,
+    )
     from training.start import choose_device
 
     outputs = [path for path in (options.json, options.csv, options.report) if path]
@@ -123,7 +132,7 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.report:
         write_report(options.report, result, gallery, title)
     if outputs:
-        print(f"\nwrote {', '.join(map(str, outputs))}")
+        print(f"\nwrote {', '.join(shown(str(path)) for path in outputs)}")
 
 
 def of_checkpoint(
@@ -135,6 +144,7 @@ def of_checkpoint(
     from model.load import load_matting_base
     from training import start
     from training.evaluation import Compositions, choose_backgrounds, predictions
+    from training.scores import shown
 
     precision = start.choose_precision(options.precision, device)
     model = load_matting_base(options.model_checkpoint)
@@ -149,19 +159,20 @@ def of_checkpoint(
         print(f"note: there are {len(chosen)} backgrounds, not {options.backgrounds}")
     compositions = Compositions(foregrounds, backgrounds, chosen, options.seed, options.captured)
     keys = compositions.keys(options.foregrounds, options.size)
-    data = options.dataset_dir or options.dataset_name
+    weights = shown(str(options.model_checkpoint))
+    data = shown(str(options.dataset_dir or options.dataset_name))
     print(
-        f"{options.model_checkpoint}: {model.backbone_name}, {precision} on {device}; {data}: "
+        f"{weights}: {model.backbone_name}, {precision} on {device}; {data}: "
         f"{len(keys) // len(chosen)} foregrounds on {len(chosen)} backgrounds each"
         + (", as captured before" if options.captured else "")
     )
     about = {
-        "checkpoint": str(options.model_checkpoint),
+        "checkpoint": weights,
         "backbone": model.backbone_name,
-        "data set": str(data),
+        "data set": data,
         **describe(foregrounds, backgrounds),
         "foregrounds used": len(keys) // len(chosen),
-        "backgrounds used": [backgrounds.names[index] for index in chosen],
+        "backgrounds used": [shown(backgrounds.names[index]) for index in chosen],
         "captured": options.captured,
         "size": options.size,
         "seed": options.seed,
@@ -172,7 +183,7 @@ def of_checkpoint(
         model, compositions, keys, device, precision,
         batch_size=options.batch_size, num_workers=options.num_workers, unknown=options.unknown,
     )  # fmt: skip
-    return f"{options.model_checkpoint} on {data}", about, len(keys), batches
+    return f"{weights} on {data}", about, len(keys), batches
 
 
 def of_folders(
@@ -180,6 +191,7 @@ def of_folders(
 ) -> tuple[str, dict, int, Iterator["Batch"]]:
     """The same of predicted mattes beside true ones."""
     from training.mattes import find_mattes, listed, read_pairs
+    from training.scores import shown
     from training.start import OptionError
 
     pairs, faults = find_mattes(
@@ -198,10 +210,11 @@ def of_folders(
         )
     folders = {"predicted": options.pred_dir, "true": options.true_dir}
     folders |= {"trimaps": options.trimap_dir, "photos": options.src_dir}
-    about = {name: str(path) for name, path in folders.items() if path}
+    about: dict = {name: shown(str(path)) for name, path in folders.items() if path}
     about["left out"] = faults
     batches = read_pairs(pairs, device, unknown=options.unknown)
-    return f"{options.pred_dir} against {options.true_dir}", about, len(pairs), batches
+    title = f"{about['predicted']} against {about['true']}"
+    return title, about, len(pairs), batches
 
 
 def check_output(path: Path, overwrite: bool) -> None:

@@ -111,17 +111,13 @@ def table(result: Result) -> str:
         _line([TITLES[name] for name in names]),
         _line([f"{result.mean[name]:.4f}" for name in names], "mean"),
         "",
-        f"worst of {len(result.images)}, by MAD:" if len(result.images) > SHOWN else "by MAD:",
+        _worst_of(result.images, "MAD"),
         *_worst(result.images),
     ]
     if result.clips:
-        mean = f"{result.mean['dtssd']:.4f}"
-        lines += [
-            "",
-            _line(["dtSSD"]),
-            _line([mean], f"mean of {counted(len(result.clips), 'clip')}"),
-        ]
-        lines += _worst(result.clips)
+        mean, count = result.mean["dtssd"], counted(len(result.clips), "clip")
+        lines += ["", _line([TITLES["dtssd"]]), _line([f"{mean:.4f}"], f"mean of {count}"), ""]
+        lines += [_worst_of(result.clips, "dtSSD"), *_worst(result.clips)]
     if result.empty:
         lines += ["", f"note: {said_of_empty(result)}"]
     return "\n".join(lines)
@@ -129,8 +125,12 @@ def table(result: Result) -> str:
 
 def units(result: Result) -> str:
     """Of the figures that it has."""
-    clips = "; dtSSD times 100" if result.clips else ""
-    return f"SAD, Grad, Conn over 1000; MAD, MSE times 1000{clips}; alpha being 0..1"
+    said = ["SAD, Grad, Conn over 1000", "MAD, MSE times 1000"]
+    if "fgr_mse" in result.images[0].figures:
+        said.append("fgr MSE times 1000, wherever true alpha is above 0")
+    if result.clips:
+        said.append("dtSSD times 100")
+    return "; ".join([*said, "alpha being 0..1"])
 
 
 def shown(name: str) -> str:
@@ -147,6 +147,15 @@ def said_of_empty(result: Result) -> str:
     return (
         f"{counted(result.empty, 'image')} {verb} no pixel in {result.over}; such figures are 0, "
         "and count in the means"
+    )
+
+
+def _worst_of(scores: Sequence[Score], title: str) -> str:
+    few = len(scores) <= SHOWN
+    return (
+        f"by {title}, the worst first:"
+        if few
+        else f"the worst {SHOWN} of {len(scores)} by {title}:"
     )
 
 
