@@ -194,3 +194,6 @@ def test_widths_in_chromium(here: Path, browser) -> None:
         root = "const root = document.documentElement;"
         beyond = browser.execute_script(f"{root} return root.scrollWidth - root.clientWidth")
         assert beyond == 0, width
+        names = "[...document.querySelectorAll('h1, h3, .about dd')]"
+        fits = f"return {names}.every(each => each.scrollWidth <= each.clientWidth)"
+        assert browser.execute_script(fits), width
