@@ -144,7 +144,7 @@ def of_checkpoint(
     from model.load import load_matting_base
     from training import start
     from training.evaluation import Compositions, choose_backgrounds, predictions
-    from training.scores import shown
+    from training.scores import counted, shown
 
     precision = start.choose_precision(options.precision, device)
     model = load_matting_base(options.model_checkpoint)
@@ -156,14 +156,15 @@ def of_checkpoint(
     foregrounds, backgrounds = open_half(folders, "valid")
     chosen = choose_backgrounds(len(backgrounds), options.backgrounds, options.seed)
     if len(chosen) < options.backgrounds:
-        print(f"note: there are {len(chosen)} backgrounds, not {options.backgrounds}")
+        print(f"note: there are no {options.backgrounds} backgrounds, but {len(chosen)}")
     compositions = Compositions(foregrounds, backgrounds, chosen, options.seed, options.captured)
     keys = compositions.keys(options.foregrounds, options.size)
     weights = shown(str(options.model_checkpoint))
     data = shown(str(options.dataset_dir or options.dataset_name))
     print(
         f"{weights}: {model.backbone_name}, {precision} on {device}; {data}: "
-        f"{len(keys) // len(chosen)} foregrounds on {len(chosen)} backgrounds each"
+        f"{counted(len(keys) // len(chosen), 'foreground')}, each on "
+        f"{counted(len(chosen), 'background')}"
         + (", as captured before" if options.captured else "")
     )
     about = {
@@ -198,10 +199,8 @@ def of_folders(
         options.pred_dir, options.true_dir, options.trimap_dir, options.src_dir
     )
     if faults and not options.partial:
-        raise OptionError(
-            f"{listed(faults)}: add or remove what is named, or type --partial to measure the "
-            f"other {len(pairs)}"
-        )
+        partial = f", or type --partial to measure the other {len(pairs)}" if pairs else ""
+        raise OptionError(f"{listed(faults)}: add or remove what is named{partial}")
     for fault in faults:
         print(f"left out: {fault}")
     if not pairs:

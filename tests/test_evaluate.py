@@ -17,7 +17,7 @@ from dataset.matting import collate
 from model import MattingBase
 from training import metrics
 from training.evaluation import Compositions, choose_backgrounds
-from training.mattes import follows, read_matte
+from training.mattes import follows, read_colours, read_matte
 
 FIXTURES = DATA / "metrics"
 EXPECTED = json.loads((FIXTURES / "expected.json").read_text())
@@ -155,6 +155,16 @@ def test_dtssd_of_clips(here: Path) -> None:
     assert content["clips"] == [{"name": "a", "dtssd": pytest.approx(15, rel=1e-2)}]
     assert content["mean"]["dtssd"] == content["clips"][0]["dtssd"]
     assert len(content["images"]) == len(values)
+
+
+def test_photos_of_all_kinds(here: Path) -> None:
+    grey = np.full((4, 4), 200 * 257, dtype=np.uint16)
+    Image.fromarray(grey).save("a.png")
+    Image.new("RGBA", (4, 4), (200, 200, 200, 0)).save("b.png")
+    Image.new("P", (4, 4), 0).save("c.png")
+    assert (read_colours(Path("a.png")) == 200).all() and read_colours(Path("a.png")).ndim == 3
+    assert (read_colours(Path("b.png")) == 200).all()
+    assert read_colours(Path("c.png")).shape == (4, 4, 3)
 
 
 def test_which_frame_follows() -> None:
@@ -311,6 +321,8 @@ def test_wrong_input(
     assert "nowhere" in error_of(capsys, *of_checkpoint(checkpoint, Path("nowhere")))
     folders = mattes(here, "blur", "noise")
     assert "nowhere" in error_of(capsys, *folders, "--trimap-dir", "nowhere")
+    line = error_of(capsys, "--pred-dir", ".", "--true-dir", "true")
+    assert "no matte below . has the name of one below true" in line
     Image.new("CMYK", (160, 120)).save("pred/blur.jpg")
     assert "have the same name" in error_of(capsys, *folders)
     Path("pred/blur.png").unlink()

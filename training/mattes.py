@@ -53,6 +53,12 @@ def find_mattes(
     files = {"pred": _by_stem(pred_dir), "true": _by_stem(true_dir)}
     files |= {kind: _by_stem(folder) for kind, folder in optional.items() if folder}
     folders = {"pred": pred_dir, "true": true_dir, **optional}
+    if files["pred"].keys().isdisjoint(files["true"]):
+        pred, true = (next(iter(files[kind].values())) for kind in ("pred", "true"))
+        raise DataError(
+            f"no matte below {pred_dir} has the name of one below {true_dir} (the first are {pred} "
+            f"and {true}); pairs have the same path below the two folders, but for the ending"
+        )
     stems, faults = [], []
     for stem in sorted(files["true"].keys() | files["pred"].keys(), key=_order):
         missing = [kind for kind, names in files.items() if stem not in names]
@@ -121,7 +127,10 @@ def read_unknown(path: Path) -> Tensor:
 
 def read_colours(path: Path) -> np.ndarray:
     """(H, W, 3) uint8, RGB. Raises DataError."""
-    return np.asarray(_read(path, "RGB").convert("RGB"))
+    picture = _read(path, "RGB")
+    if picture.mode.startswith("I"):
+        picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
+    return np.asarray(picture.convert("RGB"))
 
 
 def _read(path: Path, mode: str) -> Image.Image:
