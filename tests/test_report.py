@@ -55,6 +55,8 @@ def test_pictures_of_the_worst(here: Path) -> None:
         "scale", "shift",
     ]  # fmt: skip
     assert "The worst 2 of 5 images" in page and all(n in page for n in ("blur", "noise", "holes"))
+    links = re.findall(r'<a href="#image-(\d)">(\w+)</a>', page)
+    assert links == [("1", "scale"), ("2", "shift")]
     alphas = re.findall(r'class="(true|pred)" src="data:image/png;base64,([^"]*)"', page)
     assert [kind for kind, _ in alphas] == ["true", "pred"] * 2
     for (kind, data), name in zip(alphas, ("scale", "scale", "shift", "shift"), strict=True):

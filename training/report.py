@@ -178,11 +178,12 @@ def write_report(path: Path, result: Result, gallery: Gallery, title: str) -> No
         trim_blocks=True,
         lstrip_blocks=True,
     ).get_template("report.html")
-    names = list(result.images[0].figures)
+    names, pictures = list(result.images[0].figures), gallery.worst_first()
     text = page.render(
         title=title,
         result=result,
-        pictured=gallery.worst_first(),
+        pictured=pictures,
+        places={each.score.name: place for place, each in enumerate(pictures, 1)},
         names=names,
         titles=TITLES,
         units=units(result),
