@@ -12,8 +12,9 @@ $(VENV)/installed: requirements.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
-	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt requirements-extra.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check \
+		-r requirements-dev.txt -r requirements-extra.txt
 	touch $@
 
 demo: $(VENV)/installed

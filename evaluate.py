@@ -54,9 +54,9 @@ def run(options: argparse.Namespace) -> int:
     # torch takes seconds to import: only now, so that --help need not wait for it.
     from dataset.images import DataError
     from model.weights_file import WeightsFileError
+    from training.machine import OptionError
     from training.memory import SIGNS
     from training.scores import NotFiniteError
-    from training.start import OptionError
 
     try:
         evaluate(options)
@@ -76,6 +76,7 @@ def evaluate(options: argparse.Namespace) -> None:
     """Measures, prints and writes. Raises the errors that are turned into a line."""
     from tqdm import tqdm
 
+    from training.machine import choose_device
     from training.mattes import Clips
     from training.scores import (
         UNKNOWN,
@@ -87,7 +88,6 @@ def evaluate(options: argparse.Namespace) -> None:
         write_csv,
         write_json,
     )
-    from training.start import choose_device
 
     outputs = [path for path in (options.json, options.csv, options.report) if path]
     for path in outputs:
@@ -142,15 +142,15 @@ def of_checkpoint(
     validation half of a data set."""
     from dataset.folders import data_folders, describe, open_half
     from model.load import load_matting_base
-    from training import start
+    from training import machine
     from training.evaluation import Compositions, choose_backgrounds, predictions
     from training.scores import counted, shown
 
-    precision = start.choose_precision(options.precision, device)
+    precision = machine.choose_precision(options.precision, device)
     model = load_matting_base(options.model_checkpoint)
-    model = model.to(device, memory_format=start.LAYOUTS[device.type])
+    model = model.to(device, memory_format=machine.LAYOUTS[device.type])
     if device.type == "cpu":
-        start.keep_memory()
+        machine.keep_memory()
 
     folders = data_folders(options.dataset_name, options.dataset_dir, print)
     foregrounds, backgrounds = open_half(folders, "valid")
@@ -191,9 +191,9 @@ def of_folders(
     options: argparse.Namespace, device: "torch.device"
 ) -> tuple[str, dict, int, Iterator["Batch"]]:
     """The same of predicted mattes beside true ones."""
+    from training.machine import OptionError
     from training.mattes import find_mattes, listed, read_pairs
     from training.scores import shown
-    from training.start import OptionError
 
     pairs, faults = find_mattes(
         options.pred_dir, options.true_dir, options.trimap_dir, options.src_dir
@@ -218,7 +218,8 @@ def of_folders(
 
 def check_output(path: Path, overwrite: bool) -> None:
     """Raises OptionError where an output could not be written, or something would be lost."""
-    from training.start import OptionError, check_writable
+    from training.machine import OptionError
+    from training.start import check_writable
 
     if path.is_dir():
         raise OptionError(f"{path} is a folder; type the name of a file")

@@ -6,16 +6,12 @@ python train_base.py --model-backbone resnet50 --model-last-checkpoint auto
 
 import argparse
 import contextlib
-import os
-import shlex
 import signal
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from training.options import parse_options
-from training.signals import Stopped, StopRequest
+from training.signals import Stopped, StopRequest, continuation
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,8 +43,9 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
     from model.weights_file import WeightsFileError
     from training.checkpoint import CheckpointError
     from training.distributed import ContactError, ElsewhereError, contact_lost
+    from training.machine import OptionError
     from training.memory import MemoryShortError, memory_short
-    from training.start import OptionError
+    from training.start import checkpoint_folder
     from training.update import DivergedError
 
     try:
@@ -78,7 +75,6 @@ def train(
     from torch.utils.data import DataLoader
 
     from dataset.augmentation import augment
-    from dataset.folders import HALVES, data_folders, describe, open_half
     from dataset.images import DataError
     from dataset.matting import (
         LeftOut,
@@ -91,7 +87,7 @@ def train(
     )
     from dataset.sampler import BatchSampler, places_of, seed_of, steps_per_epoch
     from model import MattingBase
-    from training import checkpoint, distributed, provenance, start
+    from training import checkpoint, distributed, machine, provenance, start
     from training.batch_norm import over_all_processes
     from training.journal import Journal, batch_picture
     from training.loss import matting_loss
@@ -103,50 +99,26 @@ def train(
 
     team = distributed.join(options)
     stop.quiet = not team.is_first
-    torch.backends.cudnn.benchmark = True  # crops have few shapes: their best kernels are kept
-    if options.deterministic:
-        start.make_deterministic()
-    device = team.each(lambda: start.choose_device(options.device, team))
+    device, share = team.each(lambda: machine.settle(options, team))
     team = distributed.with_device(team, device, options)
-    precision = options.precision = start.choose_precision(options.precision, device)
-    options.device, options.processes = str(device), team.size
-    share = start.share_of_batch(options, team)
-    if device.type == "cpu":
-        start.keep_memory()
-
-    def autocast() -> torch.autocast:
-        dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-        return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
-
-    def say(line: str) -> None:
-        if team.is_first:
-            print(line)
-
+    autocast = machine.autocast(device, options.precision)
+    say = print if team.is_first else (lambda _line: None)
     log_folder = Path("log") / options.model_name
-    several = f", {team.size} processes" if team.size > 1 else ""
 
     def look_ahead() -> tuple[str, object]:
         for each in (log_folder, folder):
             start.check_writable(each)
         at_end.enter_context(checkpoint.only_run_in(folder))
-        say(f"{options.model_name}: {options.model_backbone}, {precision} on {device}{several}")
+        several = f", {team.size} processes" if team.size > 1 else ""
+        what = f"{options.model_backbone}, {options.precision} on {device}{several}"
+        print(f"{options.model_name}: {what}")
         return start.start_point(options)
 
     kind, source = team.each(lambda: look_ahead() if team.is_first else (None, None))
 
     # ---- Data -----------------------------------------------------------------------------------
 
-    def draw_demo() -> None:  # once a machine, before the others look
-        if team.local_rank == 0:
-            data_folders(options.dataset_name, options.dataset_dir, print)
-
-    team.each(draw_demo)
-    folders = data_folders(options.dataset_name, options.dataset_dir, say)
-    skip = options.on_bad_image == "skip"
-    look = not skip and team.local_rank == 0  # into headers
-    halves = {half: team.each(lambda h=half: open_half(folders, h, look)) for half in HALVES}
-    data = {half: describe(*opened) for half, opened in halves.items()}
-    team.check_same("the data sets are not the same", data)
+    halves, data = start.open_data(options, team, say)
     (foregrounds, backgrounds), (valid_foregrounds, valid_backgrounds) = halves.values()
     epoch_steps = steps_per_epoch(len(foregrounds), options.batch_size)
     last_step, limit = options.epoch_end * epoch_steps, f"--epoch-end {options.epoch_end}"
@@ -162,11 +134,13 @@ def train(
 
     torch.manual_seed(options.seed)
     model = MattingBase(options.model_backbone)
-    model = model.to(device, memory_format=start.LAYOUTS[device.type])
+    model = model.to(device, memory_format=machine.LAYOUTS[device.type])
     if options.sync_batchnorm:
         over_all_processes(model, team.tensors, device)
-    optimizer = torch.optim.Adam(parameter_groups(model, options), **start.ADAM[device.type])
-    scaler = loss_scaler(device, precision)
+    optimizer = torch.optim.Adam(
+        start.parameter_groups(model, options), **machine.ADAM[device.type]
+    )
+    scaler = loss_scaler(device, options.precision)
 
     def begin() -> start.Begun:
         parts = model, optimizer, scaler
@@ -183,6 +157,7 @@ def train(
 
     # ---- Loop -----------------------------------------------------------------------------------
 
+    skip = options.on_bad_image == "skip"
     parts = range(team.rank * options.accumulate, (team.rank + 1) * options.accumulate)
     of_parts = team.size * options.accumulate
     size = (options.crop_size[1],) * 2
@@ -225,7 +200,7 @@ def train(
     at_end.callback(journal.close)
     saver = at_end.enter_context(Saver())
     update = Update(
-        model, optimizer, scaler, clip=options.clip_grad_norm, precision=precision,
+        model, optimizer, scaler, clip=options.clip_grad_norm, precision=options.precision,
         folder=log_folder, team=team,
     )  # fmt: skip
     left_out = LeftOut(len(foregrounds), journal.say)
@@ -341,58 +316,6 @@ def train(
         batch_picture(log_folder / "batch.png", shown)
         print(f"dry run: every part works; look at {log_folder / 'batch.png'}")
     team.leave()
-
-
-def parameter_groups(model, options: argparse.Namespace) -> list[dict]:
-    """Every parameter of the network in one of three groups, each with its learning rate."""
-    return [
-        {"name": name, "params": list(getattr(model, name).parameters()), "lr": rate}
-        for name, rate in (
-            ("backbone", options.lr_backbone),
-            ("aspp", options.lr_aspp),
-            ("decoder", options.lr_decoder),
-        )
-    ]
-
-
-@contextlib.contextmanager
-def checkpoint_folder(options: argparse.Namespace) -> Iterator[Path]:
-    """checkpoint/NAME; for a dry run one that is gone afterwards."""
-    folder = Path("checkpoint")
-    if not options.dry_run:
-        yield folder / options.model_name
-        return
-    made = not folder.exists()
-    folder.mkdir(exist_ok=True)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".dry-run-", dir=folder) as temporary:
-            yield Path(temporary)
-    finally:
-        if made:
-            with contextlib.suppress(OSError):  # something has come into it meanwhile
-                folder.rmdir()
-
-
-def continuation(argv: list[str], options: argparse.Namespace, saved: Path | None) -> str:
-    """How to go on with a run of `argv` that was stopped: from what it has saved, if anything."""
-    kept, skip = list(argv), False
-    if saved:
-        kept = []
-        for word in argv:
-            if not skip and word.split("=")[0] not in ("--model-last-checkpoint", "--overwrite"):
-                kept.append(word)
-            skip = word == "--model-last-checkpoint"
-        kept += ["--model-last-checkpoint", "auto"]
-    launcher = "python"
-    if options.processes > 1:
-        here, machines = os.environ["LOCAL_WORLD_SIZE"], os.environ.get("GROUP_WORLD_SIZE", "1")
-        launcher = f"torchrun --nproc-per-node {here}"
-        if machines != "1":
-            launcher += f" --nnodes {machines} (and how they meet)"
-    command = f"{launcher} {shlex.join([sys.argv[0], *kept])}"
-    if saved or options.dry_run:
-        return f"to continue: {command}"
-    return f"this start has saved nothing yet; to start again: {command}"
 
 
 if __name__ == "__main__":

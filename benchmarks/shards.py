@@ -33,7 +33,7 @@ from dataset.matting import MattingDataset
 from dataset.sampler import SampleKey
 from dataset.tar import open_tars
 from dataset.tar_index import BLOCK, Index, scan, write_index
-from training.start import keep_memory
+from training.machine import keep_memory
 
 SIZE = (512, 512)
 TARS = 100  # in which a million names lie

@@ -24,7 +24,7 @@ import torch
 from benchmarks.common import arguments, machine, spread, table, write
 from model import MattingBase
 from training.loss import matting_loss, total
-from training.start import ADAM, LAYOUTS, keep_memory
+from training.machine import ADAM, LAYOUTS, keep_memory
 from training.update import Update, loss_scaler
 
 # name → (memory format, options of Adam, compiled)

@@ -9,7 +9,7 @@ from conftest import make_data, published_file
 from PIL import Image
 
 import train_base
-from training import start
+from training import machine
 from training.distributed import Team
 from training.options import parse_options
 
@@ -199,7 +199,7 @@ def test_defaults() -> None:
     )
     assert intervals == (10, 2000, 5000, 5000)
     assert options.crop_size == [256, 512]
-    assert start.share_of_batch(options, Team()) == 8 and 1 <= options.num_workers <= 16
+    assert machine.share_of_batch(options, Team()) == 8 and 1 <= options.num_workers <= 16
     assert not options.sync_batchnorm
 
 

@@ -22,7 +22,7 @@ from dataset.sampler import BatchSampler, places_of
 from model.dropout import SampleDropout
 from training import checkpoint
 from training.distributed import Team
-from training.start import OptionError, choose_device, share_of_batch
+from training.machine import OptionError, choose_device, share_of_batch
 
 TESTS = Path(__file__).parent
 WORDS = ["--model-backbone", "mobilenetv2", "--model-name", "run", "--crop-size", "32", "64"]

@@ -9,7 +9,7 @@ from test_training import run, weights
 from dataset.augmentation import augment
 from training import checkpoint
 from training.loss import matting_loss
-from training.start import ADAM
+from training.machine import ADAM
 from training.update import DivergedError, Update, loss_scaler
 
 

@@ -1,4 +1,4 @@
-"""How a run begins: on which device, from which weights, and with what in its way.
+"""How a run begins: from which weights, and with what in its way.
 
 Which of the three starts it is decides train_base.py; this carries it out and says what it did.
 """
@@ -6,118 +6,43 @@ Which of the three starts it is decides train_base.py; this carries it out and s
 import argparse
 import contextlib
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from dataset.folders import HALVES, data_folders, describe, open_half
+from dataset.images import Backgrounds, Foregrounds
 from model.download import torchvision_file
 from model.transfer import TransferError, transfer
 from model.weights_file import read_weights
 from training import checkpoint
-from training.batch_norm import LEAST
 from training.checkpoint import Checkpoint, CheckpointError
 from training.distributed import Team
+from training.machine import OptionError
 from training.saving import size_of, write_whole
 
-# How the network lies in memory, and how Adam is computed, by type of device. `python -m
-# benchmarks.step` compares them: on a CPU channels_last was slower with MobileNetV2; on a GPU it is
-# the layout of tensor cores.
-LAYOUTS = {"cpu": torch.contiguous_format, "cuda": torch.channels_last}
-ADAM = {"cpu": {"fused": True}, "cuda": {"fused": True}}
 
-
-class OptionError(ValueError):
-    """Options that do not go with this machine or with what lies in the run's folders."""
-
-
-def choose_device(name: str, team: Team = Team()) -> torch.device:  # noqa: B008
-    """The torch.device that --device asks for; of several GPUs, each process on a machine takes
-    its own. Raises OptionError where it is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and team.local_size > 1:
-        if team.local_rank >= torch.cuda.device_count():
-            raise OptionError(
-                f"process {team.rank} has no GPU of its own: {team.local_size} processes were "
-                f"started on a machine with {torch.cuda.device_count()}; start as many as it has "
-                "(torchrun --nproc-per-node)"
-            )
-        name = f"cuda:{team.local_rank}"
-    elif name.startswith("cuda:") and team.local_size > 1:
-        raise OptionError(f"--device {name} is one GPU for {team.local_size} processes; type cuda")
+@contextlib.contextmanager
+def checkpoint_folder(options: argparse.Namespace) -> Iterator[Path]:
+    """checkpoint/NAME; for a dry run one that is gone afterwards."""
+    folder = Path("checkpoint")
+    if not options.dry_run:
+        yield folder / options.model_name
+        return
+    made = not folder.exists()
+    folder.mkdir(exist_ok=True)
     try:
-        device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):
-            raise RuntimeError("neither cpu nor cuda")
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise OptionError(f"--device {name} cannot be used here ({reason}); try cpu") from None
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    return device
-
-
-def choose_precision(precision: str | None, device: torch.device) -> str:
-    if precision is None:
-        return "fp16" if device.type == "cuda" else "fp32"
-    if precision == "fp16" and device.type != "cuda":
-        raise OptionError(f"--precision fp16 needs CUDA, not {device}; type bf16 or fp32")
-    return precision
-
-
-def make_deterministic() -> None:
-    """Only algorithms that give the same bits each time; some are slower. Before the first use of
-    CUDA. What has none raises an error."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False  # which would choose by the clock
-
-
-def keep_memory() -> None:
-    """Has glibc keep freed memory instead of giving it back: a step takes and frees gigabytes, and
-    the system would clear each page anew. Other C libraries are left alone."""
-    import ctypes
-
-    trim_threshold, mmap_max = -1, -4  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_MAX
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "gnu_get_libc_version"):
-            libc.mallopt(mmap_max, 0)
-            libc.mallopt(trim_threshold, 2**31 - 1)
-
-
-def share_of_batch(options: argparse.Namespace, team: Team) -> int:
-    """How many images each of this process's backward passes has. Settles what the command line
-    left open: whether batch norm is over all processes, and how many workers each has. Raises
-    OptionError where the batch cannot be shared out."""
-    parts = team.size * options.accumulate
-    share, rest = divmod(options.batch_size, parts)
-    if rest or not share:
-        near = max(1, round(options.batch_size / parts)) * parts
-        raise OptionError(
-            f"--batch-size {options.batch_size} cannot be shared out equally: {team.size} "
-            f"process(es) with --accumulate {options.accumulate} make {parts} parts; type "
-            f"--batch-size {near}"
-        )
-    if options.sync_batchnorm is None:
-        options.sync_batchnorm = options.batch_size // team.size < LEAST
-    options.sync_batchnorm = options.sync_batchnorm and team.size > 1
-    if share * (team.size if options.sync_batchnorm else 1) == 1:
-        raise OptionError(
-            f"--batch-size {options.batch_size} cannot train: batch norm needs at least two "
-            f"samples, and sees one; type --batch-size {2 * parts} or more, with a smaller "
-            "--crop-size if memory is short"
-        )
-    if options.num_workers is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        options.num_workers = min(16, max(1, (cores or 1) // team.local_size))
-    return share
+        with tempfile.TemporaryDirectory(prefix=".dry-run-", dir=folder) as temporary:
+            yield Path(temporary)
+    finally:
+        if made:
+            with contextlib.suppress(OSError):  # something has come into it meanwhile
+                folder.rmdir()
 
 
 def check_writable(folder: Path) -> None:
@@ -204,6 +129,21 @@ def begin_together(
         team.share_optimizer(optimizer)
         scaler.load_state_dict(team.first(scaler.state_dict))
     return begun
+
+
+def open_data(
+    options: argparse.Namespace, team: Team, say: Callable[[str], None]
+) -> tuple[dict[str, tuple[Foregrounds, Backgrounds]], dict[str, dict]]:
+    """Both halves of the data set, and what folders.describe says of each. Headers are looked into
+    once a machine. Raises DataError, also where the processes see different data sets."""
+    where = options.dataset_name, options.dataset_dir
+    team.each(lambda: data_folders(*where, print) if team.local_rank == 0 else None)  # may draw
+    folders = data_folders(*where, say)
+    look = options.on_bad_image == "stop" and team.local_rank == 0
+    halves = {half: team.each(partial(open_half, folders, half, look, say)) for half in HALVES}
+    data = {half: describe(*opened) for half, opened in halves.items()}
+    team.check_same("the data sets are not the same", data)
+    return halves, data
 
 
 def start_point(options: argparse.Namespace) -> tuple[str, Checkpoint | Path | None]:
@@ -369,3 +309,15 @@ def remove_replaced(folder: Path) -> list[str]:
     names += [checkpoint.BEST] if (folder / REPLACED / checkpoint.BEST).exists() else []
     shutil.rmtree(folder / REPLACED, ignore_errors=True)
     return names
+
+
+def parameter_groups(model, options: argparse.Namespace) -> list[dict]:
+    """Every parameter of the network in one of three groups, each with its learning rate."""
+    return [
+        {"name": name, "params": list(getattr(model, name).parameters()), "lr": rate}
+        for name, rate in (
+            ("backbone", options.lr_backbone),
+            ("aspp", options.lr_aspp),
+            ("decoder", options.lr_decoder),
+        )
+    ]
