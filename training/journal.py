@@ -21,6 +21,8 @@ from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid, save_image
 from tqdm import tqdm
 
+from training.curves import draw_results
+
 LINE_EVERY_S = 10  # between plain lines, where the output is no terminal
 
 
@@ -133,8 +135,15 @@ class Journal:
                     {"start": self._start, "step": step, "epoch": epoch, **results},
                 )
                 preview(self.folder / "preview.png", shown)
+                self._draw_results()
         # Validating is not training: it counts neither as speed nor as waiting.
         self._since, self._since_step, self._waited = time.perf_counter(), step, 0.0
+
+    def _draw_results(self) -> None:
+        try:
+            draw_results(self.folder / "results.csv", self.folder / "results.png")
+        except Exception as error:  # of whatever kind: a picture is no reason to end a training
+            self.say(f"results.png could not be drawn ({error})")
 
     def text(self, tag: str, text: str, step: int) -> None:
         with self._log():
@@ -152,7 +161,9 @@ class Journal:
                     f"from step {first} to step {last}"
                 )
         if self._results and self.folder:
-            print(f"look at {self.folder / 'preview.png'}; curves: tensorboard --logdir log")
+            shown = [p for p in ("preview.png", "results.png") if (self.folder / p).exists()]
+            shown = " and ".join(str(self.folder / name) for name in shown)
+            print(f"look at {shown}; curves: tensorboard --logdir log")
         with self._log():
             if self.writer:
                 self.writer.close()
