@@ -6,7 +6,7 @@ step by step. Nothing here is random but for the generators it is given.
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -38,6 +38,7 @@ NEUTRAL = {
     "bgr_noise": 0.0,
     "misaligned": 0.0,  # 0 or 1: the background input is warped by a matrix of its own
 }
+PICTURES = ("fgr", "pha", "bgr")
 NUMBERS = tuple(NEUTRAL)  # the order of the columns in a batch
 
 
@@ -155,78 +156,105 @@ def _translation(x: float, y: float) -> np.ndarray:
     return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], dtype=np.float64)
 
 
-def source_points(matrix: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Where each pixel of an output of `size` comes from: x and y, each (B, H, W), in pixels.
-    matrix: (B, 2, 3), as `affine` and `fit` make them."""
-    height, width = size
-    x = torch.arange(width, device=matrix.device) + 0.5
-    y = (torch.arange(height, device=matrix.device) + 0.5)[:, None]
-    rows = matrix[:, :, :, None, None]
-    return tuple(rows[:, i, 0] * x + rows[:, i, 1] * y + rows[:, i, 2] for i in (0, 1))
+def positions(factors: Tensor, size: tuple[int, int]) -> Tensor:
+    """a * x + b * y + c at the centre (x, y) of each pixel of an output of `size`, for (a, b, c) in
+    factors: (B, K, 3). Returns (B, H, W, K)."""
+    x, y = (torch.arange(side, device=factors.device)[:, None] + 0.5 for side in size[::-1])
+    a, b, c = factors[:, None].unbind(3)  # (B, 1, K) each
+    return (b * y)[:, :, None] + (a * x + c)[:, None]
 
 
-def warp(
-    pictures: Tensor, sizes: Tensor, matrix: Tensor, size: tuple[int, int], reflect: bool = False
-) -> Tensor:
-    """Each picture under its own matrix, sampled bilinearly once.
+def from_centre(sizes: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """A matrix to pixels counted from a picture's centre, (B, 2, 3), and half its width and
+    height, (B, 2, 1). sizes: (B, 2), height and width; matrix: (B, 2, 3), of `affine` or `fit`."""
+    half = sizes.flip(1)[:, :, None] / 2
+    return torch.cat([matrix[:, :, :2], matrix[:, :, 2:] - half], dim=2), half
 
-    pictures: (B, C, h, w) float, each in the upper left corner; sizes: (B, 2), the height and
-    width that each really has; matrix: (B, 2, 3); size: (H, W) of the output.
-    Outside of a picture its border continues, or with `reflect` its mirror image.
-    Returns (B, C, H, W).
+
+def source_points(sizes: Tensor, matrix: Tensor, size: tuple[int, int]) -> Tensor:
+    """Where each pixel of an output of `size` comes from: (B, H, W, 2), x and y, as F.grid_sample
+    counts them, -1 to 1 over the picture. sizes, matrix: of the pictures, as in from_centre."""
+    centred, half = from_centre(sizes, matrix)
+    return positions(centred / half, size)
+
+
+def warp(pictures: Sequence[Tensor], points: Tensor, reflect: bool = False) -> Tensor:
+    """Each picture sampled bilinearly, once.
+
+    pictures: (C, h, w) each, of any sizes, float, or uint8, which stays 0..255; points: (B, H, W,
+    2), of source_points. Outside of a picture its border continues, or with `reflect` its mirror
+    image. Returns (B, C, H, W) float32.
     """
-    grid = torch.empty(len(matrix), *size, 2, device=matrix.device)
-    points = source_points(matrix, size)
-    for axis, (point, length) in enumerate(zip(points, sizes.flip(1).unbind(1), strict=True)):
-        length = length.to(point.dtype)[:, None, None]
-        if reflect:
-            point = length - (torch.remainder(point, 2 * length) - length).abs_()
-        inside = torch.clamp(point, torch.full_like(length, 0.5), length - 0.5)
-        # grid_sample counts from -1 to 1.
-        torch.add(inside.mul_(2 / pictures.shape[3 - axis]), -1, out=grid[..., axis])
-    return F.grid_sample(pictures, grid, align_corners=False)
+    outside = "reflection" if reflect else "border"
+    warped = [
+        F.grid_sample(picture[None].float(), where[None], padding_mode=outside, align_corners=False)
+        for picture, where in zip(pictures, points, strict=True)
+    ]
+    return together(warped)
+
+
+def together(tensors: Sequence[Tensor]) -> Tensor:
+    """All in one, along their first dimension; one alone is not copied."""
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
 
 
 def coverage(sizes: Tensor, matrix: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, 1, H, W): 1 inside of a warped picture, 0 outside, its rim one output pixel wide."""
-    x, y = source_points(matrix, size)
-    height, width = sizes.to(x.dtype)[:, :, None, None].unbind(1)
-    inside = torch.minimum(torch.minimum(x, width - x), torch.minimum(y, height - y))
+    """(B, 1, H, W): 1 inside of a warped picture, 0 outside, its rim one output pixel wide.
+    sizes, matrix: as in from_centre."""
     area = matrix[:, 0, 0] * matrix[:, 1, 1] - matrix[:, 0, 1] * matrix[:, 1, 0]
     step = area.abs().sqrt()[:, None, None]  # source pixels for each of the output's
-    return (inside / step + 0.5).clamp(0, 1)[:, None]
+    centred, half = (value / step for value in from_centre(sizes, matrix))
+    beyond = (
+        positions(centred[:, axis, None], size).abs_().sub_(half[:, axis, None, None])
+        for axis in (0, 1)
+    )
+    return (0.5 - torch.maximum(*beyond)).clamp_(0, 1).permute(0, 3, 1, 2)
 
 
 # ------------------------------------------------------------------------------------------------
 # Appearance
 
 
+BLUR_AT_MOST = 5  # radius in pixels
+BLUR_BLOCK = 64  # outputs of one product
+
+
 def box_blur(pictures: Tensor, radius: Tensor) -> Tensor:
-    """The mean over a square of side 2 * radius + 1, fractions allowed (as Pillow's BoxBlur).
-    pictures: (B, C, H, W); radius: (B,), in pixels, on the pictures' device."""
-    height, width = pictures.shape[2:]
-    return box_weights(radius, height) @ pictures @ box_weights(radius, width).transpose(2, 3)
+    """The mean over a square of side 2 * radius + 1, fractions allowed (as Pillow's BoxBlur),
+    borders replicated. pictures: (B, C, H, W); radius: (B,), in pixels, at most BLUR_AT_MOST.
+
+    Rows, then columns, in blocks, each a matrix product of a block with its surroundings: that
+    costs the same for every radius, a sixth of a product of whole rows, and is repeatable.
+    """
+    (batch, channels, height, width), reach = pictures.shape, BLUR_AT_MOST
+    weights = box_weights(radius)
+    right, below = -width % BLUR_BLOCK + reach, -height % BLUR_BLOCK + reach
+    padded = F.pad(pictures, (reach, right, reach, below), mode="replicate")
+    window = BLUR_BLOCK + 2 * reach
+    rows = padded.unfold(3, window, BLUR_BLOCK)  # (B, C, H + .., blocks, window)
+    rows = rows.flatten(1, 3) @ weights.transpose(1, 2)
+    rows = rows.view(batch, channels, padded.shape[2], -1)
+    columns = rows.unfold(2, window, BLUR_BLOCK).transpose(3, 4)  # (B, C, blocks, window, W + ..)
+    columns = weights[:, None, None] @ columns
+    return columns.flatten(2, 3)[:, :, :height, :width]
 
 
-def box_weights(radius: Tensor, length: int) -> Tensor:
-    """(B, 1, length, length): how much of each output's box, in rows, is of each input pixel, in
-    columns. The first and last pixel go on for ever outside. As a matrix product this costs the
-    same for every radius, and is exact and repeatable on every device."""
-    start = torch.arange(length, device=radius.device, dtype=radius.dtype)
-    middle, reach = start[:, None] + 0.5, radius[:, None, None, None] + 0.5
-    end = start + 1
-    start[0], end[-1] = -math.inf, math.inf
-    overlap = torch.minimum(end, middle + reach) - torch.maximum(start, middle - reach)
-    return overlap.clamp(min=0) / (2 * reach)
+def box_weights(radius: Tensor) -> Tensor:
+    """(B, BLUR_BLOCK, window): how much of the box about each output, in rows, is of each input,
+    in columns, of which the first is BLUR_AT_MOST pixels ahead of the first output."""
+    window = BLUR_BLOCK + 2 * BLUR_AT_MOST
+    start = torch.arange(window, device=radius.device, dtype=radius.dtype)
+    middle = start[:BLUR_BLOCK, None] + (BLUR_AT_MOST + 0.5)
+    side = radius[:, None, None] + 0.5
+    overlap = torch.minimum(start + 1, middle + side) - torch.maximum(start, middle - side)
+    return overlap.clamp(min=0) / (2 * side)
 
 
 def sharpen(pictures: Tensor) -> Tensor:
     """Pillow's SHARPEN filter: each pixel 32/16, its eight neighbours -2/16 each.
     pictures: (B, C, H, W) in 0..1."""
-    padded = F.pad(pictures, (1, 1, 1, 1), mode="replicate")
-    rows = padded[:, :, :-2] + padded[:, :, 1:-1] + padded[:, :, 2:]
-    total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
-    return (pictures * (34 / 16) - total * (2 / 16)).clamp_(0, 1)
+    mean = box_blur(pictures, torch.ones(len(pictures), device=pictures.device))  # of all nine
+    return (pictures * (34 / 16) - mean * (18 / 16)).clamp_(0, 1)
 
 
 LUMA = (0.299, 0.587, 0.114)
@@ -262,31 +290,39 @@ def colour_jitter(
 
     matrix = (brightness * contrast)[:, None, None] * (from_yiq @ turn @ to_yiq @ saturate)
     offset = ((1 - contrast) * brightness * mean_grey)[:, None, None]
-    turned = torch.baddbmm(offset.expand(-1, 3, 1), matrix, pictures.flatten(2))
-    return turned.clamp_(0, 1).view_as(pictures)
+    turned = torch.bmm(matrix, pictures.flatten(2)).add_(offset).clamp_(0, 1)
+    return turned.view_as(pictures)
+
+
+SHADOW_SCALE = 4  # a shadow is blurred over 20 pixels and more: it is drawn that much smaller
 
 
 def cast_shadow(bgr: Tensor, pha: Tensor, matrix: Tensor, strength: Tensor, blur: Tensor) -> Tensor:
     """Darkens a background by the figure's shadow: its alpha, warped, blurred and subtracted.
 
     bgr: (B, 3, H, W); pha: (B, 1, H, W); matrix: (B, 2, 3) from the shadow's to alpha's pixels;
-    strength: (B,), 0 is none and 1 black; blur: (B,), the side of the box in pixels.
+    strength: (B,), 0 is none and 1 black; blur: (B,), the side of the box in pixels, 20 to 40.
     """
-    size = pha.shape[2:]
-    sizes = torch.stack([torch.full_like(strength, side) for side in size], dim=1)
-    shadow = box_blur(warp(pha, sizes, matrix, size), (blur - 1) / 2)
-    return (bgr - strength[:, None, None, None] * shadow).clamp(0, 1)
+    (height, width), scale = pha.shape[2:], SHADOW_SCALE
+    pha = F.avg_pool2d(pha, scale, ceil_mode=True)
+    small = pha.shape[2:]
+    sizes = constant((tuple(scale * side for side in small),), pha.device).expand(len(pha), -1)
+    points = source_points(sizes, matrix * constant((scale, scale, 1), pha.device), small)
+    shadow = box_blur(warp(pha, points), (blur / scale - 1) / 2) * strength[:, None, None, None]
+    shadow = F.interpolate(shadow, scale_factor=scale, mode="bilinear", align_corners=False)
+    return (bgr - shadow[..., :height, :width]).clamp_(0, 1)
 
 
 def add_noise(pictures: Tensor, sigma: Tensor, seeds: Tensor) -> Tensor:
     """Gaussian noise of standard deviation sigma, (B,), each picture's drawn from a generator
     of its own seed: int64, (B,), on the host. pictures: (B, 3, H, W) in 0..1."""
-    device, shape = pictures.device, pictures.shape[1:]
+    device, shape = pictures.device, (1, *pictures.shape[1:])
     fields = [
         torch.randn(shape, device=device, generator=torch.Generator(device).manual_seed(seed))
         for seed in seeds.tolist()
     ]
-    return (pictures + sigma[:, None, None, None] * torch.stack(fields)).clamp(0, 1)
+    noise = together(fields)
+    return noise.mul_(sigma[:, None, None, None]).add_(pictures).clamp_(0, 1)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -342,8 +378,37 @@ def augment(batch: dict, device: torch.device) -> tuple[Tensor, Tensor, Tensor, 
     """Turns a batch of decoded pictures (dataset.matting.collate) into what the network is given.
 
     Returns src, bgr, true_pha, true_fgr on `device`: float32, 0..1, (B, 3, H, W), alpha
-    (B, 1, H, W). The same batch gives the same values, on the CPU to the last bit.
+    (B, 1, H, W). On the CPU a sample is computed by itself, which its caches like and which makes
+    it the same to the last bit in every batch; a GPU takes all samples at once.
     """
+    if device.type != "cpu":
+        return augment_together(batch, device)
+    count, size = len(batch["numbers"]), batch["size"]
+    whole = tuple(torch.empty(count, channels, *size) for channels in (3, 3, 1, 3))
+    for row, sample in enumerate(one_by_one(batch)):
+        for outputs, output in zip(whole, augment_together(sample, device), strict=True):
+            outputs[row] = output[0]
+    return whole
+
+
+def one_by_one(batch: dict) -> Iterator[dict]:
+    """The samples of a batch, each as a batch of its own, of the same memory."""
+    names = [name for name, value in batch.items() if isinstance(value, Tensor)]
+    count = len(batch["numbers"])
+    rows = {
+        name: batch[name].split(areas(batch, name) if name in PICTURES else 1) for name in names
+    }
+    for number in range(count):
+        yield {"size": batch["size"], **{name: rows[name][number] for name in names}}
+
+
+def areas(batch: dict, name: str) -> list[int]:
+    """The pixels of each picture in one of PICTURES' blocks."""
+    return batch[f"{name}_size"].prod(1).tolist()
+
+
+def augment_together(batch: dict, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As augment, with each step for all samples at once."""
     size = tuple(batch["size"])
     on = {
         name: value.to(device, non_blocking=True)
@@ -351,14 +416,23 @@ def augment(batch: dict, device: torch.device) -> tuple[Tensor, Tensor, Tensor, 
         if isinstance(value, Tensor)
     }
     numbers = Numbers(batch["numbers"], on["numbers"])
-
-    def warped(pictures: Tensor, *arguments: object, **named: object) -> Tensor:
-        return warp(pictures.permute(0, 3, 1, 2).float(), *arguments, **named).div_(255)
+    fgr, pha, bgr = (
+        [
+            pixels.view(*shape, -1).permute(2, 0, 1)
+            for pixels, shape in zip(
+                on[name].split(areas(batch, name)), batch[f"{name}_size"].tolist(), strict=True
+            )
+        ]
+        for name in PICTURES
+    )
 
     # The figure. Alpha ends at the picture's border; colours go on.
-    true_fgr = warped(on["fgr"], on["fgr_size"], on["fgr_matrix"], size)
-    true_pha = warped(on["pha"], on["pha_size"], on["pha_matrix"], size)
-    true_pha = true_pha * coverage(on["pha_size"], on["pha_matrix"], size)
+    points = source_points(on["fgr_size"], on["fgr_matrix"], size)
+    true_fgr = warp(fgr, points).div_(255)
+    if any(not torch.equal(batch[f"fgr_{of}"], batch[f"pha_{of}"]) for of in ("size", "matrix")):
+        points = source_points(on["pha_size"], on["pha_matrix"], size)
+    true_pha = warp(pha, points).div_(255)
+    true_pha *= coverage(on["pha_size"], on["pha_matrix"], size)
     true_fgr, true_pha = (focus(each, numbers, "fgr") for each in (true_fgr, true_pha))
     true_fgr = jitter(true_fgr, numbers, "fgr")
 
@@ -367,14 +441,15 @@ def augment(batch: dict, device: torch.device) -> tuple[Tensor, Tensor, Tensor, 
     count = len(true_pha)
     moved = numbers.differs("misaligned").nonzero().squeeze(1)
     rows = torch.cat([torch.arange(count), moved])
-    host = numbers.host[rows]
+    host, bgr = numbers.host[rows], [bgr[row] for row in rows.tolist()]
     moved, rows = (index.to(device, non_blocking=True) for index in (moved, rows))
     twice = Numbers(host, numbers.device[rows])
     matrix = torch.cat([on["bgr_matrix"], on["input_matrix"][moved]])
-    pictures = warped(on["bgr"][rows], on["bgr_size"][rows], matrix, size, reflect=True)
+    points = source_points(on["bgr_size"][rows], matrix, size)
+    pictures = warp(bgr, points, reflect=True).div_(255)
     pictures = jitter(focus(pictures, twice, "bgr"), twice, "bgr")
     behind = pictures[:count]
-    bgr = behind.index_copy(0, moved, pictures[count:])
+    bgr = behind.index_copy(0, moved, pictures[count:]) if len(moved) else behind
 
     # The photograph.
     behind = only_where(
@@ -386,7 +461,7 @@ def augment(batch: dict, device: torch.device) -> tuple[Tensor, Tensor, Tensor, 
         numbers["shadow_strength"],
         numbers["shadow_blur"],
     )
-    src = true_fgr * true_pha + behind * (1 - true_pha)
+    src = torch.lerp(behind, true_fgr, true_pha)
 
     # The sensor, twice.
     seeds = batch["noise_seeds"]

@@ -13,11 +13,10 @@ from itertools import islice
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from dataset import augmentation
-from dataset.augmentation import NEUTRAL, NUMBERS, affine, draw_numbers, fit
+from dataset.augmentation import NEUTRAL, NUMBERS, PICTURES, affine, draw_numbers, fit
 from dataset.images import (
     Backgrounds,
     DataError,
@@ -155,10 +154,10 @@ class MattingDataset(Dataset):
 
 
 def collate(samples: list[dict | DataError]) -> dict | DataError:
-    """One batch for augmentation.augment: pictures uint8 (B, h, w, C), each in the upper left
-    corner, with their sizes (B, 2); matrices (B, 2, 3) float32; numbers (B, N) float32;
-    noise_seeds (B, 2) int64; the crop's size; files; faults of what was left out. A
-    sample that failed fails its batch."""
+    """One batch for augmentation.augment: fgr, pha and bgr each a block of uint8 (pixels, C), one
+    picture's behind the other's, with their sizes (B, 2), height and width; matrices (B, 2, 3)
+    float32; numbers (B, N) float32; noise_seeds (B, 2) int64; the crop's size; files; faults of
+    what was left out. A sample that failed fails its batch."""
     for sample in samples:
         if isinstance(sample, DataError):
             return sample
@@ -169,21 +168,16 @@ def collate(samples: list[dict | DataError]) -> dict | DataError:
         "numbers": torch.tensor([sample["numbers"] for sample in samples], dtype=torch.float32),
         "noise_seeds": torch.tensor([sample["noise_seeds"] for sample in samples]),
     }
-    for name in ("fgr", "pha", "bgr"):
-        batch[name], batch[f"{name}_size"] = _stack([sample[name] for sample in samples])
+    for name in PICTURES:
+        pictures = [sample[name] for sample in samples]
+        batch[name] = torch.from_numpy(
+            np.concatenate([p.reshape(-1, p.shape[2]) for p in pictures])
+        )
+        batch[f"{name}_size"] = torch.tensor([picture.shape[:2] for picture in pictures])
     for name in ("fgr_matrix", "pha_matrix", "bgr_matrix", "input_matrix", "shadow_matrix"):
         matrices = np.stack([sample[name] for sample in samples])
         batch[name] = torch.from_numpy(matrices.astype(np.float32))
     return batch
-
-
-def _stack(pictures: list[np.ndarray]) -> tuple[Tensor, Tensor]:
-    sizes = torch.tensor([picture.shape[:2] for picture in pictures])
-    height, width = sizes.amax(0).tolist()
-    stacked = torch.zeros(len(pictures), height, width, pictures[0].shape[2], dtype=torch.uint8)
-    for place, picture in zip(stacked, pictures, strict=True):
-        place[: picture.shape[0], : picture.shape[1]] = torch.from_numpy(picture)
-    return stacked, sizes
 
 
 def batches(loader: Iterable, left_out: "LeftOut | None" = None) -> Iterator[dict]:

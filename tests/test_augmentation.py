@@ -16,7 +16,16 @@ from torchvision.transforms import functional as TF  # noqa: N812
 from torchvision.transforms.functional import to_tensor
 
 from dataset import augmentation
-from dataset.augmentation import NEUTRAL, affine, augment, box_blur, colour_jitter, fit, warp
+from dataset.augmentation import (
+    NEUTRAL,
+    affine,
+    augment,
+    box_blur,
+    colour_jitter,
+    fit,
+    source_points,
+    warp,
+)
 from dataset.folders import data_folders, open_half
 from dataset.matting import MattingDataset, batches, collate, validation_keys
 from dataset.sampler import BatchSampler, SampleKey
@@ -53,6 +62,31 @@ def test_the_same_bits_for_any_number_of_workers(data: Path, workers: int) -> No
     torch.manual_seed(workers)  # the global generator must not matter
     for one, other in zip(run(0), run(workers), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("places", [(4, 8), (3, 8), (1, 2, 3, 4, 5, 6, 7, 8)])
+def test_a_sample_is_the_same_to_the_last_bit_in_every_batch(
+    data: Path, places: tuple[int, ...]
+) -> None:
+    """Which others are in it, how many, and how large their pictures are: as where several
+    processes share a global batch."""
+    dataset = samples(data, seed=5)
+    keys = [SampleKey(2, i % 6, i // 6, (96, 128)) for i in range(8)]
+    every = [dataset[key] for key in keys]
+    assert len({sample["bgr"].shape for sample in every}) > 4
+    whole = augment(collate(every), CPU)
+    starts = (0, *places[:-1])
+    parts = [augment(collate(every[a:b]), CPU) for a, b in zip(starts, places, strict=True)]
+    for output, pieces in zip(whole, zip(*parts, strict=True), strict=True):
+        assert torch.equal(output, torch.cat(pieces))
+
+
+def test_all_at_once_gives_what_one_by_one_gives(data: Path) -> None:
+    """The way of a GPU, tried on the CPU."""
+    batch = batch_of(samples(data, seed=1), count=12, side=96)
+    at_once = augmentation.augment_together(batch, CPU)
+    for one, other in zip(augment(batch, CPU), at_once, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
 
 
 def test_draws_differ_within_a_batch_and_between_epochs_and_seeds(data: Path) -> None:
@@ -269,46 +303,60 @@ def test_validation_samples_are_evenly_spaced_or_have_several_backgrounds(data: 
 # ---- Geometry -----------------------------------------------------------------------------------
 
 
-def test_a_warp_that_moves_nothing_changes_nothing() -> None:
-    picture = torch.rand(2, 3, 40, 56)
-    sizes = torch.tensor([[40, 56]] * 2)
-    matrix = torch.tensor((fit((40, 56), (40, 56)) @ affine((40, 56)))[:2]).float()
-    for reflect in (False, True):
-        warped = warp(picture, sizes, matrix.expand(2, 2, 3), (40, 56), reflect)
-        torch.testing.assert_close(warped, picture, atol=1e-4, rtol=0)
+def warped(picture: Tensor, matrix: np.ndarray, size: tuple[int, int], **options: bool) -> Tensor:
+    """picture: (C, h, w); matrix: to its pixels. Returns (C, *size)."""
+    sizes = torch.tensor([picture.shape[1:]])
+    points = source_points(sizes, torch.tensor(matrix[:2]).float()[None], size)
+    return warp([picture], points, **options)[0]
+
+
+@pytest.mark.parametrize("reflect", [False, True])
+def test_a_warp_that_moves_nothing_changes_nothing(reflect: bool) -> None:
+    picture = torch.rand(3, 40, 56)
+    matrix = fit((40, 56), (40, 56)) @ affine((40, 56))
+    result = warped(picture, matrix, (40, 56), reflect=reflect)
+    torch.testing.assert_close(result, picture, atol=1e-4, rtol=0)
 
 
 def test_flip_quarter_turn_and_shift_are_what_torch_makes_of_them() -> None:
-    picture = torch.rand(1, 3, 32, 32)
-    sizes = torch.tensor([[32, 32]])
+    picture = torch.rand(3, 32, 32)
 
-    def warped(**arguments: float) -> Tensor:
-        matrix = torch.tensor(affine((32, 32), **arguments)[:2]).float()[None]
-        return warp(picture, sizes, matrix, (32, 32))
+    def by(**arguments: float) -> Tensor:
+        return warped(picture, affine((32, 32), **arguments), (32, 32))
 
     close = {"atol": 1e-4, "rtol": 0}
-    torch.testing.assert_close(warped(flip=True), picture.flip(3), **close)
-    torch.testing.assert_close(warped(rotate=90), picture.rot90(-1, (2, 3)), **close)
-    shifted = warped(translate_x=0.25, translate_y=-0.125)
+    torch.testing.assert_close(by(flip=True), picture.flip(2), **close)
+    torch.testing.assert_close(by(rotate=90), picture.rot90(-1, (1, 2)), **close)
+    shifted = by(translate_x=0.25, translate_y=-0.125)
     torch.testing.assert_close(shifted[..., :28, 8:], picture[..., 4:, :24], **close)
-    half = warped(scale=0.5)
+    half = by(scale=0.5)
     mean = torch.nn.functional.avg_pool2d(picture, 2)
     torch.testing.assert_close(half[..., 8:24, 8:24], mean, **close)
 
 
-def test_outside_is_mirrored_or_continued_within_each_ones_own_size() -> None:
-    """Two pictures of unlike sizes in one batch: what pads the smaller one is never seen."""
-    stacked = torch.full((2, 1, 20, 30), 9.0)
-    small = torch.arange(8.0).expand(10, 8)
-    stacked[0, 0, :10, :8] = small
-    sizes = torch.tensor([[10, 8], [20, 30]])
-    matrix = torch.tensor([[1.0, 0, -3], [0, 1, 0]]).expand(2, 2, 3)
-    mirrored = warp(stacked, sizes, matrix, (10, 14), reflect=True)[0, 0, 5]
+def test_outside_is_mirrored_or_continued() -> None:
+    picture = torch.arange(8.0).expand(1, 10, 8)
+    matrix = np.array([[1.0, 0, -3], [0, 1, 0]])
+    mirrored = warped(picture, matrix, (10, 14), reflect=True)[0, 5]
     expected = torch.tensor([2.0, 1, 0, 0, 1, 2, 3, 4, 5, 6, 7, 7, 6, 5])
     torch.testing.assert_close(mirrored, expected, atol=1e-4, rtol=0)
-    continued = warp(stacked, sizes, matrix, (10, 14))[0, 0, 5]
+    continued = warped(picture, matrix, (10, 14))[0, 5]
     expected = torch.tensor([0.0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 7, 7, 7])
     torch.testing.assert_close(continued, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("reflect", [False, True])
+def test_pictures_of_unlike_sizes_are_warped_each_by_its_own_matrix(reflect: bool) -> None:
+    pictures = [torch.rand(3, 20, 30), torch.rand(3, 12, 9)]
+    matrices = [affine((16, 24), rotate=4, scale=0.7), affine((16, 24), shear=-3, flip=True)]
+    points = source_points(
+        torch.tensor([[20, 30], [12, 9]]),
+        torch.tensor(np.stack(matrices)[:, :2]).float(),
+        (16, 24),
+    )
+    both = warp(pictures, points, reflect)
+    for result, picture, matrix in zip(both, pictures, matrices, strict=True):
+        assert torch.equal(result, warped(picture, matrix, (16, 24), reflect=reflect))
 
 
 def test_coverage_is_one_inside_and_ends_at_the_border() -> None:
@@ -316,6 +364,8 @@ def test_coverage_is_one_inside_and_ends_at_the_border() -> None:
     matrix = torch.tensor([[[1.0, 0, -3.5], [0, 1, 0]]])
     row = augmentation.coverage(sizes, matrix, (10, 14))[0, 0, 5]
     torch.testing.assert_close(row, torch.tensor([0.0] * 3 + [0.5] + [1] * 7 + [0.5] + [0] * 2))
+    column = augmentation.coverage(sizes, matrix, (12, 14))[0, 0, :, 7]
+    torch.testing.assert_close(column, torch.tensor([1.0] * 10 + [0] * 2))
 
 
 # ---- Appearance ---------------------------------------------------------------------------------
@@ -380,6 +430,26 @@ def test_a_shadow_darkens_below_the_figure_and_nowhere_else() -> None:
     assert result[0, 0, 45, 77] == pytest.approx(0.2, abs=0.01)  # 32 pixels to the right
     assert torch.equal(result[..., :10], bgr[..., :10])
     assert (result <= bgr + 1e-6).all()
+
+
+@pytest.mark.parametrize("side", [20, 27.5, 40])
+def test_a_shadow_is_that_of_a_warp_and_a_blur_at_full_size(side: float) -> None:
+    """Which Pillow computes; of a soft figure, the crop's sides no multiples of four."""
+    size = (130, 201)
+    pha = Image.fromarray(np.zeros(size, np.uint8))
+    pha.paste(255, (60, 40, 120, 110))
+    pha = pha.filter(ImageFilter.BoxBlur(2))
+    matrix = affine(size, rotate=4, translate_x=0.1, scale=1.2, shear=-4)[:2]
+    drawn = pha.transform(
+        size[::-1], Image.Transform.AFFINE, matrix.ravel().tolist(), Image.Resampling.BILINEAR
+    )
+    expected = 1 - 0.3 * to_tensor(drawn.filter(ImageFilter.BoxBlur((side - 1) / 2)))
+    result = augmentation.cast_shadow(
+        torch.ones(1, 3, *size), to_tensor(pha)[None], torch.tensor(matrix).float()[None],
+        torch.tensor([0.3]), torch.tensor([side]),
+    )[0]  # fmt: skip
+    assert (result - expected).abs().max() < 0.018  # along the rim, of a shadow that is 0.3 deep
+    assert (result - expected).abs().mean() < 0.002
 
 
 def test_noise_has_the_asked_deviation_and_belongs_to_its_seed() -> None:
