@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,9 @@ from tqdm import tqdm
 from training.curves import draw_results
 
 LINE_EVERY_S = 10  # between plain lines, where the output is no terminal
+
+
+T = TypeVar("T")
 
 
 class Journal:
@@ -74,7 +78,7 @@ class Journal:
             self.say(f"{self.folder} cannot be written ({error}); the run goes on without a log")
             self.folder = self.writer = None
 
-    def watch(self, batches: Iterable[dict]) -> Iterator[dict]:
+    def watch(self, batches: Iterable[T]) -> Iterator[T]:
         """The batches, one a step, measuring how long each was waited for."""
         iterator = iter(batches)
         while True:
@@ -161,8 +165,8 @@ class Journal:
                     f"from step {first} to step {last}"
                 )
         if self._results and self.folder:
-            shown = [p for p in ("preview.png", "results.png") if (self.folder / p).exists()]
-            shown = " and ".join(str(self.folder / name) for name in shown)
+            drawn = [self.folder / name for name in ("preview.png", "results.png")]
+            shown = " and ".join(str(path) for path in drawn if path.exists())
             print(f"look at {shown}; curves: tensorboard --logdir log")
         with self._log():
             if self.writer:

@@ -58,9 +58,10 @@ class Update:
         self.clip, self.precision, self.folder = clip, precision, folder
         self.skipped = 0
         self.terms: dict[str, Tensor] = {}
+        self._names: list[str] = []
         self.norm = torch.zeros(())
         self._one = torch.ones((), device=self.parameters[0].device)
-        self._own: Tensor | float = 0.0  # this process's mean of the terms, as far as it is
+        self._own: list[Tensor] = []  # this process's terms, of each of its parts
         self._pending: deque[tuple] = deque()
 
     def backward(self, terms: dict[str, Tensor], parts: int = 1) -> None:
@@ -70,8 +71,8 @@ class Update:
         loss = total(terms) / parts
         scaled = self.scaler.scale(loss)
         scaled.backward(scaled.detach() * 0 + 1)  # 1; NaN where the loss is infinite or NaN
-        self._own = self._own + torch.stack(list(terms.values())).detach() / parts
-        self.terms = dict.fromkeys(terms)
+        self._own.append(torch.stack(list(terms.values())).detach())
+        self._names = list(terms)
 
     def step(self) -> None:
         """Moves the weights, unless a gradient or the norm of all is not finite, and clears the
@@ -90,16 +91,16 @@ class Update:
         """Takes down the numbers of a step that was taken, and looks at those of an earlier one
         (on a CPU at its own). batches: this process's parts of the step's. Raises DivergedError,
         in all processes at the same step."""
-        own, self._own = self._own, 0.0
+        own, self._own = torch.stack(self._own).mean(0), []
         everyones = self.team.mean(own.clone())
-        self.terms = dict(zip(self.terms, everyones.unbind(), strict=True))
+        self.terms = dict(zip(self._names, everyones.unbind(), strict=True))
         numbers = torch.cat([everyones, self.norm.detach().reshape(1), own])
         arrived, behind = None, 0
         if numbers.device.type == "cuda":
             numbers, arrived = numbers.to("cpu", non_blocking=True), torch.cuda.Event()
             arrived.record()
             behind = BEHIND
-        self._pending.append((step, batches, list(self.terms), numbers, arrived, own.device))
+        self._pending.append((step, batches, self._names, numbers, arrived, own.device))
         while len(self._pending) > behind:
             self._judge(*self._pending.popleft())
 
