@@ -127,7 +127,8 @@ class Journal:
             return
         self.say(
             f"validation at step {step}: loss {results['loss']:.4f}  "
-            f"MAD {results['mad']:.2f}  MSE {results['mse']:.2f}  (x1000)"
+            f"MAD {results['mad']:.2f}  MSE {results['mse']:.2f}  (x1000)  "
+            f"Grad {results['grad']:.2f}"
         )
         self._results.append((step, results))
         self._scalars(step, "valid", results)
