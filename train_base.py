@@ -9,6 +9,7 @@ import contextlib
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from training.options import parse_options
 from training.signals import Stopped, StopRequest, continuation
@@ -105,7 +106,7 @@ def train(
     say = print if team.is_first else (lambda _line: None)
     log_folder = Path("log") / options.model_name
 
-    def look_ahead() -> tuple[str, object]:
+    def look_ahead() -> tuple[str, Any]:
         for each in (log_folder, folder):
             start.check_writable(each)
         at_end.enter_context(checkpoint.only_run_in(folder))
@@ -114,7 +115,7 @@ def train(
         print(f"{options.model_name}: {what}")
         return start.start_point(options)
 
-    kind, source = team.each(lambda: look_ahead() if team.is_first else (None, None))
+    kind, source = team.each(lambda: look_ahead() if team.is_first else ("", None))
 
     # ---- Data -----------------------------------------------------------------------------------
 
@@ -134,8 +135,8 @@ def train(
 
     torch.manual_seed(options.seed)
     model = MattingBase(options.model_backbone)
-    model = model.to(device, memory_format=machine.LAYOUTS[device.type])
-    if options.sync_batchnorm:
+    model = model.to(device).to(memory_format=machine.LAYOUTS[device.type])
+    if options.sync_batchnorm and team.tensors:
         over_all_processes(model, team.tensors, device)
     optimizer = torch.optim.Adam(
         start.parameter_groups(model, options), **machine.ADAM[device.type]
@@ -300,7 +301,8 @@ def train(
             save(step)
         raise
     except (MemoryError, RuntimeError) as error:
-        error.crop, error.step = size, step  # for what is said where memory or contact is lost
+        # For what is said where memory or contact is lost.
+        error.crop, error.step = size, step  # type: ignore[union-attr]
         raise
     if left_out.samples:
         journal.say(f"{len(left_out.seen)} bad pictures left out, in {left_out.samples} samples")

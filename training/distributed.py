@@ -167,7 +167,7 @@ class Team:
         for tensor in tensors if self.size > 1 else ():
             dist.broadcast(tensor, 0, group=self.tensors)
 
-    def share_optimizer(self, optimizer: torch.optim.Adam) -> None:
+    def share_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         """Gives everyone the moments that the first process has read, if it has."""
         if not self.first(lambda: bool(optimizer.state)):
             return
@@ -206,7 +206,7 @@ class Team:
             dist.destroy_process_group()
 
 
-def _step_like(optimizer: torch.optim.Adam, parameter: Tensor) -> Tensor:
+def _step_like(optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor:
     """Adam counts steps on the device where it is fused, else on the host."""
     fused = optimizer.param_groups[0].get("fused")
     return torch.zeros((), device=parameter.device if fused else "cpu")
@@ -280,7 +280,7 @@ def _die_with_launcher() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def contact_lost(error: RuntimeError) -> ContactError | None:
+def contact_lost(error: BaseException) -> ContactError | None:
     """What to raise instead of `error`, where it is that another process is gone; else None.
     error.step: the step at hand, if there was one."""
     if not dist.is_initialized() or dist.get_world_size() == 1:

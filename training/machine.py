@@ -8,6 +8,7 @@ import contextlib
 import os
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -18,7 +19,7 @@ from training.distributed import Team
 # benchmarks.step` compares them: on a CPU channels_last was slower with MobileNetV2; on a GPU it is
 # the layout of tensor cores.
 LAYOUTS = {"cpu": torch.contiguous_format, "cuda": torch.channels_last}
-ADAM = {"cpu": {"fused": True}, "cuda": {"fused": True}}
+ADAM: dict[str, dict[str, Any]] = {"cpu": {"fused": True}, "cuda": {"fused": True}}
 
 
 class OptionError(ValueError):

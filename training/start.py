@@ -100,19 +100,19 @@ def begin(
     """Carries out exactly one of resume, transfer, scratch. kind, source: as start_point gives
     them. folder: of the checkpoints. Raises what its parts raise."""
     check_room(folder, model)
-    begun = Begun(kind, source, options.epoch_start * epoch_steps)
-    if kind == "resume":
-        begun.first_step = resume(source, model, optimizer, scaler, options, data, epoch_steps)
-        begun.best = (source.state or {}).get("best")
-        begun.source = source.path
-    begun.ahead = checkpoints_ahead(folder, begun.source, begun.first_step, epoch_steps, options)
-    if kind == "transfer":
-        begun.transferred = initialise(model, source, options, log_folder)
+    first_step, best, report = options.epoch_start * epoch_steps, None, None
+    if isinstance(source, Checkpoint):
+        first_step = resume(source, model, optimizer, scaler, options, data, epoch_steps)
+        best = (source.state or {}).get("best")
+        source = source.path
+    ahead = checkpoints_ahead(folder, source, first_step, epoch_steps, options)
+    if kind == "transfer" and source:
+        report = initialise(model, source, options, log_folder)
     elif kind == "scratch":
         print("start: from scratch, all weights random")
-    if begun.ahead:
-        begun.best = None  # what it was may be of what is replaced
-    return begun
+    if ahead:
+        best = None  # what it was may be of what is replaced
+    return Begun(kind, source, first_step, best, report, ahead)
 
 
 def begin_together(
