@@ -315,7 +315,7 @@ def test_a_killed_process_changes_nothing(many: Path, tmp_path: Path) -> None:
     )
     told = end_of(killed)
     assert killed.returncode == 0, told
-    assert "at step 3" in told
+    assert "at step 4" in told
     assert_equal(newest(tmp_path / "run"), newest(tmp_path / "whole"))
 
 
