@@ -16,9 +16,13 @@ from training.batch_norm import LEAST
 from training.distributed import Team
 
 # How the network lies in memory, and how Adam is computed, by type of device. `python -m
-# benchmarks.step` compares them: on a CPU channels_last was slower with MobileNetV2; on a GPU it is
-# the layout of tensor cores.
-LAYOUTS = {"cpu": torch.contiguous_format, "cuda": torch.channels_last}
+# benchmarks.step` compares them: on a CPU channels_last was the fastest with AVX-512, and slower
+# than contiguous without; on a GPU it is the layout of tensor cores.
+WIDE = torch.backends.cpu.get_cpu_capability() == "AVX512"
+LAYOUTS = {
+    "cpu": torch.channels_last if WIDE else torch.contiguous_format,
+    "cuda": torch.channels_last,
+}
 ADAM: dict[str, dict[str, Any]] = {"cpu": {"fused": True}, "cuda": {"fused": True}}
 
 
@@ -93,9 +97,11 @@ def make_deterministic() -> None:
 
 def keep_memory() -> None:
     """Has glibc keep freed memory instead of giving it back: a step takes and frees gigabytes, and
-    the system would clear each page anew. Other C libraries are left alone."""
+    the system would clear each page anew. Other C libraries are left alone. Has torch ask for large
+    pages, which it looks up with its first allocation: this comes before any."""
     import ctypes
 
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     trim_threshold, mmap_max = -1, -4  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_MAX
     with contextlib.suppress(OSError, AttributeError, TypeError):
         libc = ctypes.CDLL(None)
