@@ -22,6 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid, save_image
 from tqdm import tqdm
 
+from training.checkpoint import rename_aside
 from training.curves import draw_results
 
 LINE_EVERY_S = 10  # between plain lines, where the output is no terminal
@@ -135,10 +136,8 @@ class Journal:
         self._pictures(step, "valid", shown)
         with self._log():
             if self.folder:
-                _append_row(
-                    self.folder / "results.csv",
-                    {"start": self._start, "step": step, "epoch": epoch, **results},
-                )
+                row = {"start": self._start, "step": step, "epoch": epoch, "conn": "", **results}
+                _append_row(self.folder / "results.csv", row)
                 preview(self.folder / "preview.png", shown)
                 self._draw_results()
         # Validating is not training: it counts neither as speed nor as waiting.
@@ -200,10 +199,16 @@ def batch_picture(path: Path, shown: dict[str, Tensor]) -> None:
     save_image(torch.cat(rows), path, nrow=len(rows[0]), padding=4, pad_value=1.0)
 
 
-def _append_row(path: Path, row: dict[str, float]) -> None:
-    """A row is there as a whole or not at all; one that a crash has cut short is ended."""
+def _append_row(path: Path, row: dict[str, float | str]) -> None:
+    """A row is there as a whole or not at all; one that a crash has cut short is ended. A table of
+    other columns, which another version has written, is renamed."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
+    if path.exists():
+        with path.open(newline="", errors="replace") as file:
+            head = next(csv.reader(file), [])
+        if head and head != list(row):
+            rename_aside(path)
     with path.open("a+b", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         if not size:
