@@ -59,9 +59,13 @@ def main(argv: list[str] | None = None) -> int:
         status = 128 + stopped.number
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
-    again = [word for word in argv if word not in ("--overwrite", "--skip-existing")]
-    command = shlex.join(["python", sys.argv[0], *again, "--skip-existing"])
-    print(f"stopped; what is written is whole; to go on: {command}", file=sys.stderr)
+    how = "to go on"
+    if options.overwrite:  # which old outputs are replaced already cannot be told from outside
+        how = "to start again"
+    elif not options.skip_existing:
+        argv = [*argv, "--skip-existing"]
+    command = shlex.join(["python", sys.argv[0], *argv])
+    print(f"stopped; what is written is whole; {how}: {command}", file=sys.stderr)
     return status
 
 
@@ -167,7 +171,7 @@ def run(options: argparse.Namespace) -> int:
             raise
         message = (
             f"out of memory with --batch-size {options.batch_size} and --size {options.size}; "
-            "type smaller ones, and --skip-existing to go on"
+            "type smaller ones"
         )
     else:
         return 0

@@ -128,11 +128,12 @@ def network_size(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 def reduced(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """`x` (B, C, H, W), uint8 or float, as float32 0..1 of `size`, without aliasing."""
-    x = as_float(x)
+    """`x` (B, C, H, W), uint8 or float, as float32 0..1 of `size`, without aliasing. Channel by
+    channel: a photograph as float32 takes four times its own memory."""
     if tuple(x.shape[2:]) == size:
-        return x
-    return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
+        return as_float(x)
+    how = {"mode": "bilinear", "align_corners": False, "antialias": True}
+    return torch.cat([F.interpolate(as_float(each), size, **how) for each in x.split(1, 1)], dim=1)
 
 
 def composite(pha: Tensor, fgr: Tensor, bgr: Tensor | None) -> Tensor:
@@ -144,7 +145,7 @@ def composite(pha: Tensor, fgr: Tensor, bgr: Tensor | None) -> Tensor:
 
 def as_float(x: Tensor) -> Tensor:
     """uint8 0..255 or float 0..1 → float32 0..1."""
-    return x.float() if x.is_floating_point() else x.float() / 255
+    return x.float() if x.is_floating_point() else x.float().div_(255)
 
 
 def as_bytes(x: Tensor) -> Tensor:

@@ -304,6 +304,10 @@ def test_ctrl_c_leaves_whole_files_and_says_how_to_go_on(
     assert predict.main([*argv, "--skip-existing"]) == 0
     assert len(calls) == 4 + 5 - len(done)
     assert len(files(pairs / "out")) == 5
+    calls[:] = [1] * 3
+    assert predict.main([*argv, "--overwrite"]) == 130  # skipping would leave the old ones
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "to start again: " in last and last.endswith("--overwrite")
 
 
 def test_a_full_disk(

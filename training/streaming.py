@@ -10,7 +10,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -102,9 +102,11 @@ def frames_at_once(size: tuple[int, int], most: int) -> int:
     return max(1, min(most, PIXELS_AT_ONCE // (size[0] * size[1])))
 
 
-def tensor_of(pixels: Iterable[np.ndarray]) -> Tensor:
-    """Pictures (H, W, 3) of one size as a batch (B, 3, H, W)."""
-    return torch.from_numpy(np.stack(list(pixels))).permute(0, 3, 1, 2)
+def tensor_of(pixels: Sequence[np.ndarray]) -> Tensor:
+    """Pictures (H, W, 3) of one size as a batch (B, 3, H, W); of one, which may be large, without
+    a copy."""
+    stacked = np.stack(pixels) if len(pixels) > 1 else pixels[0][None]
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2)
 
 
 def arrays_of(found: dict[str, Tensor]) -> Iterator[dict[str, np.ndarray]]:
