@@ -295,9 +295,11 @@ def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> 
             "a video has no transparency: type --com-bgr with a colour or a picture, or --type "
             "pha fgr"
         )
-    if options.bgr.is_dir():
-        raise OptionError(f"--src is a video, and --bgr {options.bgr} a folder; give the one "
-                          "background, a picture or a video")  # fmt: skip
+    if not options.bgr.is_file():
+        raise OptionError(
+            f"there is no file {options.bgr}; --src is a video: give --bgr the one background, a "
+            "picture or a video"
+        )
     paths = outputs_to_write(options, [name], ".mp4", [options.src, options.bgr])[name]
     if not paths:
         print("all outputs are there already")

@@ -140,9 +140,9 @@ class VideoWriter:
         else:
             time_base_out = time_base
         self._time_base = time_base
-        self._container = av.open(
-            os.fspath(path), "w", format="mp4", options={"movflags": "+faststart"}
-        )
+        # The header's length would else be rounded to milliseconds.
+        how = {"movflags": "+faststart", "movie_timescale": "90000"}
+        self._container = av.open(os.fspath(path), "w", format="mp4", options=how)
         stream = self._container.add_stream(
             encoder, rate=rate, options=QUALITY if encoder == "libx264" else {"q:v": "2"}
         )

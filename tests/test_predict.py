@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -222,21 +223,24 @@ def test_a_picture_unlike_its_background_in_size_is_named(
 
 
 def test_a_truncated_picture_stops_it_and_what_was_done_stays(
-    weights: Path, pairs: Path, capsys: pytest.CaptureFixture
+    weights: Path, pairs: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = pairs / "src/4.JPG"
+    path = pairs / "src/a/b.c/2.JPG"
     path.write_bytes(path.read_bytes()[:-300])
-    argv = words(weights, pairs, "--batch-size", 1)
-    assert f"{path} cannot be decoded" in error_of(capsys, argv)
-    done = files(pairs / "out")
-    assert done == ["pha/0.png"]
-    for name in done:
-        Image.open(pairs / "out" / name).load()
+    argv = words(weights, pairs, "--batch-size", 2, "--num-workers", 1)
+    original = streaming.write_pictures
+    with monkeypatch.context() as patch:  # so that some still wait to be written
+        slowly = lambda *of: (time.sleep(0.3), original(*of))  # noqa: E731
+        patch.setattr(streaming, "write_pictures", slowly)
+        assert f"{path} cannot be decoded" in error_of(capsys, argv)
+    assert files(pairs / "out") == ["pha/0.png", "pha/4.png"]
+    for name in ("0", "4"):
+        Image.open(pairs / f"out/pha/{name}.png").load()
     assert predict.main([*argv, "--skip-existing", "--on-bad-image", "skip"]) == 0
     said = capsys.readouterr().out
     assert f"left out: {path}" in said and said.strip().endswith("1 left out")
-    assert "1 of 5 are there already" in said
-    assert files(pairs / "out") == ["pha/0.png", "pha/3.png", "pha/a/1.png", "pha/a/b.c/2.png"]
+    assert "2 of 5 are there already" in said
+    assert files(pairs / "out") == ["pha/0.png", "pha/3.png", "pha/4.png", "pha/a/1.png"]
 
 
 def test_a_file_that_is_no_picture(
@@ -435,16 +439,21 @@ def test_a_video_keeps_rate_and_length(
         assert np.abs(written - expected).mean() < 4
 
 
-def test_colours_stay_what_they_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoder", ["libx264", "mpeg4"])
+def test_colours_stay_what_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: str
+) -> None:
     pytest.importorskip("av")
     from dataset.video import VideoReader, VideoWriter
+
+    monkeypatch.setattr("dataset.video.ENCODERS", (encoder,))
 
     colours = [(255, 0, 0), (0, 160, 60), (30, 60, 200), (128, 128, 128), (255, 255, 255)]
     for size in ((44, 60), (720, 1280), (45, 61)):
         path = tmp_path / "colours.mp4"
-        with VideoWriter(path, size, Fraction(25), Fraction(1, 25)) as writer:
+        with VideoWriter(path, size, Fraction(25), Fraction(1, 90000)) as writer:
             for number, colour in enumerate(colours):
-                writer.write(np.full((*size, 3), colour, np.uint8), number)
+                writer.write(np.full((*size, 3), colour, np.uint8), 3600 * number)
         with VideoReader(path) as reader:
             assert reader.size == size and reader.count == 5 and reader.rate == 25
             for (pixels, _), colour in zip(reader, colours, strict=True):
@@ -499,7 +508,7 @@ def test_wrong_videos_are_one_line(
     scene(0)[1].save(bgr)
     line = error_of(capsys, video_words(weights, clip, bgr, "--type", "com"))
     assert "a video has no transparency" in line
-    assert "a folder" in error_of(capsys, video_words(weights, clip, tmp_path))
+    assert "give --bgr the one" in error_of(capsys, video_words(weights, clip, tmp_path))
     scene(0, (62, 44))[1].save(tmp_path / "wide.png")
     line = error_of(capsys, video_words(weights, clip, tmp_path / "wide.png"))
     assert "60x44" in line and "62x44" in line
@@ -572,10 +581,10 @@ def test_no_more_than_a_few_frames_are_alive(
     seen, alive, original = [], [], video.VideoReader.__iter__
 
     def watched(self: video.VideoReader) -> object:
-        for pixels, time in original(self):
+        for pixels, at in original(self):
             seen.append(weakref.ref(pixels))
             alive.append(sum(each() is not None for each in seen))
-            yield pixels, time
+            yield pixels, at
 
     monkeypatch.setattr(video.VideoReader, "__iter__", watched)
     argv = video_words(weights, clip, tmp_path / "bgr.png", "--batch-size", 3)

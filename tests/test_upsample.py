@@ -195,3 +195,15 @@ def test_what_does_not_go_together_is_refused(weights: Path) -> None:
         made.model.decoder.conv4.bias[0] = torch.nan
     with pytest.raises(FloatingPointError, match="not finite"):
         made(src, src)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_half_precision_on_a_gpu_is_near_to_the_cpu(weights: Path) -> None:
+    made = Matter(weights, "cuda", size=48)
+    assert made.precision == "fp16"
+    src, bgr = (as_bytes(pictures(2, 3, 60, 80, seed=seed)) for seed in (0, 1))
+    expected = Matter(weights, "cpu", size=48)(src, bgr, ["pha", "com"])
+    for name, value in made(src, bgr, ["pha", "com"]).items():
+        assert value.device == src.device
+        assert (value.int() - expected[name].int()).abs().float().mean() < 2
