@@ -255,12 +255,12 @@ def predict_pictures(options: argparse.Namespace, at_end: contextlib.ExitStack) 
             types,
             com_bgr(done[0].size),
         )
-        begun = [
+        begun_writing = [
             writers.submit(write_pictures, outputs[frame.name], arrays)
             for frame, arrays in zip(done, arrays_of(found), strict=True)
         ]
         settle(writing, progress)
-        writing = begun
+        writing = begun_writing
     settle(writing, progress)
     if not progress.done:
         raise DataError(f"no picture could be read; the first: {faults[0]}")
@@ -361,12 +361,12 @@ def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> 
             srcs, times, bgrs_read = zip(*batch, strict=True)
             bgrs_read = bgrs_read[:1] if one_for_all else bgrs_read
             found = matter(tensor_of(srcs), tensor_of(bgrs_read), list(paths), com_bgr)
-            begun = [
+            begun_writing = [
                 encoder.submit(write, arrays, at)
                 for arrays, at in zip(arrays_of(found), times, strict=True)
             ]
             settle(writing, progress)
-            writing = begun
+            writing = begun_writing
         settle(writing, progress)
     if video.count and progress.done < video.count:
         progress.say(
