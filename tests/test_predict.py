@@ -367,6 +367,7 @@ def make_clip(
     """A clip as PyAV itself writes it. times: of the frames, in 1/90000 s. turned: degrees by
     which a player is told to turn it."""
     av = pytest.importorskip("av")
+    pictures = [scene(number, size)[0] for number in range(min(count, 5))]
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "10"})
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
@@ -377,7 +378,7 @@ def make_clip(
         if sound:
             audio = container.add_stream("aac", rate=8000, layout="mono")
         for number in range(count):
-            frame = av.VideoFrame.from_image(scene(number % 5, size)[0])
+            frame = av.VideoFrame.from_image(pictures[number % 5])
             frame.pts = times[number] if times else number
             frame.time_base = Fraction(1, 90000) if times else 1 / rate
             container.mux(stream.encode(frame))

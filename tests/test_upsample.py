@@ -10,6 +10,7 @@ from conftest import REAL
 from PIL import Image
 from torch.nn import functional as F  # noqa: N812
 
+from benchmarks import upsampling
 from benchmarks.upsampling import brought_back, composites, measures
 from model import MattingBase, matter
 from model.matter import Matter, as_bytes, network_size, reduced
@@ -195,6 +196,17 @@ def test_what_does_not_go_together_is_refused(weights: Path) -> None:
         made.model.decoder.conv4.bias[0] = torch.nan
     with pytest.raises(FloatingPointError, match="not finite"):
         made(src, src)
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs(weights: Path, data: Path, tmp_path: Path) -> None:
+    path = tmp_path / "upsampling.json"
+    argv = ["--quick", "--dataset-dir", data, "--model-checkpoint", weights, "--json", path]
+    upsampling.main([str(word) for word in argv])
+    rows = json.loads(path.read_text())["rows"]
+    assert {row["alpha"] for row in rows} == {"true", "blurred", "moved", "noisy", "network's"}
+    for row in rows:
+        assert len(row["mad_each"]) == 2 and row["mad"] == pytest.approx(np.mean(row["mad_each"]))
 
 
 @pytest.mark.cuda
