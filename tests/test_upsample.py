@@ -8,11 +8,12 @@ import pytest
 import torch
 from conftest import REAL
 from PIL import Image
+from predicting import save_weights
 from torch.nn import functional as F  # noqa: N812
 
 from benchmarks import upsampling
 from benchmarks.upsampling import brought_back, composites, measures
-from model import MattingBase, matter
+from model import matter
 from model.matter import Matter, as_bytes, network_size, reduced
 from model.upsample import enlarge_rows, guided_alpha, guided_factors
 
@@ -21,13 +22,7 @@ METRICS = REAL.parent / "fixtures/metrics"
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    model = MattingBase("mobilenetv2")
-    with torch.no_grad():
-        model.decoder.conv4.bias[:5] = torch.tensor([0.5, 0.05, -0.05, 0.1, 0.3])
-    path = tmp_path_factory.mktemp("weights") / "weights.pth"
-    torch.save(model.state_dict(), path)
-    return path
+    return save_weights(tmp_path_factory.mktemp("weights") / "weights.pth")
 
 
 def pictures(*shape: int, seed: int = 0) -> torch.Tensor:
