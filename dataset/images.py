@@ -173,14 +173,14 @@ def find_pairs(
     unlike in size. Sizes are read from the headers: of all pairs, or of 20,000 evenly spaced ones
     where there are more.
     """
-    fgr = _by_stem(fgr_folder)
-    pha = _by_stem(pha_folder)
+    fgr = by_stem(fgr_folder)
+    pha = by_stem(pha_folder)
     orphans = [fgr_folder / fgr[stem] for stem in fgr if stem not in pha]
     orphans += [pha_folder / pha[stem] for stem in pha if stem not in fgr]
     if orphans:
         raise DataError(
             f"{len(orphans)} picture(s) without a partner of the same name in {fgr_folder} and "
-            f"{pha_folder}: {_listed(orphans)}; a foreground and its alpha have the same name but "
+            f"{pha_folder}: {listed(orphans)}; a foreground and its alpha have the same name but "
             f"for the ending ({', '.join(ENDINGS)}): add what is missing or move these away"
         )
     pairs = Foregrounds(fgr_folder, Names(fgr.values()), pha_folder, Names(pha[s] for s in fgr))
@@ -195,7 +195,7 @@ def find_pairs(
             unlike_pairs.append(unlike(fgr_path, one, pha_path, other))
     if unlike_pairs:
         raise DataError(
-            f"{len(unlike_pairs)} pair(s) of unlike sizes: {_listed(unlike_pairs)}; alpha and "
+            f"{len(unlike_pairs)} pair(s) of unlike sizes: {listed(unlike_pairs)}; alpha and "
             "foreground must have the same: replace or remove them"
         )
     return pairs
@@ -231,7 +231,7 @@ def unlike(fgr: Path, fgr_size: tuple[int, int], pha: Path, pha_size: tuple[int,
     return f"{fgr} ({fgr_size[0]}x{fgr_size[1]}) and {pha} ({pha_size[0]}x{pha_size[1]})"
 
 
-def _by_stem(folder: Path) -> dict[str, str]:
+def by_stem(folder: Path) -> dict[str, str]:
     names: dict[str, str] = {}
     twice = []
     for name in find_pictures(folder):
@@ -240,7 +240,7 @@ def _by_stem(folder: Path) -> dict[str, str]:
             twice.append(f"{folder / names[stem]} and {folder / name}")
         names[stem] = name
     if twice:
-        raise DataError(f"{len(twice)} name(s) twice, with two endings: {_listed(twice)}")
+        raise DataError(f"{len(twice)} name(s) twice, with two endings: {listed(twice)}")
     return names
 
 
@@ -250,7 +250,7 @@ def _spread(items: Sequence) -> Iterator:
     return (items[index * len(items) // count] for index in range(count))
 
 
-def _listed(items: Sequence) -> str:
+def listed(items: Sequence) -> str:
     more = len(items) - NAMED_AT_MOST
     return ", ".join(map(str, items[:NAMED_AT_MOST])) + (f" and {more} more" if more > 0 else "")
 
