@@ -203,6 +203,13 @@ def test_defaults() -> None:
     assert not options.sync_batchnorm
 
 
+@pytest.mark.parametrize(("scale", "factor"), [("none", 1), ("linear", 4), ("sqrt", 2)])
+def test_learning_rates_follow_the_batch_if_asked_to(scale: str, factor: float) -> None:
+    options = parse_options(["--batch-size", "32", "--lr-scale", scale])
+    assert options.lr_backbone == pytest.approx(1e-4 * factor)
+    assert options.lr_aspp == options.lr_decoder == pytest.approx(5e-4 * factor)
+
+
 def test_help_needs_nothing_heavy() -> None:
     import subprocess
     import sys

@@ -179,6 +179,31 @@ def test_clipping_is_that_of_torch(precision: str) -> None:
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_parts_of_a_batch_add_up_to_its_gradient(precision: str, batch: dict) -> None:
+    torch.manual_seed(0)
+    whole, split = Small(), Small()
+    split.load_state_dict(whole.state_dict())
+    one, other = taking(whole, precision), taking(split, precision)
+    x = torch.randn(12, 3)
+
+    def terms(model: Small, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        y = model.two(model.one(x))
+        return {"alpha": y.square().mean(), "gradient": y.abs().mean()}
+
+    one.backward(terms(whole, x))
+    for part in x.chunk(3):
+        other.backward(terms(split, part), parts=3)
+    for a, b in zip(whole.parameters(), split.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+    for taken in (one, other):
+        taken.step()
+        taken.watch(1, [batch])
+    torch.testing.assert_close(one.norm, other.norm)
+    for name in ("alpha", "gradient"):
+        torch.testing.assert_close(one.terms[name], other.terms[name])
+
+
 def test_clipping_is_off_unless_asked_for(data: Path, here: Path) -> None:
     run(data, "--max-steps", 2)
     run(data, "--max-steps", 2, "--model-name", "wide", "--clip-grad-norm", 1e9)
