@@ -240,7 +240,14 @@ def join(options: argparse.Namespace) -> Team:
     starting, training = (
         timedelta(seconds=options.dist_timeout or default) for default in TIMEOUTS
     )
-    store, rank, size = next(dist.rendezvous("env://", timeout=starting))
+    try:
+        store, rank, size = next(dist.rendezvous("env://", timeout=starting))
+    except (RuntimeError, ValueError) as error:
+        raise ContactError(
+            f"the processes have not found each other within {starting.total_seconds():.0f} s "
+            f"({str(error).splitlines()[0]}); start all of them, with torchrun, or raise "
+            "--dist-timeout"
+        ) from None
     if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
         # On one machine torchrun keeps its store when it starts the processes again, and in it
         # the addresses of those that are gone.
