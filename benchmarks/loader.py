@@ -5,7 +5,7 @@
 
 Everything is measured on one core, in turns with the decoding of the same three files, which is
 the limit of every loader that decodes on the processor; and with the steps that the published
-program takes in its workers, whole pictures by Pillow.
+program takes: whole pictures by Pillow in its workers, the rest of them by torch.
 """
 
 import os
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image, ImageFilter
+from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.transforms import functional as vision
@@ -71,6 +72,11 @@ def one_core(dataset: MattingDataset, count: int, rounds: int) -> dict:
         return lambda: [work(item) for item in items]
 
     published = Published(random.Random(0))
+    finished = [published(triple) for triple in triples]
+    published_batches = [
+        [torch.stack(pictures) for pictures in zip(*finished[start : start + 8], strict=True)]
+        for start in range(0, count, 8)
+    ]
     seconds = in_turns(
         {
             "read": over(triples, read),
@@ -79,20 +85,23 @@ def one_core(dataset: MattingDataset, count: int, rounds: int) -> dict:
             "worker": over(keys, dataset.__getitem__),
             "device_part": over(batches, lambda batch: augment(batch, device)),
             "published": over(triples, published),
+            "published_device_part": over(published_batches, published.rest),
         },
         rounds,
         warm_up=1,
     )
     ms = {name: [value * 1000 / count for value in values] for name, values in seconds.items()}
     whole = [a + b for a, b in zip(ms["worker"], ms["device_part"], strict=True)]
+    theirs = [a + b for a, b in zip(ms["published"], ms["published_device_part"], strict=True)]
     limit = ms["decode"]
     return {
         "cpu_ms_per_sample": spread(whole),
         "worker_over_decode": spread(
             [one / other for one, other in zip(ms["worker"], limit, strict=True)]
         ),
+        "published_cpu_ms_per_sample": spread(theirs),
         "published_over_ours": spread(
-            [one / other for one, other in zip(ms["published"], whole, strict=True)]
+            [one / other for one, other in zip(theirs, whole, strict=True)]
         ),
         "ms": {name: spread(values) for name, values in ms.items()},
         "augment_ms": parts_of_augment(batches, count, device),
@@ -154,12 +163,17 @@ def parts_of_augment(batches: list[dict], count: int, device: torch.device) -> d
 
 class Published:
     """The same sample with the steps that the published program (PeterL1n/BackgroundMattingV2,
-    dataset/augmentation.py) takes in its workers: each picture decoded in full, warped at its full
-    size, cropped, coloured, by Pillow. What it does on the device is left out, in its favour."""
+    dataset/augmentation.py and train_base.py) takes: in its workers each picture decoded in full,
+    warped at its full size, cropped, coloured, by Pillow; then the rest on the device, which is the
+    same processor here. torchvision's functions stand for kornia's, of the same methods."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self.colours = transforms.ColorJitter(0.15, 0.15, 0.15, 0.05)
+        self.input_colours = transforms.ColorJitter(0.18, 0.18, 0.18, 0.1)
+        self.shadow_affine = transforms.RandomAffine(5, (0.2, 0.2), (0.5, 1.5), (-5, 5))
+        self.input_affine = transforms.RandomAffine(1, (0.01, 0.01))
+        self.generator = torch.Generator().manual_seed(0)
 
     def __call__(self, paths: list[Path]) -> list[torch.Tensor]:
         fgr, pha, bgr = (Image.open(path) for path in paths)
@@ -177,6 +191,34 @@ class Published:
             pictures[0] = self.colours(pictures[0])
             finished += [vision.to_tensor(picture) for picture in pictures]
         return finished
+
+    def rest(self, batch: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is done to a batch of true_fgr, true_pha, bgr after the workers, its numbers drawn
+        once for all the samples that a step is for: src and bgr."""
+        fgr, pha, bgr = batch
+        behind, bgr = bgr.clone(), bgr.clone()
+
+        def chosen(probability: float) -> torch.Tensor:
+            return torch.rand(len(fgr), generator=self.generator) < probability
+
+        if (some := chosen(0.3)).any():
+            shadow = self.shadow_affine(pha[some] * (0.3 * self.rng.random()))
+            side = self.rng.randrange(20, 40)
+            padding = (side // 2, (side - 1) // 2) * 2
+            shadow = F.pad(shadow, padding, mode="reflect")
+            shadow = F.conv2d(shadow, torch.full((1, 1, side, side), 1 / side**2))
+            behind[some] = (behind[some] - shadow).clamp_(0, 1)
+        src = fgr * pha + behind * (1 - pha)
+        for pictures in (src, bgr):
+            if (some := chosen(0.4)).any():
+                noise = torch.randn(pictures[some].shape, generator=self.generator)
+                noise *= 0.03 * self.rng.random()
+                pictures[some] = (pictures[some] + noise).clamp_(0, 1)
+        if (some := chosen(0.8)).any():
+            bgr[some] = torch.stack([self.input_colours(picture) for picture in bgr[some]])
+        if (some := chosen(0.3)).any():
+            bgr[some] = self.input_affine(bgr[some])
+        return src, bgr
 
     def warped(self, pictures: list[Image.Image], scale: tuple[float, float]) -> list[Image.Image]:
         """All under one matrix, at the size they have, and then cropped to SIZE."""
@@ -231,6 +273,7 @@ def report(figures: dict) -> str:
     for key, what in (
         ("cpu_ms_per_sample", "ms for all of a sample"),
         ("worker_over_decode", "times decoding alone: the worker's part"),
+        ("published_cpu_ms_per_sample", "ms for all of a sample with the published steps"),
         ("published_over_ours", "times ours: the published steps"),
     ):
         of = figures[key]

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,9 +44,10 @@ class Names(Sequence[str]):
     processes share them, since reading one touches no reference count of the others."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        encoded = [name.encode("utf-8", "surrogateescape") for name in names]
-        self._ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
-        self._bytes = b"".join(encoded)
+        names = list(names)
+        lengths = (len(name.encode("utf-8", "surrogateescape")) for name in names)
+        self._ends = np.cumsum(np.fromiter(lengths, np.int64, len(names)))
+        self._bytes = "".join(names).encode("utf-8", "surrogateescape")
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -102,40 +103,44 @@ def find_pictures(folder: "Path | TarFolder") -> list[str]:
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise DataError(f"there is no folder {folder}: it {what}; check the path")
-    found = sorted(_walk(os.fspath(folder), "", (os.path.realpath(folder),)))
+    found = sorted(_walk(os.fspath(folder)))
     if not found:
         raise DataError(f"no picture ({', '.join(ENDINGS)}) in {folder}; is it the right folder?")
     return found
 
 
-def _walk(folder: str, prefix: str, way: tuple[str, ...], links: int = 0) -> Iterator[str]:
-    """way: the folders passed so far, their links resolved; a link back to one would be walked
-    for ever. links: how many of them were links."""
-    folders = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.name.lower().endswith(ENDINGS):
-                    if entry.is_file() or not os.path.exists(entry.path):  # a pipe would not end
-                        yield prefix + entry.name
-                elif _is_folder(entry):
-                    folders.append(entry)
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read ({error.strerror})") from None
-    for entry in folders:
-        real = os.path.join(way[-1], entry.name)
-        linked = entry.is_symlink()
-        real = os.path.realpath(real) if linked else real
-        if real in way:
-            continue
-        if linked and links == LINKS_AT_MOST:
-            raise DataError(
-                f"{entry.path} is a link behind {links} others: folders that link to each other "
-                "have pictures without end; give the folder with the pictures itself"
-            )
-        yield from _walk(entry.path, f"{prefix}{entry.name}/", (*way, real), links + linked)
+def _walk(top: str) -> Iterator[str]:
+    # Of each folder that is left: where it is, how its names begin, the folders on the way to it,
+    # their links resolved (a link back to one would be walked for ever), how many were links.
+    left = [(top, "", (os.path.realpath(top),), 0)]
+    while left:
+        folder, prefix, way, links = left.pop()
+        folders = []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.name.lower().endswith(ENDINGS):
+                        # a pipe would not end; a link to nothing is told of later
+                        if entry.is_file() or not os.path.exists(entry.path):
+                            yield prefix + entry.name
+                    elif _is_folder(entry):
+                        folders.append(entry)
+        except OSError as error:
+            raise DataError(f"{folder} cannot be read ({error.strerror})") from None
+        for entry in folders:
+            real = os.path.join(way[-1], entry.name)
+            linked = entry.is_symlink()
+            real = os.path.realpath(real) if linked else real
+            if real in way:
+                continue
+            if linked and links == LINKS_AT_MOST:
+                raise DataError(
+                    f"{entry.path} is a link behind {links} others: folders that link to each "
+                    "other have pictures without end; give the folder with the pictures itself"
+                )
+            left.append((entry.path, f"{prefix}{entry.name}/", (*way, real), links + linked))
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
@@ -173,17 +178,27 @@ def find_pairs(
     unlike in size. Sizes are read from the headers: of all pairs, or of 20,000 evenly spaced ones
     where there are more.
     """
-    fgr = by_stem(fgr_folder)
-    pha = by_stem(pha_folder)
-    orphans = [fgr_folder / fgr[stem] for stem in fgr if stem not in pha]
-    orphans += [pha_folder / pha[stem] for stem in pha if stem not in fgr]
+    fgr_names, fgr_stems = _names_and_stems(fgr_folder)
+    pha_names, pha_stems = _names_and_stems(pha_folder)
+    orphans = [
+        folder / names[place]
+        for folder, names, stems, others in (
+            (fgr_folder, fgr_names, fgr_stems, pha_stems),
+            (pha_folder, pha_names, pha_stems, fgr_stems),
+        )
+        for place in np.flatnonzero(~np.isin(stems, others))
+    ]
     if orphans:
         raise DataError(
             f"{len(orphans)} picture(s) without a partner of the same name in {fgr_folder} and "
             f"{pha_folder}: {listed(orphans)}; a foreground and its alpha have the same name but "
             f"for the ending ({', '.join(ENDINGS)}): add what is missing or move these away"
         )
-    pairs = Foregrounds(fgr_folder, Names(fgr.values()), pha_folder, Names(pha[s] for s in fgr))
+    partners = np.empty_like(fgr_stems)
+    partners[np.argsort(fgr_stems)] = np.argsort(pha_stems)
+    if (np.diff(partners) != 1).any():  # sorted unlike, as a.jpg, a-b.png and a.png, a-b.png are
+        pha_names = Names([pha_names[place] for place in partners])
+    pairs = Foregrounds(fgr_folder, fgr_names, pha_folder, pha_names)
     if not look:
         return pairs
     unlike_pairs = []
@@ -202,9 +217,13 @@ def find_pairs(
 
 
 def _sizes(paths: Iterable[Path], mode: str) -> list[tuple[int, int]]:
-    """Of each picture's header; many at once, since disks may be far away."""
+    """Of each picture's header; many at once, since disks may be far away, and some in a row, since
+    handing over a single one costs as much as to read it."""
+    paths = list(paths)
+    rows = [paths[start : start + 32] for start in range(0, len(paths), 32)]
     with ThreadPoolExecutor(16) as threads:
-        return list(threads.map(partial(_size_of, mode=mode), paths))
+        sizes = threads.map(lambda row: [_size_of(path, mode) for path in row], rows)
+        return list(chain.from_iterable(sizes))
 
 
 def _size_of(path: Path, mode: str) -> tuple[int, int]:
@@ -231,7 +250,7 @@ def unlike(fgr: Path, fgr_size: tuple[int, int], pha: Path, pha_size: tuple[int,
     return f"{fgr} ({fgr_size[0]}x{fgr_size[1]}) and {pha} ({pha_size[0]}x{pha_size[1]})"
 
 
-def by_stem(folder: Path) -> dict[str, str]:
+def by_stem(folder: "Path | TarFolder") -> dict[str, str]:
     names: dict[str, str] = {}
     twice = []
     for name in find_pictures(folder):
@@ -242,6 +261,21 @@ def by_stem(folder: Path) -> dict[str, str]:
     if twice:
         raise DataError(f"{len(twice)} name(s) twice, with two endings: {listed(twice)}")
     return names
+
+
+def _names_and_stems(folder: "Path | TarFolder") -> tuple[Names, np.ndarray]:
+    """The pictures below a folder, and of each the hash of its name without the ending: 64 bits,
+    of which two of a million names share one with a probability of 3e-8; the names themselves,
+    twice over, would take hundreds of megabytes. Raises DataError where a name is there twice."""
+    names = find_pictures(folder)
+    stems = np.fromiter((hash(name.rsplit(".", 1)[0]) for name in names), np.int64, len(names))
+    order = np.argsort(stems, kind="stable")
+    again = np.flatnonzero(np.diff(stems[order]) == 0)
+    if len(again):
+        twice = sorted((names[order[place]], names[order[place + 1]]) for place in again)
+        said = [f"{folder / one} and {folder / other}" for one, other in twice]
+        raise DataError(f"{len(twice)} name(s) twice, with two endings: {listed(said)}")
+    return Names(names), stems
 
 
 def _spread(items: Sequence) -> Iterator:
