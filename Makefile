@@ -12,14 +12,18 @@ $(VENV)/installed: requirements.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
-	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt requirements-extra.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check \
+		-r requirements-dev.txt -r requirements-extra.txt
 	touch $@
 
 demo: $(VENV)/installed
 	$(RUN) train_base.py --dataset-name demo --model-backbone mobilenetv2 --model-name demo \
 		--crop-size 128 128 --lr-backbone 2e-3 --lr-aspp 2e-3 --lr-decoder 2e-3 \
 		--epoch-end 1000 --max-steps $(DEMO_STEPS) --log-valid-interval 110 --overwrite
+	$(RUN) evaluate.py --dataset-name demo --model-checkpoint checkpoint/demo/best.pth --size 128 \
+		--json log/demo/evaluation.json --report log/demo/report.html --overwrite
+	@echo "look at log/demo/preview.png and, in a browser, at log/demo/report.html"
 
 test: $(VENV)/installed-dev
 	$(RUN) -m pytest -n 2

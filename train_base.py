@@ -6,16 +6,13 @@ python train_base.py --model-backbone resnet50 --model-last-checkpoint auto
 
 import argparse
 import contextlib
-import os
-import shlex
 import signal
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from training.options import parse_options
-from training.signals import Stopped, StopRequest
+from training.signals import Stopped, StopRequest, continuation
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     else:
         told = ""
     sys.stdout.flush()  # where both go to one file, the last line is to be the last
-    if status and (told or stop.saved):
+    if status and (told or stop.saved) and not stop.quiet:
         print(told + continuation(argv, options, stop.saved), file=sys.stderr)
     return status
 
@@ -46,8 +43,10 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
     from model.transfer import TransferError
     from model.weights_file import WeightsFileError
     from training.checkpoint import CheckpointError
+    from training.distributed import ContactError, ElsewhereError, contact_lost
+    from training.machine import OptionError
     from training.memory import MemoryShortError, memory_short
-    from training.start import OptionError
+    from training.start import checkpoint_folder
     from training.update import DivergedError
 
     try:
@@ -55,12 +54,12 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
             try:
                 train(options, folder, stop, at_end)
             except (MemoryError, RuntimeError) as error:
-                if short := memory_short(error, options):
-                    raise short from None
+                if known := memory_short(error, options) or contact_lost(error):
+                    raise known from None
                 raise
     except (
         OptionError, DataError, TransferError, WeightsFileError, CheckpointError, DivergedError,
-        MemoryShortError, OSError,
+        MemoryShortError, ContactError, ElsewhereError, OSError,
     ) as error:  # fmt: skip
         sys.stdout.flush()
         print(f"train_base.py: error: {error}", file=sys.stderr)
@@ -77,99 +76,95 @@ def train(
     from torch.utils.data import DataLoader
 
     from dataset.augmentation import augment
-    from dataset.folders import data_folders, describe, open_half
     from dataset.images import DataError
     from dataset.matting import (
         LeftOut,
         MattingDataset,
         batches,
         collate,
+        grouped,
         leave_signals,
         validation_keys,
     )
-    from dataset.sampler import BatchSampler, seed_of, steps_per_epoch
+    from dataset.sampler import BatchSampler, places_of, seed_of, steps_per_epoch
     from model import MattingBase
-    from training import checkpoint, provenance, start
+    from training import checkpoint, distributed, machine, provenance, start
+    from training.batch_norm import over_all_processes
     from training.journal import Journal, batch_picture
-    from training.loss import matting_loss, total
+    from training.loss import matting_loss
     from training.saving import Saver
     from training.update import Update, loss_scaler
     from training.validation import pictures, validate
 
     # ---- Machine --------------------------------------------------------------------------------
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise start.OptionError("started as one of several processes; start one, without torchrun")
-    torch.backends.cudnn.benchmark = True  # crops have few shapes: their best kernels are kept
-    if options.deterministic:
-        start.make_deterministic()
-    device = start.choose_device(options.device)
-    precision = options.precision = start.choose_precision(options.precision, device)
-    options.device = str(device)
-    if device.type == "cpu":
-        start.keep_memory()
-
-    def autocast() -> torch.autocast:
-        dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-        return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
-
+    team = distributed.join(options)
+    stop.quiet = not team.is_first
+    device, share = team.each(lambda: machine.settle(options, team))
+    team = distributed.with_device(team, device, options)
+    autocast = machine.autocast(device, options.precision)
+    say = print if team.is_first else (lambda _line: None)
     log_folder = Path("log") / options.model_name
-    for each in (log_folder, folder):
-        start.check_writable(each)
-    at_end.enter_context(checkpoint.only_run_in(folder))
-    print(f"{options.model_name}: {options.model_backbone}, {precision} on {device}")
-    kind, source = start.start_point(options)
+
+    def look_ahead() -> tuple[str, Any]:
+        for each in (log_folder, folder):
+            start.check_writable(each)
+        at_end.enter_context(checkpoint.only_run_in(folder))
+        several = f", {team.size} processes" if team.size > 1 else ""
+        what = f"{options.model_backbone}, {options.precision} on {device}{several}"
+        print(f"{options.model_name}: {what}")
+        return start.start_point(options)
+
+    kind, source = team.each(lambda: look_ahead() if team.is_first else ("", None))
 
     # ---- Data -----------------------------------------------------------------------------------
 
-    folders = data_folders(options.dataset_name, options.dataset_dir, print)
-    skip = options.on_bad_image == "skip"
-    foregrounds, backgrounds = open_half(folders, "train", stop=not skip)
-    valid_foregrounds, valid_backgrounds = open_half(folders, "valid", stop=not skip)
-    data = {
-        "train": describe(foregrounds, backgrounds),
-        "valid": describe(valid_foregrounds, valid_backgrounds),
-    }
+    halves, data = start.open_data(options, team, say)
+    (foregrounds, backgrounds), (valid_foregrounds, valid_backgrounds) = halves.values()
     epoch_steps = steps_per_epoch(len(foregrounds), options.batch_size)
     last_step, limit = options.epoch_end * epoch_steps, f"--epoch-end {options.epoch_end}"
     if options.max_steps and options.max_steps < last_step:
         last_step, limit = options.max_steps, f"--max-steps {options.max_steps}"
-    print(
+    say(
         f"data: {len(foregrounds)} foregrounds and {len(backgrounds)} backgrounds to train on, "
         f"{len(valid_foregrounds)} and {len(valid_backgrounds)} to validate on; "
         f"{epoch_steps} steps an epoch, the last step is {last_step} ({limit})"
     )
 
-    # ---- Model ----------------------------------------------------------------------------------
+    # ---- Model, and start point: exactly one of resume, transfer, scratch -----------------------
 
     torch.manual_seed(options.seed)
     model = MattingBase(options.model_backbone)
-    model = model.to(device, memory_format=start.LAYOUTS[device.type])
-    optimizer = torch.optim.Adam(parameter_groups(model, options), **start.ADAM[device.type])
-    scaler = loss_scaler(device, precision)
-    start.check_room(folder, model)
+    model = model.to(device).to(memory_format=machine.LAYOUTS[device.type])
+    if options.sync_batchnorm and team.tensors:
+        over_all_processes(model, team.tensors, device)
+    optimizer = torch.optim.Adam(
+        start.parameter_groups(model, options), **machine.ADAM[device.type]
+    )
+    scaler = loss_scaler(device, options.precision)
 
-    # ---- Start point: exactly one of resume, transfer, scratch ----------------------------------
+    def begin() -> start.Begun:
+        parts = model, optimizer, scaler
+        return start.begin(kind, source, *parts, options, data, epoch_steps, folder, log_folder)
 
-    first_step, report = options.epoch_start * epoch_steps, None
-    if kind == "resume":
-        first_step = start.resume(source, model, optimizer, scaler, options, data, epoch_steps)
-        source = source.path
-    ahead = start.checkpoints_ahead(folder, source, first_step, epoch_steps, options)
-    if kind == "transfer":
-        report = start.initialise(model, source, options, log_folder)
-    elif kind == "scratch":
-        print("start: from scratch, all weights random")
+    begun = start.begin_together(team, begin, model, optimizer, scaler)
+    first_step, best = begun.first_step, begun.best
+    forward = team.wrap(model)
     if options.dry_run:
         last_step = first_step + 1
     if first_step >= last_step:
-        print(f"nothing to do: {first_step} steps are done; the limit is {last_step} ({limit})")
+        say(f"nothing to do: {first_step} steps are done; the limit is {last_step} ({limit})")
         return
 
     # ---- Loop -----------------------------------------------------------------------------------
 
+    skip = options.on_bad_image == "skip"
+    parts = range(team.rank * options.accumulate, (team.rank + 1) * options.accumulate)
+    of_parts = team.size * options.accumulate
     size = (options.crop_size[1],) * 2
     valid_keys = validation_keys(len(valid_foregrounds), len(valid_backgrounds), 50, size)
+    if options.dry_run:
+        valid_keys = valid_keys[: options.batch_size]
     loading = {
         "num_workers": options.num_workers,
         "collate_fn": collate,
@@ -181,6 +176,8 @@ def train(
         batch_sampler=BatchSampler(
             first_step,
             last_step,
+            parts,
+            of_parts,
             count=len(foregrounds),
             batch_size=options.batch_size,
             seed=options.seed,
@@ -190,107 +187,129 @@ def train(
     )
     valid_loader = DataLoader(
         MattingDataset(valid_foregrounds, valid_backgrounds, augmented=False, skip=skip),
-        sampler=valid_keys[: options.batch_size] if options.dry_run else valid_keys,
-        batch_size=options.batch_size,
+        sampler=team.share_of(valid_keys),
+        batch_size=share,
         **loading,
     )
     journal = Journal(
-        None if options.dry_run else log_folder, first_step, last_step, options.batch_size
+        log_folder if team.is_first and not options.dry_run else None,
+        first_step,
+        last_step,
+        options.batch_size,
+        prefix="" if team.is_first else f"process {team.rank}: ",
     )
     at_end.callback(journal.close)
     saver = at_end.enter_context(Saver())
     update = Update(
-        model, optimizer, scaler, clip=options.clip_grad_norm, precision=precision,
-        folder=log_folder,
+        model, optimizer, scaler, clip=options.clip_grad_norm, precision=options.precision,
+        folder=log_folder, team=team,
     )  # fmt: skip
     left_out = LeftOut(len(foregrounds), journal.say)
     valid_left_out = LeftOut(len(valid_foregrounds), journal.say)
-    if not options.dry_run:
-        summary, transferred = report or ("", None)
-        facts = {"start": kind, "from": source and str(source), "steps_done": first_step}
-        provenance.record(
-            log_folder / "run.json", options, device, **facts, data=data, transfer=transferred
-        )
-        if kind == "transfer":
-            journal.text("transfer", summary, first_step)
+    if team.is_first and not options.dry_run:
+        provenance.record(log_folder / "run.json", options, device, begun, data)
+        if begun.transferred:
+            journal.text("transfer", begun.transferred[0], first_step)
 
-    def run_validation(step: int) -> None:
+    def run_validation(step: int) -> bool:
+        """Whether its result is the best so far."""
+        nonlocal best
         with contextlib.closing(batches(valid_loader, valid_left_out)) as seen:
-            results, shown = validate(model, stop.until(seen), device, autocast)
-        if not stop.number:
-            journal.validation(step, step // epoch_steps, results, shown)
+            results, shown, count = validate(
+                model, stop.until(seen), device, autocast, team, options.valid_conn
+            )
+        if count < len(valid_keys):  # asked to stop
+            return False
+        journal.validation(step, step // epoch_steps, results, shown)
+        if step == first_step or (best and best["mad"] <= results["mad"]):
+            return False
+        best = {"step": step, "mad": results["mad"]}
+        return True
 
-    def save(step: int) -> None:
+    def save(step: int, due: bool = True, is_best: bool = False) -> None:
         update.settle()
-        path = folder / checkpoint.checkpoint_name(step, epoch_steps)
-        state = checkpoint.training_state(step, epoch_steps, options, data, optimizer, scaler)
-
+        if not team.is_first:
+            return
+        ahead = begun.ahead
+        if ahead and saver.failed():  # a first write of this run must not be taken for an old one
+            return
+        due = due or bool(ahead)
+        path = folder / checkpoint.checkpoint_name(step, epoch_steps) if due else None
+        state = checkpoint.training_state(step, epoch_steps, options, data, optimizer, scaler, best)
         if ahead:
-            saver.wait()  # for a first write of this run, whose files must not be taken for old
             start.put_aside(ahead)
+        if is_best and not begun.best:
+            start.keep_other_best(folder)
+        begun.best = best
 
         def then() -> None:
-            stop.saved = path
+            if due:
+                stop.saved = path
             if not options.dry_run:
-                journal.say(f"saved {path}")
+                journal.say(f"saved {path}" if due else f"saved {folder / checkpoint.BEST}")
             if ahead:  # only now, when there is something in their place
                 removed = ", ".join(start.remove_replaced(folder))
                 journal.say(f"removed {removed} of an earlier run (--overwrite)")
                 ahead.clear()
             checkpoint.prune(folder, options.checkpoint_keep)
 
-        saver.save(path, model.state_dict(), state, then)
+        best_path = folder / checkpoint.BEST if is_best else None
+        saver.save(path, model.state_dict(), state, then, best_path)
 
     model.train()
     step = first_step
     try:
-        if kind != "resume" and not options.dry_run:
+        if begun.kind != "resume" and not options.dry_run:
             run_validation(first_step)
         stop.saves = True
         train_batches = at_end.enter_context(contextlib.closing(batches(loader, left_out)))
-        for step, batch in enumerate(journal.watch(train_batches), first_step + 1):
-            saver.check()
-            torch.manual_seed(seed_of(options.seed, "dropout", step, 0))  # 0: the process's rank
-            size = batch["size"]
-            src, bgr, true_pha, true_fgr = augment(batch, device)
-
-            with autocast():
-                pred_pha, pred_fgr, pred_err, _ = model(src, bgr)
-            terms = matting_loss(pred_pha, pred_fgr, pred_err, true_pha, true_fgr)
-
-            update.backward(total(terms))
+        steps = journal.watch(grouped(train_batches, options.accumulate))
+        for step, of_step in enumerate(
+            team.lockstep(steps, stop, saver.check, left_out), first_step + 1
+        ):
+            for part, batch in zip(parts, of_step, strict=True):
+                size, places = batch["size"], places_of(part, of_parts, options.batch_size)
+                model.seed_dropout([seed_of(options.seed, "dropout", step, at) for at in places])
+                src, bgr, true_pha, true_fgr = augment(batch, device)
+                with distributed.averaging(forward, last=part == parts[-1]):
+                    with autocast():
+                        pred_pha, pred_fgr, pred_err, _ = forward(src, bgr)
+                    terms = matting_loss(pred_pha, pred_fgr, pred_err, true_pha, true_fgr)
+                    update.backward(terms, options.accumulate)
             update.step()
-            update.watch(step, batch, terms)
+            update.watch(step, of_step)
 
             is_last = step == last_step
             if step % options.log_train_loss_interval == 0 or is_last:
                 rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
                 scale, norm = scaler.get_scale(), update.norm.item()
-                journal.train_losses(step, terms, rates, gradient_scale=scale, gradient_norm=norm)
+                journal.train_losses(
+                    step, update.terms, rates, gradient_scale=scale, gradient_norm=norm
+                )
             if step % options.log_train_images_interval == 0:
                 journal.train_pictures(
                     step, pictures(src, bgr, true_pha, true_fgr, pred_pha, pred_fgr, pred_err)
                 )
-            if step % options.log_valid_interval == 0 or is_last:
-                run_validation(step)
-            due = step % options.checkpoint_interval == 0 or step % epoch_steps == 0
-            if due or is_last or stop.number:
-                save(step)
-            if stop.number:
-                break
-    except DataError:
+            is_best = (step % options.log_valid_interval == 0 or is_last) and run_validation(step)
+            due = step % options.checkpoint_interval == 0 or step % epoch_steps == 0 or is_last
+            if due or is_best:
+                save(step, due, is_best)
+        if stop.number and step > first_step and not due:
+            save(step)
+    except (DataError, distributed.ElsewhereError):
         if step > first_step:  # a bad picture: what was trained before it is kept
             save(step)
         raise
     except (MemoryError, RuntimeError) as error:
-        error.crop = size  # for what is said where memory ran out
+        # For what is said where memory or contact is lost.
+        error.crop, error.step = size, step  # type: ignore[union-attr]
         raise
     if left_out.samples:
         journal.say(f"{len(left_out.seen)} bad pictures left out, in {left_out.samples} samples")
-    saver.wait()
+    team.each(saver.wait)
     stop.check()
 
-    if options.dry_run:
+    if options.dry_run and team.is_first:
         path = folder / checkpoint.checkpoint_name(step, epoch_steps)
         saved = checkpoint.read_checkpoint(path)
         checkpoint.load_weights(model, path, saved.weights, options.model_backbone)
@@ -298,52 +317,7 @@ def train(
         shown = pictures(src, bgr, true_pha, true_fgr, pred_pha, pred_fgr, pred_err)
         batch_picture(log_folder / "batch.png", shown)
         print(f"dry run: every part works; look at {log_folder / 'batch.png'}")
-
-
-def parameter_groups(model, options: argparse.Namespace) -> list[dict]:
-    """Every parameter of the network in one of three groups, each with its learning rate."""
-    return [
-        {"name": name, "params": list(getattr(model, name).parameters()), "lr": rate}
-        for name, rate in (
-            ("backbone", options.lr_backbone),
-            ("aspp", options.lr_aspp),
-            ("decoder", options.lr_decoder),
-        )
-    ]
-
-
-@contextlib.contextmanager
-def checkpoint_folder(options: argparse.Namespace) -> Iterator[Path]:
-    """checkpoint/NAME; for a dry run one that is gone afterwards."""
-    folder = Path("checkpoint")
-    if not options.dry_run:
-        yield folder / options.model_name
-        return
-    made = not folder.exists()
-    folder.mkdir(exist_ok=True)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".dry-run-", dir=folder) as temporary:
-            yield Path(temporary)
-    finally:
-        if made:
-            with contextlib.suppress(OSError):  # something has come into it meanwhile
-                folder.rmdir()
-
-
-def continuation(argv: list[str], options: argparse.Namespace, saved: Path | None) -> str:
-    """How to go on with a run of `argv` that was stopped: from what it has saved, if anything."""
-    kept, skip = list(argv), False
-    if saved:
-        kept = []
-        for word in argv:
-            if not skip and word.split("=")[0] not in ("--model-last-checkpoint", "--overwrite"):
-                kept.append(word)
-            skip = word == "--model-last-checkpoint"
-        kept += ["--model-last-checkpoint", "auto"]
-    command = shlex.join(["python", sys.argv[0], *kept])
-    if saved or options.dry_run:
-        return f"to continue: {command}"
-    return f"this start has saved nothing yet; to start again: {command}"
+    team.leave()
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from dataset.augmentation import augment
 from dataset.folders import data_folders, open_half
 from dataset.matting import MattingDataset, collate
 from dataset.sampler import SampleKey
-from training.start import keep_memory
+from training.machine import keep_memory
 
 SIZE = (512, 512)
 PARTS = {  # of augment, by the functions that do them; what is left composites and converts

@@ -116,7 +116,7 @@ def child(what: dict) -> None:
 def model_alone(what: dict) -> dict:
     """The step as the program takes it, on one batch that is on the device."""
     from benchmarks.step import VARIANTS, step_of
-    from training.start import ADAM, LAYOUTS, keep_memory
+    from training.machine import ADAM, LAYOUTS, keep_memory
 
     device = torch.device(what["device"])
     torch.backends.cudnn.benchmark = True

@@ -23,8 +23,8 @@ import torch
 
 from benchmarks.common import arguments, machine, spread, table, write
 from model import MattingBase
-from training.loss import matting_loss, total
-from training.start import ADAM, LAYOUTS, keep_memory
+from training.loss import matting_loss
+from training.machine import ADAM, LAYOUTS, keep_memory
 from training.update import Update, loss_scaler
 
 # name → (memory format, options of Adam, compiled)
@@ -192,7 +192,7 @@ def step_of(
         with torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32"):
             pred_pha, pred_fgr, pred_err, _ = forward(src, bgr)
         terms = matting_loss(pred_pha, pred_fgr, pred_err, true_pha, true_fgr)
-        update.backward(total(terms))
+        update.backward(terms)
         update.step()
 
     return step

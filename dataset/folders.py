@@ -17,14 +17,18 @@ from dataset.images import (
     find_pairs,
     find_rgba,
 )
+from dataset.tar import TarFolder, open_tars
+from dataset.tar_index import tars_in
 
+HALVES = ("train", "valid")
 DEMO_FOLDER = Path("data/demo")
 
 
 def data_folders(name: str, directory: Path | None, say: Callable[[str], None]) -> dict:
     """The entry that data_path.py has for `name`, with backgrounds; or what `directory` is made
-    of: `{train,valid}/{fgr,pha}`, or `{train,valid}/rgba`, and `backgrounds/{train,valid}`.
-    Draws the demo where it is asked for and not there. Raises DataError."""
+    of: `{train,valid}/{fgr,pha}`, or `{train,valid}/rgba`, and `backgrounds/{train,valid}`, each of
+    the four being folders of pictures, or a folder of tars in which these are packed. Draws the
+    demo where it is asked for and not there. Raises DataError."""
     if directory:
         if not directory.is_dir():
             raise DataError(f"there is no folder {directory}; check --dataset-dir")
@@ -40,25 +44,48 @@ def data_folders(name: str, directory: Path | None, say: Callable[[str], None]) 
 
 
 def _half_in(folder: Path) -> dict[str, Path]:
+    if tars_in(folder):
+        return {"tars": folder}
     if (folder / "rgba").is_dir() and not (folder / "fgr").is_dir():
         return {"rgba": folder / "rgba"}
     return {"fgr": folder / "fgr", "pha": folder / "pha"}
 
 
-def open_half(folders: dict, half: str, stop: bool = True) -> tuple[Foregrounds, Backgrounds]:
+def open_half(
+    folders: dict, half: str, stop: bool = True, say: Callable[[str], None] = print
+) -> tuple[Foregrounds, Backgrounds]:
     """The foregrounds and backgrounds of one half, "train" or "valid". stop: whether a picture
     whose header is bad is an error already; else it is one when it is read. Raises DataError."""
-    entry = folders.get(half, {})
+    entry = {kind: Path(folder) for kind, folder in folders.get(half, {}).items()}
+    if "tars" in entry:
+        entry = _in_tars(entry["tars"], say)
     if "rgba" in entry:
-        foregrounds = find_rgba(Path(entry["rgba"]), stop)
+        foregrounds = find_rgba(entry["rgba"], stop)
     elif "fgr" in entry and "pha" in entry:
-        foregrounds = find_pairs(Path(entry["fgr"]), Path(entry["pha"]), stop)
+        foregrounds = find_pairs(entry["fgr"], entry["pha"], stop)
     else:
         raise DataError(
             f"the entry in data_path.py has no {half!r} with 'fgr' and 'pha', or with 'rgba'; "
             "lay it out like the others"
         )
-    return foregrounds, find_backgrounds(Path(folders["backgrounds"][half]), stop)
+    behind = Path(folders["backgrounds"][half])
+    if tars_in(behind):
+        behind = open_tars(behind, ("",), say)[""]
+    return foregrounds, find_backgrounds(behind, stop)
+
+
+def _in_tars(folder: Path, say: Callable[[str], None]) -> dict[str, TarFolder]:
+    """What _half_in would find if the tars in `folder` were unpacked there."""
+    found = open_tars(folder, ("fgr", "pha", "rgba"), say)
+    if "rgba" in found and "fgr" not in found:
+        return {"rgba": found["rgba"]}
+    for kind, other in (("fgr", "pha"), ("pha", "fgr")):
+        if kind not in found:
+            raise DataError(
+                f"no picture under {kind}/ in {folder}/*.tar, but {len(found[other].names)} under "
+                f"{other}/: pack both, with python -m dataset.shard"
+            )
+    return {"fgr": found["fgr"], "pha": found["pha"]}
 
 
 def describe(foregrounds: Foregrounds, backgrounds: Backgrounds) -> dict[str, int | str]:

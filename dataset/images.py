@@ -9,11 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from dataset.names import Names
+
+if TYPE_CHECKING:
+    from dataset.tar import Member, TarFolder
 
 ENDINGS = (".jpg", ".jpeg", ".png")
 NAMED_AT_MOST = 20  # how many offenders a message lists
@@ -40,33 +44,35 @@ class DataError(ValueError):
 class Foregrounds:
     """Pairs of a foreground and its alpha; without `pha_folder`, RGBA pictures that hold both."""
 
-    fgr_folder: Path
+    fgr_folder: "Path | TarFolder"
     fgr_names: Names
-    pha_folder: Path | None
+    pha_folder: "Path | TarFolder | None"
     pha_names: Names
 
     def __len__(self) -> int:
         return len(self.fgr_names)
 
-    def paths(self, index: int) -> tuple[Path, Path | None]:
+    def paths(self, index: int) -> "tuple[Path | Member, Path | Member | None]":
         fgr = self.fgr_folder / self.fgr_names[index]
         return fgr, self.pha_folder / self.pha_names[index] if self.pha_folder else None
 
 
 @dataclass(frozen=True)
 class Backgrounds:
-    folder: Path
+    folder: "Path | TarFolder"
     names: Names
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def path(self, index: int) -> Path:
+    def path(self, index: int) -> "Path | Member":
         return self.folder / self.names[index]
 
 
-def find_pictures(folder: Path) -> list[str]:
+def find_pictures(folder: "Path | TarFolder") -> list[str]:
     """Paths of all pictures below `folder`, relative to it, sorted. Raises DataError if none."""
+    if not isinstance(folder, Path):
+        return list(folder.names)
     if "PATH_TO" in os.fspath(folder):
         raise DataError(
             f"there is no folder {folder}: this is a placeholder; enter your own in data_path.py"
@@ -121,7 +127,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def find_backgrounds(folder: Path, look: bool = True) -> Backgrounds:
+def find_backgrounds(folder: "Path | TarFolder", look: bool = True) -> Backgrounds:
     """All pictures below `folder`. Raises DataError where there are none, or, where `look` is set,
     one's header, of the 20,000 that are looked at, is not that of a picture."""
     backgrounds = Backgrounds(folder, Names(find_pictures(folder)))
@@ -131,7 +137,7 @@ def find_backgrounds(folder: Path, look: bool = True) -> Backgrounds:
     return backgrounds
 
 
-def find_rgba(folder: Path, look: bool = True) -> Foregrounds:
+def find_rgba(folder: "Path | TarFolder", look: bool = True) -> Foregrounds:
     """Pictures with an alpha channel of their own. Raises DataError where there are none."""
     names = find_pictures(folder)
     if look:
@@ -139,7 +145,9 @@ def find_rgba(folder: Path, look: bool = True) -> Foregrounds:
     return Foregrounds(folder, Names(names), None, Names([]))
 
 
-def find_pairs(fgr_folder: Path, pha_folder: Path, look: bool = True) -> Foregrounds:
+def find_pairs(
+    fgr_folder: "Path | TarFolder", pha_folder: "Path | TarFolder", look: bool = True
+) -> Foregrounds:
     """Pairs by relative path without the ending: a/b.jpg in one folder meets a/b.png in the other.
 
     Raises DataError where a folder is missing or empty, a foreground has no alpha or the reverse,
@@ -160,7 +168,7 @@ def find_pairs(fgr_folder: Path, pha_folder: Path, look: bool = True) -> Foregro
     if orphans:
         raise DataError(
             f"{len(orphans)} picture(s) without a partner of the same name in {fgr_folder} and "
-            f"{pha_folder}: {_listed(orphans)}; a foreground and its alpha have the same name but "
+            f"{pha_folder}: {listed(orphans)}; a foreground and its alpha have the same name but "
             f"for the ending ({', '.join(ENDINGS)}): add what is missing or move these away"
         )
     partners = np.empty_like(fgr_stems)
@@ -179,7 +187,7 @@ def find_pairs(fgr_folder: Path, pha_folder: Path, look: bool = True) -> Foregro
             unlike_pairs.append(unlike(fgr_path, one, pha_path, other))
     if unlike_pairs:
         raise DataError(
-            f"{len(unlike_pairs)} pair(s) of unlike sizes: {_listed(unlike_pairs)}; alpha and "
+            f"{len(unlike_pairs)} pair(s) of unlike sizes: {listed(unlike_pairs)}; alpha and "
             "foreground must have the same: replace or remove them"
         )
     return pairs
@@ -219,7 +227,20 @@ def unlike(fgr: Path, fgr_size: tuple[int, int], pha: Path, pha_size: tuple[int,
     return f"{fgr} ({fgr_size[0]}x{fgr_size[1]}) and {pha} ({pha_size[0]}x{pha_size[1]})"
 
 
-def _names_and_stems(folder: Path) -> tuple[Names, np.ndarray]:
+def by_stem(folder: "Path | TarFolder") -> dict[str, str]:
+    names: dict[str, str] = {}
+    twice = []
+    for name in find_pictures(folder):
+        stem = name.rsplit(".", 1)[0]
+        if stem in names:
+            twice.append(f"{folder / names[stem]} and {folder / name}")
+        names[stem] = name
+    if twice:
+        raise DataError(f"{len(twice)} name(s) twice, with two endings: {listed(twice)}")
+    return names
+
+
+def _names_and_stems(folder: "Path | TarFolder") -> tuple[Names, np.ndarray]:
     """The pictures below a folder, and of each the hash of its name without the ending: 64 bits,
     of which two of a million names share one with a probability of 3e-8; the names themselves,
     twice over, would take hundreds of megabytes. Raises DataError where a name is there twice."""
@@ -230,7 +251,7 @@ def _names_and_stems(folder: Path) -> tuple[Names, np.ndarray]:
     if len(again):
         twice = sorted((names[order[place]], names[order[place + 1]]) for place in again)
         said = [f"{folder / one} and {folder / other}" for one, other in twice]
-        raise DataError(f"{len(twice)} name(s) twice, with two endings: {_listed(said)}")
+        raise DataError(f"{len(twice)} name(s) twice, with two endings: {listed(said)}")
     return Names(names), stems
 
 
@@ -240,20 +261,22 @@ def _spread(items: Sequence) -> Iterator:
     return (items[index * len(items) // count] for index in range(count))
 
 
-def _listed(items: Sequence) -> str:
+def listed(items: Sequence) -> str:
     more = len(items) - NAMED_AT_MOST
     return ", ".join(map(str, items[:NAMED_AT_MOST])) + (f" and {more} more" if more > 0 else "")
 
 
-def open_picture(path: Path) -> Image.Image:
+def open_picture(path: "Path | Member") -> Image.Image:
     """The picture with its header read and its pixels not yet. Raises DataError."""
+    source = path if isinstance(path, Path) else path.open()
     try:
-        picture = Image.open(path, formats=("JPEG", "PNG"))
+        picture = Image.open(source, formats=("JPEG", "PNG"))
+        picture.filename = str(path)
     except FileNotFoundError:
         what = "is a link to nothing" if path.is_symlink() else "is not there any more"
         raise DataError(f"{path} {what}; restore or remove it, and start again") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise DataError(_undecodable(path, error)) from None
+        raise DataError(_undecodable(str(path), error)) from None
     if picture.width * picture.height > PIXELS_AT_MOST:
         picture.close()
         raise DataError(
@@ -371,7 +394,7 @@ def _as_mode(picture: Image.Image, mode: str) -> Image.Image:
     return picture if picture.mode == mode else picture.convert(mode)
 
 
-def _undecodable(path: Path | str, error: Exception) -> str:
+def _undecodable(path: str, error: Exception) -> str:
     if os.path.exists(path) and not os.path.getsize(path):
         what = "is empty"
     elif isinstance(error, UnidentifiedImageError):

@@ -9,6 +9,7 @@ import random
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 import numpy as np
 import torch
@@ -215,6 +216,13 @@ def batches(loader: Iterable, left_out: "LeftOut | None" = None) -> Iterator[dic
                 worker.kill()  # they ignore multiprocessing's SIGTERM, which waits for their end
 
 
+def grouped(batches: Iterable[dict], count: int) -> Iterator[list[dict]]:
+    """Each `count` batches that follow each other, as a list."""
+    iterator = iter(batches)
+    while group := list(islice(iterator, count)):
+        yield group
+
+
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
     """Puts signals off while processes are started, which must not be left half done."""
@@ -260,9 +268,13 @@ class LeftOut:
             if fault not in self.seen:
                 self.seen.add(fault)
                 self.say(f"left out (bad picture {len(self.seen)}): {fault}")
-        if len(self.seen) > allowed_faults(self.count):
+        self.check(len(self.seen))
+
+    def check(self, faults: int) -> None:
+        """Raises DataError where so many pictures left out, in all processes, are too many."""
+        if faults > allowed_faults(self.count):
             raise DataError(
-                f"{len(self.seen)} pictures were left out, which is more than 1 % of "
+                f"{faults} pictures were left out, which is more than 1 % of "
                 f"{self.count}; see above which, and repair or remove them"
             )
 

@@ -65,16 +65,39 @@ def _shuffle(seed: int, epoch: int, draw: int, count: int) -> np.ndarray:
     return np.random.default_rng(seed_of(seed, "order", epoch, draw)).permutation(count)
 
 
-class BatchSampler(Sampler[list[SampleKey]]):
-    """The batches from `first_step` up to, not including, `last_step`, for a DataLoader; one
-    stretch over all epochs, so that workers do not stop where an epoch ends."""
+def places_of(part: int, parts: int, batch_size: int) -> range:
+    """Where in the global batch the samples of its part number `part`, of `parts` equal ones, are.
+    Process r of P that splits its share into N takes parts r*N .. r*N + N - 1 of P*N."""
+    share = batch_size // parts
+    return range(part * share, (part + 1) * share)
 
-    def __init__(self, first_step: int, last_step: int, **order: object) -> None:
+
+class BatchSampler(Sampler[list[SampleKey]]):
+    """One process's parts of the batches from `first_step` up to, not including, `last_step`, for a
+    DataLoader: parts of step 0, parts of step 1, ... as one stretch over all epochs, so that
+    workers do not stop where an epoch ends.
+
+    parts: which of `of_parts` equal parts of every global batch are this process's. order: the
+    arguments of batch_of_step.
+    """
+
+    def __init__(
+        self,
+        first_step: int,
+        last_step: int,
+        parts: range = range(1),
+        of_parts: int = 1,
+        **order: object,
+    ) -> None:
         self.steps = range(first_step, last_step)
+        self.parts, self.of_parts = parts, of_parts
         self.order = order
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        return (batch_of_step(step, **self.order) for step in self.steps)
+        for step in self.steps:
+            keys = batch_of_step(step, **self.order)
+            for part in self.parts:
+                yield [keys[place] for place in places_of(part, self.of_parts, len(keys))]
 
     def __len__(self) -> int:
-        return len(self.steps)
+        return len(self.steps) * len(self.parts)

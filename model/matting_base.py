@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.models.segmentation.deeplabv3 import ASPP
 
 from model.decoder import Decoder
+from model.dropout import SampleDropout
 from model.mobilenet import MobileNetV2Encoder
 from model.resnet import ResNetEncoder
 from model.transfer import Report, transfer
@@ -56,6 +57,7 @@ class MattingBase(nn.Module):
         )
         whole, half, quarter, eighth, sixteenth = self.backbone.channels
         self.aspp = ASPP(sixteenth, [3, 6, 9])
+        self.aspp.project[3] = SampleDropout(0.5)  # as torchvision's, but for its seeds
         self.decoder = Decoder((256, 128, 64, 48, 37), (eighth, quarter, half, whole))
 
     def forward(self, src: Tensor, bgr: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -72,6 +74,10 @@ class MattingBase(nn.Module):
         err = clamp(x[:, 4:5])
         hid = x[:, 5:].relu()
         return pha, fgr, err, hid
+
+    def seed_dropout(self, seeds: list[int]) -> None:
+        """Makes dropout in the next forward pass a function of these, one for each sample."""
+        self.aspp.project[3].seeds = seeds
 
     def load_pretrained_deeplabv3_state_dict(
         self, state_dict: dict[str, Tensor], print_stats: bool = True

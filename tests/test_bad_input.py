@@ -9,6 +9,8 @@ from conftest import make_data, published_file
 from PIL import Image
 
 import train_base
+from training import machine
+from training.distributed import Team
 from training.options import parse_options
 
 
@@ -166,11 +168,11 @@ def test_weights_that_were_replaced_beside_their_state(
     assert "epoch-0-iter-1.state.pth does not belong to these weights" in line
 
 
-def test_several_processes_are_refused(
+def test_processes_that_torchrun_has_not_started_are_refused(
     own: Path, here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "without torchrun" in error_of(capsys, "--dataset-dir", own)
+    assert "WORLD_SIZE is 2, but torchrun" in error_of(capsys, "--dataset-dir", own)
 
 
 def test_published_command_lines_are_taken() -> None:
@@ -196,7 +198,16 @@ def test_defaults() -> None:
         options.checkpoint_interval,
     )
     assert intervals == (10, 2000, 5000, 5000)
-    assert options.crop_size == [256, 512] and 1 <= options.num_workers <= 16
+    assert options.crop_size == [256, 512]
+    assert machine.share_of_batch(options, Team()) == 8 and 1 <= options.num_workers <= 16
+    assert not options.sync_batchnorm
+
+
+@pytest.mark.parametrize(("scale", "factor"), [("none", 1), ("linear", 4), ("sqrt", 2)])
+def test_learning_rates_follow_the_batch_if_asked_to(scale: str, factor: float) -> None:
+    options = parse_options(["--batch-size", "32", "--lr-scale", scale])
+    assert options.lr_backbone == pytest.approx(1e-4 * factor)
+    assert options.lr_aspp == options.lr_decoder == pytest.approx(5e-4 * factor)
 
 
 def test_help_needs_nothing_heavy() -> None:

@@ -56,6 +56,19 @@ def test_a_resumed_run_goes_on_with_optimizer_and_scale(data: Path, here: Path) 
     assert {int(m["step"]) for m in after["optimizer"]["state"].values()} == {max(before) + 2}
 
 
+def test_one_process_under_torchrun_uses_nccl(data: Path, here: Path) -> None:
+    """With NCCL, DistributedDataParallel and SyncBatchNorm's group, as several would."""
+    words = ["--dataset-dir", data, "--model-backbone", "mobilenetv2", "--model-name", "run"]
+    words += ["--crop-size", 64, 128, "--batch-size", 4, "--num-workers", 2, "--max-steps", 4]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1"]
+    command += [str(ROOT / "train_base.py"), *map(str, words), "--device", "cuda"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    state = checkpoint.load_state(Path("checkpoint/run/epoch-1.pth"))
+    assert state["step"] == 4 and state["options"]["device"].startswith("cuda")
+    run(data, "--max-steps", 6, "--model-last-checkpoint", "auto")
+
+
 def test_a_checkpoint_of_the_cpu_continues_on_the_device(data: Path, here: Path) -> None:
     run(data, "--max-steps", 2, "--device", "cpu")
     run(data, "--max-steps", 4, "--model-last-checkpoint", "auto")

@@ -9,7 +9,7 @@ from test_training import run, weights
 from dataset.augmentation import augment
 from training import checkpoint
 from training.loss import matting_loss
-from training.start import ADAM
+from training.machine import ADAM
 from training.update import DivergedError, Update, loss_scaler
 
 
@@ -46,8 +46,8 @@ def test_in_a_loss_term(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
     kept = torch.load("log/run/bad-batch.pt", weights_only=True)
-    assert kept["step"] == 3 and kept["src"].shape == (4, 3, *kept["batch"]["size"])
-    again = augment(kept["batch"], torch.device("cpu"))
+    assert kept["step"] == 3 and kept["src"].shape == (4, 3, *kept["batches"][0]["size"])
+    again = augment(kept["batches"][0], torch.device("cpu"))
     assert torch.equal(again[0], kept["src"])
 
 
@@ -108,16 +108,16 @@ def test_in_a_gradient(precision: str, bad: float, batch: dict) -> None:
     taken = taking(model, precision)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     loss = model.two.bias.sum()
-    taken.backward(loss)
+    taken.backward({"alpha": loss})
     model.one.weight.grad = torch.zeros(4, 3)
     model.one.weight.grad[1, 1] = bad
     taken.step()
     assert same(model, before)
     with pytest.raises(DivergedError, match=r"step 7: the gradient's norm is not finite .alpha"):
-        taken.watch(7, batch, {"alpha": loss})
-    taken.backward(loss)  # and a good one moves
+        taken.watch(7, [batch])
+    taken.backward({"alpha": model.two.bias.sum()})  # and a good one moves
     taken.step()
-    taken.watch(8, batch, {"alpha": loss})
+    taken.watch(8, [batch])
     assert not same(model, before)
 
 
@@ -126,7 +126,7 @@ def test_a_loss_that_is_not_finite_moves_nothing(batch: dict) -> None:
     model = Small()
     taken = taking(model, "fp32")
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    taken.backward((model.two.bias + float("inf")).abs().sum())
+    taken.backward({"alpha": (model.two.bias + float("inf")).abs().sum()})
     taken.step()
     assert same(model, before)
 
@@ -138,10 +138,10 @@ def test_in_fp16_a_step_is_skipped_and_fifty_in_a_row_stop(batch: dict) -> None:
 
     def step(number: int, overflows: bool) -> None:
         loss = model.two.bias.sum()
-        taken.backward(loss)
+        taken.backward({"alpha": loss})
         model.one.weight.grad = torch.full((4, 3), float("inf") if overflows else 0.0)
         taken.step()
-        taken.watch(number, batch, {"alpha": loss})
+        taken.watch(number, [batch])
 
     for number in range(1, 50):
         step(number, True)
@@ -153,8 +153,9 @@ def test_in_fp16_a_step_is_skipped_and_fifty_in_a_row_stop(batch: dict) -> None:
         step(number, True)
     with pytest.raises(DivergedError, match="step 100: the gradient overflowed in 50 steps"):
         step(100, True)
+    taken.backward({"alpha": model.two.bias.sum() * float("nan")})
     with pytest.raises(DivergedError, match="the loss is not finite"):  # a lower scale cannot help
-        taken.watch(101, batch, {"alpha": torch.tensor(float("nan"))})
+        taken.watch(101, [batch])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -166,7 +167,7 @@ def test_clipping_is_that_of_torch(precision: str) -> None:
     optimizer = torch.optim.Adam(theirs.parameters(), lr=0.1)
     for _ in range(3):
         x = torch.randn(5, 3)
-        taken.backward(ours.two(ours.one(x)).square().sum())
+        taken.backward({"alpha": ours.two(ours.one(x)).square().sum()})
         taken.step()
         theirs.two(theirs.one(x)).square().sum().backward()
         norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.7)
@@ -176,6 +177,31 @@ def test_clipping_is_that_of_torch(precision: str) -> None:
         torch.testing.assert_close(taken.norm, norm)  # before clipping
     for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_parts_of_a_batch_add_up_to_its_gradient(precision: str, batch: dict) -> None:
+    torch.manual_seed(0)
+    whole, split = Small(), Small()
+    split.load_state_dict(whole.state_dict())
+    one, other = taking(whole, precision), taking(split, precision)
+    x = torch.randn(12, 3)
+
+    def terms(model: Small, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        y = model.two(model.one(x))
+        return {"alpha": y.square().mean(), "gradient": y.abs().mean()}
+
+    one.backward(terms(whole, x))
+    for part in x.chunk(3):
+        other.backward(terms(split, part), parts=3)
+    for a, b in zip(whole.parameters(), split.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+    for taken in (one, other):
+        taken.step()
+        taken.watch(1, [batch])
+    torch.testing.assert_close(one.norm, other.norm)
+    for name in ("alpha", "gradient"):
+        torch.testing.assert_close(one.terms[name], other.terms[name])
 
 
 def test_clipping_is_off_unless_asked_for(data: Path, here: Path) -> None:
@@ -190,10 +216,12 @@ def test_clipping_is_off_unless_asked_for(data: Path, here: Path) -> None:
 
 
 def test_an_earlier_bad_batch_is_kept(batch: dict, tmp_path: Path) -> None:
-    taken = taking(Small(), "fp32", tmp_path)
+    model = Small()
+    taken = taking(model, "fp32", tmp_path)
     for step in (1, 2, 3):
+        taken.backward({"alpha": model.two.bias.sum() * float("nan")})
         with pytest.raises(DivergedError):
-            taken.watch(step, batch, {"alpha": torch.tensor(float("nan"))})
+            taken.watch(step, [batch])
     names = ("bad-batch.pt", "bad-batch-2.pt", "bad-batch-3.pt")
     kept = [torch.load(tmp_path / name, weights_only=True)["step"] for name in names]
     assert kept == [1, 2, 3]
@@ -201,6 +229,8 @@ def test_an_earlier_bad_batch_is_kept(batch: dict, tmp_path: Path) -> None:
 
 def test_where_the_batch_cannot_be_kept_the_rest_is_said(batch: dict, tmp_path: Path) -> None:
     (tmp_path / "log").write_text("a file")
-    taken = taking(Small(), "fp32", tmp_path / "log")
+    model = Small()
+    taken = taking(model, "fp32", tmp_path / "log")
+    taken.backward({"alpha": model.two.bias.sum() * float("nan")})
     with pytest.raises(DivergedError, match=r"step 4: .* could not be kept .*0000.jpg"):
-        taken.watch(4, batch, {"alpha": torch.tensor(float("nan"))})
+        taken.watch(4, [batch])

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import train_base
-from training import checkpoint
+from training import checkpoint, metrics  # noqa: F401
 from training.saving import Saver
 from training.signals import SIGNALS, Stopped, StopRequest
 
@@ -68,8 +68,9 @@ def test_the_step_ends_and_is_saved(
 def test_validation_within_the_loop_is_broken_off_and_not_recorded(
     data: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ask_at(monkeypatch, "training.validation.mad", 2, signal.SIGTERM)  # 1: before the first step
+    ask_at(monkeypatch, "training.metrics.mad", 3, signal.SIGTERM)  # 1, 2: before the first step
     words = ["--dataset-dir", str(data), *WORDS, "--log-valid-interval", "1", "--max-steps", "4"]
+    words += ["--batch-size", "2"]
     assert train_base.main(words) == 128 + signal.SIGTERM
     saved = [path.name for path in checkpoint.find_checkpoints(Path("checkpoint/run"))]
     assert saved == ["epoch-0-iter-1.pth"]
@@ -79,7 +80,7 @@ def test_validation_within_the_loop_is_broken_off_and_not_recorded(
 def test_before_the_first_step_there_is_nothing_to_save(
     data: Path, here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ask_at(monkeypatch, "training.validation.mad", 1, signal.SIGINT)
+    ask_at(monkeypatch, "training.metrics.mad", 1, signal.SIGINT)
     words = ["--dataset-dir", str(data), *WORDS, "--model-last-checkpoint", "auto"]
     assert train_base.main(words) == 130
     last = capsys.readouterr().err.strip().splitlines()[-1]

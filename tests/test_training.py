@@ -16,6 +16,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train_base
+from model import MattingBase
 from model.download import WEIGHTS
 from training import checkpoint
 
@@ -310,7 +311,9 @@ def test_overwritten_checkpoints_go_only_when_there_is_a_new_one(
     source = folder / "epoch-0-iter-1.pth"
     run(data, "--model-last-checkpoint", source, "--overwrite", "--checkpoint-keep", 100)
     told = capsys.readouterr().out
-    assert "removed epoch-0.pth, epoch-1-iter-3.pth, epoch-1.pth of an earlier run" in told
+    assert (
+        "removed epoch-0.pth, epoch-1-iter-3.pth, epoch-1.pth, best.pth of an earlier run" in told
+    )
     assert told.index("saved checkpoint/run/epoch-0.pth") < told.index("removed epoch-0.pth")
     names = [path.name for path in checkpoint.find_checkpoints(folder)]
     assert names == ["epoch-0-iter-1.pth", *(f"epoch-{epoch}.pth" for epoch in range(8))]
@@ -388,7 +391,7 @@ def test_states_are_pruned_and_the_weights_of_epochs_kept(data: Path, here: Path
     names = sorted(path.name for path in Path("checkpoint/run").glob("*.pth"))
     epochs = [f"epoch-{epoch}.pth" for epoch in (0, 1, 2)]
     last = ["epoch-2.state.pth", "epoch-3-iter-7.pth", "epoch-3-iter-7.state.pth"]
-    assert names == sorted([*epochs, *last])
+    assert names == sorted(["best.pth", *epochs, *last])
 
 
 def test_a_run_that_is_killed_while_it_overwrites_loses_nothing(
@@ -470,8 +473,66 @@ def test_two_runs_of_one_name_and_what_a_killed_one_leaves(
 def test_dropout_is_drawn_anew_at_every_step(
     data: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seeds = []
-    seed = torch.manual_seed
-    monkeypatch.setattr(torch, "manual_seed", lambda value: (seeds.append(value), seed(value))[1])
+    given = []
+    seed = MattingBase.seed_dropout
+    monkeypatch.setattr(
+        MattingBase, "seed_dropout", lambda self, seeds: (given.extend(seeds), seed(self, seeds))
+    )
     run(data, "--max-steps", 3)
-    assert len(seeds) == 4 and len(set(seeds)) == 4  # the initial weights, and three steps
+    assert len(given) == len(set(given)) == 3 * 4  # each sample of each step has its own
+
+
+def told_mad(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
+    """What validation measures, one value each time."""
+    remaining = list(values)
+    monkeypatch.setattr(
+        "training.metrics.mad", lambda pred, _true: torch.full((len(pred),), remaining.pop(0))
+    )
+
+
+def test_the_best_weights_so_far_are_kept(
+    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = ["--log-valid-interval", 1, "--checkpoint-interval", 1, "--checkpoint-keep", 9]
+    told_mad(monkeypatch, 1.0, 5.0, 3.0, 4.0)  # before the first step there is nothing trained
+    run(data, "--max-steps", 3, *every)
+    best = weights("checkpoint/run/best.pth")
+    assert same(best, weights("checkpoint/run/epoch-0.pth"))
+    assert not same(best, weights("checkpoint/run/epoch-1-iter-3.pth"))
+    told_mad(monkeypatch, 3.5, 2.0)
+    resumed = ["--model-last-checkpoint", "auto", *every]
+    run(data, "--max-steps", 4, *resumed)
+    assert same(best, weights("checkpoint/run/best.pth"))
+    run(data, "--max-steps", 5, *resumed)
+    assert same(weights("checkpoint/run/epoch-2-iter-5.pth"), weights("checkpoint/run/best.pth"))
+    assert checkpoint.load_state(Path("checkpoint/run/epoch-2-iter-5.pth"))["best"] == {
+        "step": 5, "mad": 2.0,
+    }  # fmt: skip
+
+
+def test_best_weights_that_a_start_does_not_know_of_are_not_lost(
+    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(data, "--max-steps", 1)
+    Path("checkpoint/run/epoch-0-iter-1.state.pth").unlink()
+    Path("checkpoint/run/best.pth").write_bytes(b"of another start")
+    run(data, "--max-steps", 2, "--model-last-checkpoint", "auto")
+    assert Path("checkpoint/run/best.pth.set-aside").read_bytes() == b"of another start"
+    assert same(weights("checkpoint/run/best.pth"), weights("checkpoint/run/epoch-0.pth"))
+
+
+def test_validation_measures_connectivity_if_asked_for(data: Path, here: Path) -> None:
+    run(data, "--max-steps", 1)
+    run(data, "--max-steps", 2, "--valid-conn", "--model-last-checkpoint", "auto")
+    with Path("log/run/results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["conn"] for row in rows[:2]] == ["", ""] and float(rows[2]["conn"]) > 0
+    assert all(float(row["grad"]) > 0 for row in rows)
+
+
+def test_a_table_of_another_version_is_kept(data: Path, here: Path) -> None:
+    Path("log/run").mkdir(parents=True)
+    Path("log/run/results.csv").write_text("step,mad\r\n0,300\r\n")
+    run(data, "--max-steps", 1)
+    assert Path("log/run/results.csv.set-aside").read_text() == "step,mad\n0,300\n"
+    assert len(Path("log/run/results.csv").read_text().splitlines()) == 3

@@ -29,6 +29,7 @@ except ImportError:  # Windows has no locks that die with their process
 
 STATE_FORMAT = 2
 KEYS = {"step", "steps_per_epoch", "optimizer", "scaler", "options", "data", "weights_checksum"}
+BEST = "best.pth"  # the weights of the best validation so far
 NAME = re.compile(r"epoch-(\d+)(?:-iter-(\d+))?\.pth")
 
 
@@ -228,9 +229,11 @@ def training_state(
     data: dict[str, Any],
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
+    best: dict[str, float] | None,
 ) -> dict[str, Any]:
     """All that continuing needs beside the weights. Randomness is computed from the step and the
-    seed, so there is none to keep. data: what folders.describe says of each half."""
+    seed, so there is none to keep. data: what folders.describe says of each half. best: step and
+    MAD of the best validation so far."""
     plain = {
         name: str(value.resolve()) if isinstance(value, Path) else value
         for name, value in vars(options).items()
@@ -243,6 +246,7 @@ def training_state(
         "scaler": scaler.state_dict() if options.precision == "fp16" else {},
         "options": plain,
         "data": data,
+        "best": best,
     }
 
 
@@ -250,7 +254,15 @@ def training_state(
 # those that make it train on other batches, or another network; and those that one may well change
 # on the way.
 SAME_RUN = ("model_backbone", "seed", "batch_size", "crop_size", "dataset_pairing")
-SAME_RECIPE = ("precision", "lr_backbone", "lr_aspp", "lr_decoder", "clip_grad_norm")
+SAME_RECIPE = (
+    "precision",
+    "lr_backbone",
+    "lr_aspp",
+    "lr_decoder",
+    "clip_grad_norm",
+    "accumulate",
+    "sync_batchnorm",
+)
 
 
 def differences(

@@ -12,7 +12,9 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,7 +22,13 @@ from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid, save_image
 from tqdm import tqdm
 
+from training.checkpoint import rename_aside
+from training.curves import draw_results
+
 LINE_EVERY_S = 10  # between plain lines, where the output is no terminal
+
+
+T = TypeVar("T")
 
 
 class Journal:
@@ -29,11 +37,17 @@ class Journal:
     folder: log/NAME; None keeps nothing on disk. first_step: completed when this start begins;
     what an earlier start wrote to TensorBoard beyond it is marked as replaced. last_step: the
     last one of the run. batch_size: for the speed. The rows of results.csv say which start they
-    are of; none is ever removed.
+    are of; none is ever removed. prefix: of all lines that are said; with one, the process is not
+    the first of the run, and tells nothing but what it is asked to say.
     """
 
     def __init__(
-        self, folder: Path | None, first_step: int, last_step: int, batch_size: int
+        self,
+        folder: Path | None,
+        first_step: int,
+        last_step: int,
+        batch_size: int,
+        prefix: str = "",
     ) -> None:
         self.folder = folder
         self.batch_size = batch_size
@@ -41,11 +55,12 @@ class Journal:
         self.writer = None
         if folder:
             self.writer = SummaryWriter(folder, purge_step=first_step + 1 if first_step else 0)
-        terminal = sys.stderr.isatty()
+        self._silent = bool(prefix)
+        terminal = sys.stderr.isatty() and not self._silent
         self.bar = tqdm(
             initial=first_step, total=last_step, unit="step", disable=not terminal, leave=False
         )
-        self.say = tqdm.write if terminal else _print
+        self.say = tqdm.write if terminal else partial(_print, prefix)
         self._start = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._results: list[tuple[int, dict[str, float]]] = []
         self._started = time.perf_counter()
@@ -64,7 +79,7 @@ class Journal:
             self.say(f"{self.folder} cannot be written ({error}); the run goes on without a log")
             self.folder = self.writer = None
 
-    def watch(self, batches: Iterable[dict]) -> Iterator[dict]:
+    def watch(self, batches: Iterable[T]) -> Iterator[T]:
         """The batches, one a step, measuring how long each was waited for."""
         iterator = iter(batches)
         while True:
@@ -93,7 +108,8 @@ class Journal:
         self._scalars(step, "learning_rate", rates)
         self._scalars(step, "run", {"images_per_s": speed, "waiting_share": waiting, **numbers})
         self.bar.set_postfix_str(f"loss {loss:.4f}, {speed:.1f} images/s")
-        if self.bar.disable and (now - self._last_line >= LINE_EVERY_S or step >= self.last_step):
+        due = now - self._last_line >= LINE_EVERY_S or step >= self.last_step
+        if self.bar.disable and not self._silent and due:
             self._last_line = now
             left = (now - self._started) / (step - self._first_step) * (self.last_step - step)
             self.say(
@@ -108,22 +124,30 @@ class Journal:
         self, step: int, epoch: int, results: dict[str, float], shown: dict[str, Tensor]
     ) -> None:
         """A line, a row of results.csv, TensorBoard, and preview.png."""
+        if self._silent:
+            return
         self.say(
             f"validation at step {step}: loss {results['loss']:.4f}  "
-            f"MAD {results['mad']:.2f}  MSE {results['mse']:.2f}  (x1000)"
+            f"MAD {results['mad']:.2f}  MSE {results['mse']:.2f}  (x1000)  "
+            f"Grad {results['grad']:.2f}"
         )
         self._results.append((step, results))
         self._scalars(step, "valid", results)
         self._pictures(step, "valid", shown)
         with self._log():
             if self.folder:
-                _append_row(
-                    self.folder / "results.csv",
-                    {"start": self._start, "step": step, "epoch": epoch, **results},
-                )
+                row = {"start": self._start, "step": step, "epoch": epoch, "conn": "", **results}
+                _append_row(self.folder / "results.csv", row)
                 preview(self.folder / "preview.png", shown)
+                self._draw_results()
         # Validating is not training: it counts neither as speed nor as waiting.
         self._since, self._since_step, self._waited = time.perf_counter(), step, 0.0
+
+    def _draw_results(self) -> None:
+        try:
+            draw_results(self.folder / "results.csv", self.folder / "results.png")
+        except Exception as error:  # of whatever kind: a picture is no reason to end a training
+            self.say(f"results.png could not be drawn ({error})")
 
     def text(self, tag: str, text: str, step: int) -> None:
         with self._log():
@@ -141,7 +165,9 @@ class Journal:
                     f"from step {first} to step {last}"
                 )
         if self._results and self.folder:
-            print(f"look at {self.folder / 'preview.png'}; curves: tensorboard --logdir log")
+            drawn = [self.folder / name for name in ("preview.png", "results.png")]
+            shown = " and ".join(str(path) for path in drawn if path.exists())
+            print(f"look at {shown}; curves: tensorboard --logdir log")
         with self._log():
             if self.writer:
                 self.writer.close()
@@ -173,10 +199,16 @@ def batch_picture(path: Path, shown: dict[str, Tensor]) -> None:
     save_image(torch.cat(rows), path, nrow=len(rows[0]), padding=4, pad_value=1.0)
 
 
-def _append_row(path: Path, row: dict[str, float]) -> None:
-    """A row is there as a whole or not at all; one that a crash has cut short is ended."""
+def _append_row(path: Path, row: dict[str, float | str]) -> None:
+    """A row is there as a whole or not at all; one that a crash has cut short is ended. A table of
+    other columns, which another version has written, is renamed."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
+    if path.exists():
+        with path.open(newline="", errors="replace") as file:
+            head = next(csv.reader(file), [])
+        if head and head != list(row):
+            rename_aside(path)
     with path.open("a+b", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         if not size:
@@ -194,8 +226,8 @@ def _append_row(path: Path, row: dict[str, float]) -> None:
             raise
 
 
-def _print(line: str) -> None:
-    print(line, flush=True)
+def _print(prefix: str, line: str) -> None:
+    print(prefix + line, flush=True)
 
 
 def _duration(seconds: float) -> str:

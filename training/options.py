@@ -4,12 +4,14 @@ Imports nothing heavy, so that --help answers at once; never touches a file.
 """
 
 import argparse
-import os
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 from data_path import DATA_PATH
 
+RECIPE_BATCH = 8  # to which the default learning rates belong
+LR_SCALES = {"none": lambda ratio: 1.0, "linear": lambda ratio: ratio, "sqrt": math.sqrt}
 BACKBONES = ("resnet50", "resnet101", "mobilenetv2")
 
 DESCRIPTION = """\
@@ -65,10 +67,10 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "multiple of 32; validation uses MAX x MAX",
     )  # fmt: skip
     data.add_argument(
-        "--num-workers", type=whole(0), default=min(16, _cpu_count()), metavar="N",
-        help="processes that read and decode pictures; 0: none, the program itself",
+        "--num-workers", type=whole(0), metavar="N",
+        help="processes that read and decode pictures; 0: none, the program itself (default: one "
+        "a core, at most 16, shared among the processes that train on the machine)",
     )  # fmt: skip
-
     data.add_argument(
         "--on-bad-image", choices=["stop", "skip"], default="stop",
         help="a picture that cannot be decoded: stop and name it; or skip: take the next "
@@ -116,8 +118,13 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
 
     length = parser.add_argument_group("length")
     length.add_argument(
-        "--batch-size", type=whole(1), default=8, metavar="N", help="samples a step"
-    )
+        "--batch-size", type=whole(1), default=8, metavar="N",
+        help="samples a step, of all processes together",
+    )  # fmt: skip
+    length.add_argument(
+        "--accumulate", type=whole(1), default=1, metavar="N",
+        help="split each process's share of a batch into N backward passes, to save memory",
+    )  # fmt: skip
     length.add_argument(
         "--epoch-start", type=whole(0), default=0, metavar="N",
         help="first epoch; a checkpoint with its state file knows better",
@@ -140,6 +147,12 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     recipe.add_argument("--lr-aspp", type=positive, default=5e-4, help="learning rate")
     recipe.add_argument("--lr-decoder", type=positive, default=5e-4, help="learning rate")
     recipe.add_argument(
+        "--lr-scale",
+        choices=list(LR_SCALES),
+        default="none",
+        help="scale the learning rates by batch size / 8, or by its square root",
+    )
+    recipe.add_argument(
         "--clip-grad-norm", type=positive, metavar="NORM",
         help="scale gradients down whose norm, of all together, is above it (default: off)",
     )  # fmt: skip
@@ -154,6 +167,16 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         help="of the forward pass (default: fp16 with loss scaling on CUDA, fp32 elsewhere)",
     )  # fmt: skip
 
+    machine.add_argument(
+        "--sync-batchnorm", action=argparse.BooleanOptionalAction,
+        help="batch norm over the images of all processes (default: where a process gets fewer "
+        "than 8)",
+    )  # fmt: skip
+    machine.add_argument(
+        "--dist-timeout", type=whole(1), metavar="S",
+        help="seconds in which every process must answer, or the run ends (default: 300 in "
+        "start-up, 120 in training)",
+    )  # fmt: skip
     machine.add_argument(
         "--deterministic", action="store_true",
         help="the same bits on every run of a GPU, too, with slower algorithms",
@@ -173,6 +196,11 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         help="validation; also before the first step and after the last",
     )  # fmt: skip
     watching.add_argument(
+        "--valid-conn",
+        action="store_true",
+        help="validation measures connectivity too, which takes a second of a core a sample",
+    )
+    watching.add_argument(
         "--checkpoint-interval", type=whole(1), default=5000, metavar="N",
         help="checkpoints; also at the end of every epoch",
     )  # fmt: skip
@@ -184,19 +212,18 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
 
     options = parser.parse_args(argv)
     _check(parser, options)
+    factor = LR_SCALES[options.lr_scale](options.batch_size / RECIPE_BATCH)
+    for name in ("lr_backbone", "lr_aspp", "lr_decoder"):
+        setattr(options, name, getattr(options, name) * factor)
     dataset = options.dataset_dir.resolve().name if options.dataset_dir else options.dataset_name
     if options.dataset_dir:
         options.dataset_name = None
+    options.processes = 1  # until training.distributed knows better
     options.model_name = options.model_name or f"mattingbase-{options.model_backbone}-{dataset}"
     return options
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    if options.batch_size == 1:
-        parser.error(
-            "--batch-size 1 cannot train: batch norm needs at least two samples; "
-            "type --batch-size 2 or more, with a smaller --crop-size if memory is short"
-        )
     if options.crop_size[0] > options.crop_size[1]:
         low, high = options.crop_size
         parser.error(f"--crop-size {low} {high}: MIN is above MAX; type --crop-size {high} {low}")
@@ -246,10 +273,3 @@ def positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is no positive number")
     return value
-
-
-def _cpu_count() -> int:
-    """The processors this process may use, which may be fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -13,18 +13,27 @@ import torch
 
 from training.checkpoint import rename_aside
 from training.saving import write_whole
+from training.start import Begun
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "tensorboard", "safetensors")
 
 
 def record(
-    path: Path, options: argparse.Namespace, device: torch.device, **facts: Any
+    path: Path,
+    options: argparse.Namespace,
+    device: torch.device,
+    begun: Begun,
+    data: dict[str, dict],
 ) -> dict[str, Any]:
-    """Appends an entry to the list in `path`, and returns it. facts: what the run knows beside its
-    options and its machine. A file that is no list is renamed, not lost."""
+    """Appends an entry to the list in `path`, and returns it. begun: how the run starts. data: what
+    folders.describe says of each half. A file that is no list is renamed, not lost."""
     entry = {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        **facts,
+        "start": begun.kind,
+        "from": begun.source and str(begun.source),
+        "steps_done": begun.first_step,
+        "data": data,
+        "transfer": begun.transferred and begun.transferred[1],
         "options": {
             name: str(value) if isinstance(value, Path) else value
             for name, value in vars(options).items()

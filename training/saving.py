@@ -9,6 +9,7 @@ import shutil
 import struct
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -47,11 +48,18 @@ class Saver:
                 print(f"what was trained could not be saved: {self._error}")
 
     def save(
-        self, path: Path, weights: dict[str, Tensor], state: dict[str, Any], then: Callable
+        self,
+        path: Path | None,
+        weights: dict[str, Tensor],
+        state: dict[str, Any],
+        then: Callable[[], None],
+        best: Path | None = None,
     ) -> None:
         """Copies `weights` and `state` as they are now, and returns; writes them to `path` and the
-        state file beside it, and calls `then`, in the thread. Waits for an earlier write."""
-        self.wait()
+        state file beside it, the weights alone to `best`, and calls `then`, in the thread. Either
+        path may be None. Waits for an earlier write; where that has failed, writes nothing."""
+        if self.failed():
+            return
         weights, state = host_copy(weights), host_copy(state)
         copied = torch.cuda.Event() if torch.cuda.is_initialized() else None
         if copied:
@@ -61,7 +69,10 @@ class Saver:
             try:
                 if copied:
                     copied.synchronize()
-                write_checkpoint(path, weights, state, lambda: self._given_up)
+                if path:
+                    write_checkpoint(path, weights, state, lambda: self._given_up)
+                if best:
+                    write_weights(best, weights, lambda: self._given_up)
                 then()
             except BaseException as error:  # of whatever kind, the training has to know
                 self._error = error
@@ -75,10 +86,15 @@ class Saver:
             error, self._error = self._error, None
             raise error
 
-    def wait(self) -> None:
-        """Returns when the last write is on disk. Raises what went wrong in it."""
+    def failed(self) -> bool:
+        """Returns when the last write is over: whether something went wrong, which check raises."""
         if self._thread:
             self._thread.join()
+        return self._error is not None
+
+    def wait(self) -> None:
+        """Returns when the last write is on disk. Raises what went wrong in it."""
+        self.failed()
         self.check()
 
 
@@ -118,24 +134,39 @@ def write_checkpoint(
     state holds the weights' checksum, so that it is never taken for that of others. Raises
     CheckpointError, and writes nothing, where a number is not finite; OSError where there is no
     room."""
+    check_finite(weights_path, weights, state)
+    weights_path.parent.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.contiguous() for name, value in weights.items()}
+    state = {**state, "weights_checksum": checksum(weights)}
+    try:
+        for path, content in ((state_path(weights_path), state), (weights_path, weights)):
+            write = partial(write_sealed, content)
+            write_whole(path, write, size_of(content), given_up)
+    except BaseException:  # half of a pair is of no use, and takes room
+        state_path(weights_path).unlink(missing_ok=True)
+        raise
+
+
+def write_weights(
+    path: Path, weights: dict[str, Tensor], given_up: Callable[[], bool] = lambda: False
+) -> None:
+    """Writes weights alone, as write_checkpoint does beside a state."""
+    check_finite(path, weights, {})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.contiguous() for name, value in weights.items()}
+    write_whole(path, partial(write_sealed, weights), size_of(weights), given_up)
+
+
+def check_finite(path: Path, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Raises CheckpointError where a number is not finite."""
     bad = [name for name, value in weights.items() if not value.isfinite().all()]
     bad += ["Adam's moments" for value in tensors_in(state) if not value.isfinite().all()][:1]
     if bad:
         raise CheckpointError(
             f"training has diverged: {len(bad)} of {len(weights)} entries are not finite, such as "
-            f"{bad[0]}, so {weights_path} is not written; continue from an earlier checkpoint with "
+            f"{bad[0]}, so {path} is not written; continue from an earlier checkpoint with "
             "a lower learning rate, or with --precision bf16 or fp32"
         )
-    weights_path.parent.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.contiguous() for name, value in weights.items()}
-    state = {**state, "weights_checksum": checksum(weights)}
-    for path, content in ((state_path(weights_path), state), (weights_path, weights)):
-        size = size_of(content)
-        try:
-            write_whole(path, lambda file, what=content: write_sealed(what, file), size, given_up)
-        except BaseException:  # half of a pair is of no use, and takes room
-            state_path(weights_path).unlink(missing_ok=True)
-            raise
 
 
 def write_sealed(content: Any, file: BinaryIO) -> None:
@@ -149,7 +180,7 @@ def write_sealed(content: Any, file: BinaryIO) -> None:
 
 def write_whole(
     path: Path,
-    write: Callable[[BinaryIO], None],
+    write: Callable[[BinaryIO], object],
     size: int = 0,
     given_up: Callable[[], bool] = lambda: False,
 ) -> None:

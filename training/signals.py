@@ -1,6 +1,10 @@
 """Being asked to stop: Ctrl-C, a cluster's SIGTERM or SIGUSR1. It never stops a step half done."""
 
+import argparse
+import os
+import shlex
 import signal
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -24,13 +28,15 @@ class StopRequest:
     set they only leave a note, which the loop and validation look at. A second Ctrl-C raises
     KeyboardInterrupt in any case.
 
-    saved: the newest checkpoint of this start, for what is said at the end.
+    saved: the newest checkpoint of this start, for what is said at the end. quiet: whether another
+    process says it.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
         self.saves = False
         self.saved: Path | None = None
+        self.quiet = False
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -59,3 +65,25 @@ class StopRequest:
         """Raises Stopped where the run was asked to stop."""
         if self.number is not None:
             raise Stopped(self.number)
+
+
+def continuation(argv: list[str], options: argparse.Namespace, saved: Path | None) -> str:
+    """How to go on with a run of `argv` that was stopped: from what it has saved, if anything."""
+    kept, skip = list(argv), False
+    if saved:
+        kept = []
+        for word in argv:
+            if not skip and word.split("=")[0] not in ("--model-last-checkpoint", "--overwrite"):
+                kept.append(word)
+            skip = word == "--model-last-checkpoint"
+        kept += ["--model-last-checkpoint", "auto"]
+    launcher = "python"
+    if options.processes > 1:
+        here, machines = os.environ["LOCAL_WORLD_SIZE"], os.environ.get("GROUP_WORLD_SIZE", "1")
+        launcher = f"torchrun --nproc-per-node {here}"
+        if machines != "1":
+            launcher += f" --nnodes {machines} (and how they meet)"
+    command = f"{launcher} {shlex.join([sys.argv[0], *kept])}"
+    if saved or options.dry_run:
+        return f"to continue: {command}"
+    return f"this start has saved nothing yet; to start again: {command}"

@@ -1,4 +1,4 @@
-"""How a run begins: on which device, from which weights, and with what in its way.
+"""How a run begins: from which weights, and with what in its way.
 
 Which of the three starts it is decides train_base.py; this carries it out and says what it did.
 """
@@ -6,82 +6,43 @@ Which of the three starts it is decides train_base.py; this carries it out and s
 import argparse
 import contextlib
 import json
-import os
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from dataset.folders import HALVES, data_folders, describe, open_half
+from dataset.images import Backgrounds, Foregrounds
 from model.download import torchvision_file
 from model.transfer import TransferError, transfer
 from model.weights_file import read_weights
 from training import checkpoint
 from training.checkpoint import Checkpoint, CheckpointError
+from training.distributed import Team
+from training.machine import OptionError
 from training.saving import size_of, write_whole
 
-# How the network lies in memory, and how Adam is computed, by type of device. `python -m
-# benchmarks.step` compares them: on a CPU channels_last was the fastest with AVX-512, and slower
-# than contiguous without; on a GPU it is the layout of tensor cores.
-WIDE = torch.backends.cpu.get_cpu_capability() == "AVX512"
-LAYOUTS = {
-    "cpu": torch.channels_last if WIDE else torch.contiguous_format,
-    "cuda": torch.channels_last,
-}
-ADAM = {"cpu": {"fused": True}, "cuda": {"fused": True}}
 
-
-class OptionError(ValueError):
-    """Options that do not go with this machine or with what lies in the run's folders."""
-
-
-def choose_device(name: str) -> torch.device:
-    """The torch.device that --device asks for. Raises OptionError where it is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+@contextlib.contextmanager
+def checkpoint_folder(options: argparse.Namespace) -> Iterator[Path]:
+    """checkpoint/NAME; for a dry run one that is gone afterwards."""
+    folder = Path("checkpoint")
+    if not options.dry_run:
+        yield folder / options.model_name
+        return
+    made = not folder.exists()
+    folder.mkdir(exist_ok=True)
     try:
-        device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):
-            raise RuntimeError("neither cpu nor cuda")
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise OptionError(f"--device {name} cannot be used here ({reason}); try cpu") from None
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    return device
-
-
-def choose_precision(precision: str | None, device: torch.device) -> str:
-    if precision is None:
-        return "fp16" if device.type == "cuda" else "fp32"
-    if precision == "fp16" and device.type != "cuda":
-        raise OptionError(f"--precision fp16 needs CUDA, not {device}; type bf16 or fp32")
-    return precision
-
-
-def make_deterministic() -> None:
-    """Only algorithms that give the same bits each time; some are slower. Before the first use of
-    CUDA. What has none raises an error."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False  # which would choose by the clock
-
-
-def keep_memory() -> None:
-    """Has glibc keep freed memory instead of giving it back: a step takes and frees gigabytes, and
-    the system would clear each page anew. Other C libraries are left alone. Has torch ask for large
-    pages, which it looks up with its first allocation: this comes before any."""
-    import ctypes
-
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-
-    trim_threshold, mmap_max = -1, -4  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_MAX
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "gnu_get_libc_version"):
-            libc.mallopt(mmap_max, 0)
-            libc.mallopt(trim_threshold, 2**31 - 1)
+        with tempfile.TemporaryDirectory(prefix=".dry-run-", dir=folder) as temporary:
+            yield Path(temporary)
+    finally:
+        if made:
+            with contextlib.suppress(OSError):  # something has come into it meanwhile
+                folder.rmdir()
 
 
 def check_writable(folder: Path) -> None:
@@ -110,6 +71,79 @@ def check_room(folder: Path, model: torch.nn.Module) -> None:
             f"a checkpoint takes {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free in "
             f"{folder}; make room, or start where there is some"
         )
+
+
+@dataclass
+class Begun:
+    """What a start brings beside the weights, as every process has to know it."""
+
+    kind: str  # resume, transfer or scratch
+    source: Path | None
+    first_step: int  # completed steps
+    best: dict[str, float] | None = None  # step and mad of the best validation so far
+    transferred: tuple[str, dict] | None = None  # as text, and for run.json
+    ahead: list[Path] = field(default_factory=list)  # checkpoints to be replaced
+
+
+def begin(
+    kind: str,
+    source: Checkpoint | Path | None,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    options: argparse.Namespace,
+    data: dict[str, dict],
+    epoch_steps: int,
+    folder: Path,
+    log_folder: Path,
+) -> Begun:
+    """Carries out exactly one of resume, transfer, scratch. kind, source: as start_point gives
+    them. folder: of the checkpoints. Raises what its parts raise."""
+    check_room(folder, model)
+    first_step, best, report = options.epoch_start * epoch_steps, None, None
+    if isinstance(source, Checkpoint):
+        first_step = resume(source, model, optimizer, scaler, options, data, epoch_steps)
+        best = (source.state or {}).get("best")
+        source = source.path
+    ahead = checkpoints_ahead(folder, source, first_step, epoch_steps, options)
+    if kind == "transfer" and source:
+        report = initialise(model, source, options, log_folder)
+    elif kind == "scratch":
+        print("start: from scratch, all weights random")
+    if ahead:
+        best = None  # what it was may be of what is replaced
+    return Begun(kind, source, first_step, best, report, ahead)
+
+
+def begin_together(
+    team: Team,
+    begin: Callable[[], Begun],
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> Begun:
+    """`begin` in the first process, which alone reads files; what it has read goes to all."""
+    begun = team.first(begin)
+    if team.size > 1:
+        team.share(list(model.state_dict().values()))
+        team.share_optimizer(optimizer)
+        scaler.load_state_dict(team.first(scaler.state_dict))
+    return begun
+
+
+def open_data(
+    options: argparse.Namespace, team: Team, say: Callable[[str], None]
+) -> tuple[dict[str, tuple[Foregrounds, Backgrounds]], dict[str, dict]]:
+    """Both halves of the data set, and what folders.describe says of each. Headers are looked into
+    once a machine. Raises DataError, also where the processes see different data sets."""
+    where = options.dataset_name, options.dataset_dir
+    team.each(lambda: data_folders(*where, print) if team.local_rank == 0 else None)  # may draw
+    folders = data_folders(*where, say)
+    look = options.on_bad_image == "stop" and team.local_rank == 0
+    halves = {half: team.each(partial(open_half, folders, half, look, say)) for half in HALVES}
+    data = {half: describe(*opened) for half, opened in halves.items()}
+    team.check_same("the data sets are not the same", data)
+    return halves, data
 
 
 def start_point(options: argparse.Namespace) -> tuple[str, Checkpoint | Path | None]:
@@ -245,6 +279,9 @@ def checkpoints_ahead(
             f"{found[-1].name}; continue them with --model-last-checkpoint auto, choose another "
             "--model-name, or remove them with --overwrite"
         )
+    best = folder / checkpoint.BEST
+    if found and best.exists():
+        found.append(best)
     return [path for path in found if not source or path.resolve() != source.resolve()]
 
 
@@ -261,8 +298,26 @@ def put_aside(paths: list[Path]) -> None:
                 each.replace(each.parent / REPLACED / each.name)
 
 
+def keep_other_best(folder: Path) -> None:
+    """Renames the best weights of a start that this one does not continue, if there are any."""
+    checkpoint.rename_aside(folder / checkpoint.BEST)
+
+
 def remove_replaced(folder: Path) -> list[str]:
     """Removes what put_aside has moved; returns the names of the checkpoints."""
     names = [path.name for path in checkpoint.find_checkpoints(folder / REPLACED)]
+    names += [checkpoint.BEST] if (folder / REPLACED / checkpoint.BEST).exists() else []
     shutil.rmtree(folder / REPLACED, ignore_errors=True)
     return names
+
+
+def parameter_groups(model, options: argparse.Namespace) -> list[dict]:
+    """Every parameter of the network in one of three groups, each with its learning rate."""
+    return [
+        {"name": name, "params": list(getattr(model, name).parameters()), "lr": rate}
+        for name, rate in (
+            ("backbone", options.lr_backbone),
+            ("aspp", options.lr_aspp),
+            ("decoder", options.lr_decoder),
+        )
+    ]

@@ -1,7 +1,7 @@
 """One step of the optimizer, taken only by finite numbers; and what is said where they are not.
 
-Nothing here waits for the device: a step with a bad number is skipped there, and found out a
-little later here.
+A step may be made of several backward passes, in one process or many. Nothing here waits for the
+device: a step with a bad number is skipped there, and found out a little later here.
 """
 
 from collections import deque
@@ -12,10 +12,12 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from dataset.augmentation import augment
+from training.distributed import Team
+from training.loss import total
 from training.saving import size_of, write_whole
 
 SKIPPED_AT_MOST = 50  # steps in a row that overflow in fp16
-PENDING_AT_MOST = 4  # steps that the device may be behind before it is waited for
+BEHIND = 4  # steps behind which a GPU's numbers are looked at: the same in every process
 
 
 class DivergedError(ValueError):
@@ -34,7 +36,10 @@ class Update:
     """Moves the weights of `model` by `optimizer`, and watches over the numbers.
 
     clip: the gradient's largest norm, or None. precision: of the forward pass. folder: where a bad
-    batch is written; None: nowhere.
+    batch is written; None: nowhere. team: the processes that share a step, whose gradients
+    `backward` finds averaged already (Team.wrap).
+
+    terms, norm: the loss's terms and the gradient's norm of the last step, over its whole batch.
     """
 
     def __init__(
@@ -46,19 +51,28 @@ class Update:
         clip: float | None,
         precision: str,
         folder: Path | None,
+        team: Team = Team(),  # noqa: B008  (it is frozen)
     ) -> None:
         self.parameters = list(model.parameters())
-        self.optimizer, self.scaler = optimizer, scaler
+        self.optimizer, self.scaler, self.team = optimizer, scaler, team
         self.clip, self.precision, self.folder = clip, precision, folder
         self.skipped = 0
+        self.terms: dict[str, Tensor] = {}
+        self._names: list[str] = []
         self.norm = torch.zeros(())
         self._one = torch.ones((), device=self.parameters[0].device)
+        self._own: list[Tensor] = []  # this process's terms, of each of its parts
         self._pending: deque[tuple] = deque()
 
-    def backward(self, loss: Tensor) -> None:
-        """Adds the loss's gradient, scaled; where the loss is not finite, none that is finite."""
+    def backward(self, terms: dict[str, Tensor], parts: int = 1) -> None:
+        """Adds the gradient of the sum of the loss's terms, scaled; where it is not finite, none
+        that is finite. parts: how many equal parts the step's batch is made of; their gradients
+        add up to that of the mean over all of them."""
+        loss = total(terms) / parts
         scaled = self.scaler.scale(loss)
         scaled.backward(scaled.detach() * 0 + 1)  # 1; NaN where the loss is infinite or NaN
+        self._own.append(torch.stack(list(terms.values())).detach())
+        self._names = list(terms)
 
     def step(self) -> None:
         """Moves the weights, unless a gradient or the norm of all is not finite, and clears the
@@ -73,19 +87,21 @@ class Update:
         self.optimizer.zero_grad(set_to_none=True)
         self.norm = norm / scale
 
-    def watch(self, step: int, batch: dict, terms: dict[str, Tensor]) -> None:
-        """Takes down the numbers of a step that was taken, and looks at those that have arrived
-        since. Raises DivergedError."""
-        numbers = torch.stack([*terms.values(), self.norm]).detach()
-        arrived = None
+    def watch(self, step: int, batches: list[dict]) -> None:
+        """Takes down the numbers of a step that was taken, and looks at those of an earlier one
+        (on a CPU at its own). batches: this process's parts of the step's. Raises DivergedError,
+        in all processes at the same step."""
+        own, self._own = torch.stack(self._own).mean(0), []
+        everyones = self.team.mean(own.clone())
+        self.terms = dict(zip(self._names, everyones.unbind(), strict=True))
+        numbers = torch.cat([everyones, self.norm.detach().reshape(1), own])
+        arrived, behind = None, 0
         if numbers.device.type == "cuda":
             numbers, arrived = numbers.to("cpu", non_blocking=True), torch.cuda.Event()
             arrived.record()
-        self._pending.append((step, batch, list(terms), numbers, arrived, self._one.device))
-        while self._pending:
-            arrived = self._pending[0][4]
-            if arrived and not arrived.query() and len(self._pending) <= PENDING_AT_MOST:
-                return
+            behind = BEHIND
+        self._pending.append((step, batches, self._names, numbers, arrived, own.device))
+        while len(self._pending) > behind:
             self._judge(*self._pending.popleft())
 
     def settle(self) -> None:
@@ -93,10 +109,11 @@ class Update:
         while self._pending:
             self._judge(*self._pending.popleft())
 
-    def _judge(self, step, batch, names, numbers, arrived, device) -> None:
+    def _judge(self, step, batches, names, numbers, arrived, device) -> None:
         if arrived:
             arrived.synchronize()
-        *terms, norm = numbers.tolist()
+        count = len(names)
+        terms, norm, own = numbers[:count].tolist(), numbers[count].item(), numbers[count + 1 :]
         finite = [abs(value) < float("inf") for value in terms]  # not so for NaN either
         if all(finite) and abs(norm) < float("inf"):
             self.skipped = 0
@@ -109,26 +126,39 @@ class Update:
         else:
             what = "the gradient's norm is" if all(finite) else "the loss is"
             what = f"{what} not finite"
+        # Where it is known whose part was bad, that is named and kept; else all are named.
+        bad = self.team.gather(not bool(own.isfinite().all()))
+        culprit = bad.index(True) if any(bad) else 0
+        mine = self.team.rank == culprit
+        batches = self.team.gather(batches if mine else None)[culprit]
+        files = [each["files"] for each in batches]
+        files = self.team.gather(files if mine or not any(bad) else [])
+        if not self.team.is_first:
+            raise DivergedError(f"step {step}: {what}; process 0 says more")
         said = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, terms, strict=True))
-        files = "; ".join(", ".join(each) for each in batch["files"])
+        named = "; ".join(", ".join(of) for parts in files for part in parts for of in part)
         lower = " or --precision bf16 or fp32," if self.precision == "fp16" else ""
         raise DivergedError(
             f"step {step}: {what} ({said}, gradient norm {norm:.4g}). The step moved no weight, "
             f"and nothing of it is saved. Try a lower learning rate,{lower} or --clip-grad-norm 1, "
-            f"from a checkpoint before it was too high. The batch{self._write(step, batch, device)}"
-            f" is of these files: {files}"
+            f"from a checkpoint before it was too high. The batch"
+            f"{self._write(step, batches, device)} is of these files: {named}"
         )
 
-    def _write(self, step: int, batch: dict, device: torch.device) -> str:
-        """Keeps the batch as it was read, and as the network saw it; returns what to say of it."""
+    def _write(self, step: int, batches: list[dict], device: torch.device) -> str:
+        """Keeps the parts as they were read, and as the network saw them; returns what to say."""
         if not self.folder:
             return ""
         path, number = self.folder / "bad-batch.pt", 2
         while path.exists():
             path, number = self.folder / f"bad-batch-{number}.pt", number + 1
+        names = ("src", "bgr", "true_pha", "true_fgr")
         try:
-            seen = zip(("src", "bgr", "true_pha", "true_fgr"), augment(batch, device), strict=True)
-            content = {"step": step, "batch": batch, **{name: value.cpu() for name, value in seen}}
+            seen = [augment(batch, device) for batch in batches]
+            content = {"step": step, "batches": batches} | {
+                name: torch.cat(values).cpu()
+                for name, values in zip(names, zip(*seen, strict=True), strict=True)
+            }
             self.folder.mkdir(parents=True, exist_ok=True)
             write_whole(path, lambda file: torch.save(content, file), size_of(content))
         except (OSError, RuntimeError, MemoryError) as error:

@@ -6,37 +6,58 @@ import torch
 from torch import Tensor, nn
 
 from dataset.augmentation import augment
-from training.loss import matting_loss, total
-from training.metrics import mad, mse
+from training import metrics
+from training.distributed import Team
+from training.loss import TERMS, matting_loss, total
+
+FIGURES = ("loss", *TERMS, "mad", "mse", "grad")
 
 
 def validate(
-    model: nn.Module, loader: Iterable[dict], device: torch.device, autocast: Callable
-) -> tuple[dict[str, float], dict[str, Tensor]]:
+    model: nn.Module,
+    loader: Iterable[dict],
+    device: torch.device,
+    autocast: Callable,
+    team: Team = Team(),  # noqa: B008  (it is frozen)
+    conn: bool = False,
+) -> tuple[dict[str, float], dict[str, Tensor], int]:
     """Runs `model` in eval mode over the loader's batches, and puts it back into training mode.
 
-    Returns the means over all samples (`loss`, its terms, `mad`, `mse`), and the pictures of the
-    first batch by name, (B, C, H, W) float32 on `device`.
+    loader: this process's share of the samples; every process takes part. Batch norm's statistics
+    are those of the first process in all of them, which are what is saved.
+
+    Returns the means over all samples of all processes (FIGURES, and `conn` if asked for, which
+    takes long); the pictures of this process's first batch by name, (B, C, H, W) float32 on
+    `device`; and how many samples there were. Raises the error of a loader, in the process where it
+    comes from; ElsewhereError in the others.
     """
-    sums: dict[str, Tensor] = {}
-    count, shown = 0, {}
-    model.eval()
-    with torch.inference_mode():
+    names = (*FIGURES, "conn") if conn else FIGURES
+    sums = torch.zeros(len(names) + 1, dtype=torch.float64, device=device)  # and the count
+    shown: dict[str, Tensor] = {}
+
+    def measure() -> None:
         for batch in loader:
             src, bgr, true_pha, true_fgr = augment(batch, device)
             with autocast():
                 pred_pha, pred_fgr, pred_err, _ = model(src, bgr)
             terms = matting_loss(pred_pha, pred_fgr, pred_err, true_pha, true_fgr)
-            pred_pha = pred_pha.float()
             results = {"loss": total(terms), **terms}
-            results["mad"] = mad(pred_pha, true_pha).mean()
-            results["mse"] = mse(pred_pha, true_pha).mean()
-            for name, value in results.items():
-                sums[name] = sums.get(name, 0) + value.double() * len(src)
-            count += len(src)
-            shown = shown or pictures(src, bgr, true_pha, true_fgr, pred_pha, pred_fgr, pred_err)
+            pred_pha = pred_pha.float()
+            for name in names[len(results) :]:
+                results[name] = getattr(metrics, name)(pred_pha, true_pha).mean()
+            sums[:-1] += torch.stack([results[name].to(sums) for name in names]) * len(src)
+            sums[-1] += len(src)
+            if not shown:
+                shown.update(pictures(src, bgr, true_pha, true_fgr, pred_pha, pred_fgr, pred_err))
+
+    team.share(list(model.buffers()))
+    model.eval()
+    with torch.inference_mode():
+        team.each(measure)
     model.train()
-    return {name: (value / count).item() for name, value in sums.items()}, shown
+    *values, count = team.total(sums).tolist()
+    means = {name: value / max(count, 1) for name, value in zip(names, values, strict=True)}
+    return means, shown, round(count)
 
 
 def pictures(

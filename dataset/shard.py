@@ -1,0 +1,296 @@
+"""Packs a data set of many small files into few large tar files, which train like the files.
+
+    python -m dataset.shard SOURCE TARGET
+    python train_base.py --dataset-dir TARGET
+
+SOURCE is laid out as --dataset-dir wants it; TARGET is new, and gets SOURCE's folders with tar
+files of pictures in them, the two of a pair side by side, an index beside each tar. SOURCE is
+only read. What was written is looked through in the end: names, counts and sizes are SOURCE's.
+"""
+
+import argparse
+import contextlib
+import errno
+import os
+import shlex
+import shutil
+import signal
+import sys
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dataset.images import Backgrounds, Foregrounds
+    from dataset.tar import Member
+
+MEGABYTE = 1_000_000
+HALVES = ("train", "valid")
+UNFINISHED = ".unfinished"  # in TARGET, until all is written
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+# What stays together, a pair or a single picture: names in the tar, and where the pictures are.
+Group = list[tuple[str, "Path | Member"]]
+
+
+class _Stopped(BaseException):
+    """A signal has come."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Packs as the command line says. Returns the exit status: 0; 2 where something is wrong, with
+    one line that says what; 128 + the signal's number where it was stopped."""
+    parser = argparse.ArgumentParser(
+        "python -m dataset.shard", description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="a data set")
+    parser.add_argument("target", type=Path, metavar="TARGET", help="a folder, empty or new")
+    parser.add_argument(
+        "--shard-size", type=_megabytes, default=1000, metavar="MB",
+        help="of a tar file, at most, unless a single pair is larger (default: 1000)",
+    )  # fmt: skip
+    options = parser.parse_args(argv)
+
+    from dataset.images import DataError  # numpy and Pillow take a moment: not for --help
+
+    before = {number: signal.signal(number, _stop) for number in SIGNALS}
+    try:
+        pack(options.source, options.target, options.shard_size * MEGABYTE)
+    except (DataError, OSError) as error:
+        print(f"shard.py: error: {error}", file=sys.stderr)
+        return 2
+    except _Stopped as stopped:
+        print(f"stopped: {options.target} is as it was before", file=sys.stderr)
+        return 128 + stopped.number
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def _megabytes(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is below 1")
+    return value
+
+
+_megabytes.__name__ = "whole number"  # as argparse says it
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    for each in SIGNALS:  # what has to be tidied up is not to be disturbed
+        signal.signal(each, signal.SIG_IGN)
+    raise _Stopped(number)
+
+
+def pack(source: Path, target: Path, shard_bytes: int) -> None:
+    """Packs the data set in `source` into tars of at most `shard_bytes` in `target`. Where that
+    fails or is stopped, `target` is as it was before. Raises DataError and OSError."""
+    from tqdm import tqdm
+
+    from dataset.folders import data_folders, open_half
+    from dataset.images import DataError
+
+    _check_places(source, target)
+    print(f"looking through {source} ...", flush=True)
+    folders = data_folders("", source, print)
+    halves = {half: open_half(folders, half, stop=False) for half in HALVES}
+    parts = [part for opened in halves.values() for part in opened]
+    total = sum(_bytes_of(group) for part in parts for group in _groups(part))
+
+    unfinished = target / UNFINISHED
+    made = [path for path in (target, *target.parents) if not path.exists()]
+    mine, moved = False, []
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        unfinished.mkdir()  # which fails where another run packs into the same place
+        mine = True
+        free = shutil.disk_usage(unfinished).free
+        if free < total:
+            raise DataError(
+                f"{target} has room for {free / 1e9:.2f} GB, but the pictures in {source} take "
+                f"{total / 1e9:.2f} GB: name another TARGET, or make room"
+            )
+        with tqdm(
+            total=total, unit="B", unit_scale=True, desc="packing", leave=False, disable=None
+        ) as bar:
+            for half, (foregrounds, backgrounds) in halves.items():
+                _write_tars(unfinished / half, _groups(foregrounds), shard_bytes, bar.update)
+                folder = unfinished / "backgrounds" / half
+                _write_tars(folder, _groups(backgrounds), shard_bytes, bar.update)
+        packed = data_folders("", unfinished, print)
+        for half in HALVES:
+            _compare(halves[half], open_half(packed, half, stop=False), target)
+        sizes = [path.stat().st_size for path in unfinished.rglob("*.tar")]
+        for name in (*HALVES, "backgrounds"):
+            moved.append(name)
+            (unfinished / name).rename(target / name)
+        unfinished.rmdir()
+    except BaseException as error:
+        for name in moved:
+            if not (unfinished / name).exists():
+                shutil.rmtree(target / name, ignore_errors=True)
+        if mine:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        for path in made:
+            with contextlib.suppress(OSError):  # there is something else in it by now
+                path.rmdir()
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DataError(
+                f"no room for {total / 1e9:.2f} GB in {target} ({error.strerror}): nothing of it "
+                "is left there; name another TARGET, or make room"
+            ) from None
+        raise
+    counts = [len(part) for part in parts]
+    print(
+        f"packed into {target}: {counts[0]} foregrounds and {counts[1]} backgrounds to train on, "
+        f"{counts[2]} and {counts[3]} to validate on, in {len(sizes)} tar files of "
+        f"{sum(sizes) / 1e6:.1f} MB in all; looked through again: names, counts and sizes are "
+        f"those in {source}\nto train on them: python train_base.py --dataset-dir "
+        f"{shlex.quote(str(target))}"
+    )
+
+
+def _check_places(source: Path, target: Path) -> None:
+    from dataset.images import DataError
+
+    if not source.is_dir():
+        raise DataError(
+            f"there is no folder {source}: SOURCE is a data set as --dataset-dir reads it"
+        )
+    if target.exists() and not target.is_dir():
+        raise DataError(f"TARGET {target} is a file: name a folder that is empty or new")
+    if target.is_dir() and (held := sorted(os.listdir(target))):
+        what = " (left by a run that was killed: delete all)" if UNFINISHED in held else ""
+        raise DataError(
+            f"TARGET {target} is not empty, {held[0]} is in it{what}: nothing is written over; "
+            "name a folder that is empty or new"
+        )
+    if target.resolve().is_relative_to(source.resolve()):
+        raise DataError(
+            f"TARGET {target} lies in SOURCE {source}, which is only read: name another place"
+        )
+
+
+def _groups(part: "Foregrounds | Backgrounds") -> Iterator[Group]:
+    """What goes into the tars, in order."""
+    from dataset.images import Backgrounds
+
+    for index in range(len(part)):
+        if isinstance(part, Backgrounds):
+            yield [(part.names[index], part.path(index))]
+            continue
+        fgr, pha = part.paths(index)
+        if pha is None:
+            yield [(f"rgba/{part.fgr_names[index]}", fgr)]
+        else:
+            names = f"fgr/{part.fgr_names[index]}", f"pha/{part.pha_names[index]}"
+            yield list(zip(names, (fgr, pha), strict=True))
+
+
+def _size_of(path: "Path | Member") -> int:
+    return path.stat().st_size if isinstance(path, Path) else path.size
+
+
+def _bytes_of(group: Group) -> int:
+    """In a tar: the pictures, filled up to blocks of 512, with a header each; three, and the name,
+    where that is not plain and short."""
+    count = 0
+    for name, path in group:
+        plain = len(name) <= tarfile.LENGTH_NAME and name.isascii()
+        count += 1 + -(-_size_of(path) // 512) + (0 if plain else 3 + len(name) // 128)
+    return count * 512
+
+
+def _write_tars(
+    folder: Path, groups: Iterable[Group], shard_bytes: int, told: Callable[[int], object]
+) -> None:
+    """Numbered tars, and their indices. The same pictures give the same bytes: no times, no
+    owners. told: called with bytes that are written."""
+    from dataset.tar_index import scan, write_index
+
+    folder.mkdir(parents=True)
+    for number, held in enumerate(_split(groups, shard_bytes)):
+        path = folder / f"{number:05}.tar"
+        with path.open("xb") as file:
+            with tarfile.open(
+                fileobj=file, mode="w:", format=tarfile.PAX_FORMAT, encoding="utf-8",
+                errors="surrogateescape", copybufsize=1 << 20,
+            ) as archive:  # fmt: skip
+                for group in held:
+                    for name, picture in group:
+                        _add(archive, name, picture)
+                    told(_bytes_of(group))
+            file.flush()
+            os.fsync(file.fileno())
+        hindrance = write_index(path, scan(path))
+        if hindrance:
+            raise OSError(f"the index of {path} cannot be written ({hindrance})")
+
+
+def _split(groups: Iterable[Group], shard_bytes: int) -> Iterator[list[Group]]:
+    """Runs of groups, of at most so many bytes each unless a single one is larger."""
+    held: list[Group] = []
+    size = end = tarfile.RECORDSIZE  # what a tar is filled up to, in the end
+    for group in groups:
+        more = _bytes_of(group)
+        if held and size + more > shard_bytes:
+            yield held
+            held, size = [], end
+        held.append(group)
+        size += more
+    yield held
+
+
+def _add(archive: tarfile.TarFile, name: str, picture: "Path | Member") -> None:
+    from dataset.images import DataError
+
+    info = tarfile.TarInfo(name)  # of time 0, nobody's
+    info.size = _size_of(picture)
+    try:
+        file = picture.open("rb") if isinstance(picture, Path) else picture.open()
+    except OSError as error:
+        raise DataError(f"{picture} cannot be read ({error.strerror}); restore it") from None
+    with file:
+        try:
+            archive.addfile(info, file)
+        except OSError as error:
+            if error.errno:
+                raise
+            raise DataError(f"{picture} changed while it was packed; start again") from None
+        if file.read(1):
+            raise DataError(f"{picture} changed while it was packed; start again")
+    archive.members.clear()  # it would keep all of them
+
+
+def _compare(
+    source: "tuple[Foregrounds, Backgrounds]",
+    packed: "tuple[Foregrounds, Backgrounds]",
+    place: Path,
+) -> None:
+    """Raises DataError where names, counts or sizes differ."""
+    from dataset.folders import describe
+    from dataset.images import DataError
+
+    same = describe(*source) == describe(*packed) and all(
+        _size_of(picture) == member.size
+        for part, other in zip(source, packed, strict=True)
+        for group, written in zip(_groups(part), _groups(other), strict=True)
+        for (_, picture), (_, member) in zip(group, written, strict=True)
+    )
+    if not same:
+        raise DataError(
+            f"what was written to {place} is not what was read: did the pictures change meanwhile? "
+            "start again"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

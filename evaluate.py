@@ -1,0 +1,371 @@
+"""Measures mattes: of a checkpoint on a data set, or those in a folder against true ones.
+
+python evaluate.py --model-checkpoint checkpoint/NAME/epoch-3.pth --dataset-dir DIR
+python evaluate.py --pred-dir A --true-dir B --report report.html
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_path import DATA_PATH
+from training.options import Formatter, seed, whole
+
+if TYPE_CHECKING:
+    import torch
+
+    from training.scores import Batch
+
+DESCRIPTION = """\
+Measures mattes: SAD, MAD, MSE, Grad, Conn, in the units of the field's tables.
+
+A checkpoint, on the validation half of a data set:
+
+    python evaluate.py --model-checkpoint checkpoint/NAME/epoch-3.pth --dataset-dir DIR
+
+Mattes that any program has made, paired by name with true ones:
+
+    python evaluate.py --pred-dir A --true-dir B --report report.html
+"""
+
+
+OF_CHECKPOINT = (
+    "dataset_name", "dataset_dir", "foregrounds", "backgrounds", "captured", "size", "seed",
+    "batch_size", "num_workers", "precision",
+)  # fmt: skip
+OF_FOLDERS = ("pred_dir", "true_dir", "trimap_dir", "src_dir", "partial")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measures as the command line says. Returns the exit status: 0; 2 where the input is at fault,
+    with one line that says what; 130 after Ctrl-C."""
+    options = parse_options(argv)
+    try:
+        return run(options)
+    except KeyboardInterrupt:
+        print("evaluate.py: stopped", file=sys.stderr)
+        return 130
+
+
+def run(options: argparse.Namespace) -> int:
+    # torch takes seconds to import: only now, so that --help need not wait for it.
+    from dataset.images import DataError
+    from model.weights_file import WeightsFileError
+    from training.machine import OptionError
+    from training.memory import SIGNS
+    from training.scores import NotFiniteError
+
+    try:
+        evaluate(options)
+        return 0
+    except (OptionError, DataError, WeightsFileError, NotFiniteError, OSError) as error:
+        said = str(error).removesuffix(", or type --on-bad-image skip")  # which train_base.py has
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in SIGNS):
+            raise
+        said = "out of memory; type a smaller --batch-size or --size, or --device cpu"
+    sys.stdout.flush()
+    print(f"evaluate.py: error: {said}", file=sys.stderr)
+    return 2
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Measures, prints and writes. Raises the errors that are turned into a line."""
+    from tqdm import tqdm
+
+    from training.machine import choose_device
+    from training.mattes import Clips
+    from training.scores import (
+        UNKNOWN,
+        WHOLE,
+        Result,
+        measure,
+        shown,
+        table,
+        write_csv,
+        write_json,
+    )
+
+    outputs = [path for path in (options.json, options.csv, options.report) if path]
+    for path in outputs:
+        check_output(path, options.overwrite)
+    gallery = None
+    if options.report:
+        from training.report import Gallery, write_report
+
+        gallery = Gallery(options.report_images)
+
+    # ---- What is measured -----------------------------------------------------------------------
+
+    device = choose_device(options.device)
+    source = of_checkpoint if options.model_checkpoint else of_folders
+    title, about, count, batches = source(options, device)
+
+    # ---- Measure --------------------------------------------------------------------------------
+
+    images, clips, empty = [], Clips(), 0
+    terminal = sys.stderr.isatty()
+    with tqdm(total=count, unit="image", disable=not terminal, leave=False) as bar:
+        for batch in batches:
+            scores = measure(batch)
+            images += scores
+            if options.pred_dir:
+                clips.add(batch)
+            if batch.region is not None:
+                empty += int((~batch.region.flatten(1).any(1)).sum())
+            for place, score in enumerate(scores if gallery else ()):
+                gallery.offer(score, batch, place)
+            bar.update(len(scores))
+
+    # ---- Tell -----------------------------------------------------------------------------------
+
+    over = UNKNOWN if options.unknown or options.trimap_dir else WHOLE
+    result = Result(over, images, clips.scores(), empty, about)
+    print(table(result))
+    if options.json:
+        write_json(options.json, result)
+    if options.csv:
+        write_csv(options.csv, result)
+    if options.report:
+        write_report(options.report, result, gallery, title)
+    if outputs:
+        print(f"\nwrote {', '.join(shown(str(path)) for path in outputs)}")
+
+
+def of_checkpoint(
+    options: argparse.Namespace, device: "torch.device"
+) -> tuple[str, dict, int, Iterator["Batch"]]:
+    """A title, what to note down, how many images, and their batches: of a network on the
+    validation half of a data set."""
+    from dataset.folders import data_folders, describe, open_half
+    from model.load import load_matting_base
+    from training import machine
+    from training.evaluation import Compositions, choose_backgrounds, predictions
+    from training.scores import counted, shown
+
+    precision = machine.choose_precision(options.precision, device)
+    model = load_matting_base(options.model_checkpoint)
+    model = model.to(device, memory_format=machine.LAYOUTS[device.type])
+    if device.type == "cpu":
+        machine.keep_memory()
+
+    folders = data_folders(options.dataset_name, options.dataset_dir, print)
+    foregrounds, backgrounds = open_half(folders, "valid")
+    chosen = choose_backgrounds(len(backgrounds), options.backgrounds, options.seed)
+    if len(chosen) < options.backgrounds:
+        print(f"note: there are no {options.backgrounds} backgrounds, but {len(chosen)}")
+    compositions = Compositions(foregrounds, backgrounds, chosen, options.seed, options.captured)
+    keys = compositions.keys(options.foregrounds, options.size)
+    weights = shown(str(options.model_checkpoint))
+    data = shown(str(options.dataset_dir or options.dataset_name))
+    print(
+        f"{weights}: {model.backbone_name}, {precision} on {device}; {data}: "
+        f"{counted(len(keys) // len(chosen), 'foreground')}, each on "
+        f"{counted(len(chosen), 'background')}"
+        + (", as captured before" if options.captured else "")
+    )
+    about = {
+        "checkpoint": weights,
+        "backbone": model.backbone_name,
+        "data set": data,
+        **describe(foregrounds, backgrounds),
+        "foregrounds used": len(keys) // len(chosen),
+        "backgrounds used": [shown(backgrounds.names[index]) for index in chosen],
+        "captured": options.captured,
+        "size": options.size,
+        "seed": options.seed,
+        "precision": precision,
+        "device": str(device),
+    }
+    batches = predictions(
+        model, compositions, keys, device, precision,
+        batch_size=options.batch_size, num_workers=options.num_workers, unknown=options.unknown,
+    )  # fmt: skip
+    return f"{weights} on {data}", about, len(keys), batches
+
+
+def of_folders(
+    options: argparse.Namespace, device: "torch.device"
+) -> tuple[str, dict, int, Iterator["Batch"]]:
+    """The same of predicted mattes beside true ones."""
+    from training.machine import OptionError
+    from training.mattes import find_mattes, listed, read_pairs
+    from training.scores import shown
+
+    pairs, faults = find_mattes(
+        options.pred_dir, options.true_dir, options.trimap_dir, options.src_dir
+    )
+    if faults and not options.partial:
+        partial = f", or type --partial to measure the other {len(pairs)}" if pairs else ""
+        raise OptionError(f"{listed(faults)}: add or remove what is named{partial}")
+    for fault in faults:
+        print(f"left out: {fault}")
+    if not pairs:
+        raise OptionError(
+            f"{options.pred_dir} and {options.true_dir} have no pair of mattes to be measured"
+        )
+    folders = {"predicted": options.pred_dir, "true": options.true_dir}
+    folders |= {"trimaps": options.trimap_dir, "photos": options.src_dir}
+    about: dict = {name: shown(str(path)) for name, path in folders.items() if path}
+    about["left out"] = faults
+    batches = read_pairs(pairs, device, unknown=options.unknown)
+    title = f"{about['predicted']} against {about['true']}"
+    return title, about, len(pairs), batches
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """Raises OptionError where an output could not be written, or something would be lost."""
+    from training.machine import OptionError
+    from training.start import check_writable
+
+    if path.is_dir():
+        raise OptionError(f"{path} is a folder; type the name of a file")
+    if path.exists() and path.stat().st_size and not overwrite:
+        raise OptionError(f"{path} exists; type another name, or --overwrite to replace it")
+    check_writable(path.parent)
+
+
+def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
+    """The options of `argv` (None: of the command line). Wrong ones end the program with status 2
+    and one line that says which."""
+    parser = argparse.ArgumentParser(
+        "evaluate.py", description=DESCRIPTION, formatter_class=Formatter, allow_abbrev=False
+    )
+    model = parser.add_argument_group("a checkpoint on a data set")
+    model.add_argument(
+        "--model-checkpoint", type=Path, metavar="FILE",
+        help="weights of MattingBase: this program's or the published one's",
+    )  # fmt: skip
+    model.add_argument(
+        "--dataset-name", choices=list(DATA_PATH), default="demo", metavar="NAME",
+        help=f"an entry of data_path.py: {', '.join(n for n in DATA_PATH if n != 'backgrounds')}",
+    )  # fmt: skip
+    model.add_argument(
+        "--dataset-dir", type=Path, metavar="DIR",
+        help="instead: read DIR/valid/{fgr,pha} and DIR/backgrounds/valid",
+    )  # fmt: skip
+    model.add_argument(
+        "--foregrounds", type=whole(1), metavar="N",
+        help="at most so many, evenly spaced (default: all)",
+    )  # fmt: skip
+    model.add_argument(
+        "--backgrounds", type=whole(1), default=4, metavar="K",
+        help="compose each foreground on each of K backgrounds, chosen by the seed",
+    )  # fmt: skip
+    model.add_argument(
+        "--captured", action="store_true",
+        help="give the network each background as if captured before: moved by up to 1 degree and "
+        "1 %%, with a gamma around 1 and noise",
+    )  # fmt: skip
+    model.add_argument(
+        "--size", type=whole(32), default=512, metavar="PIXELS", help="side of the compositions"
+    )
+    model.add_argument("--seed", type=seed, default=0, metavar="N", help="of all randomness")
+    model.add_argument("--batch-size", type=whole(1), default=4, metavar="N", help="images at once")
+    model.add_argument(
+        "--num-workers", type=whole(0), default=min(4, os.cpu_count() or 1), metavar="N",
+        help="processes that read and decode pictures; 0: none, the program itself",
+    )  # fmt: skip
+    model.add_argument(
+        "--precision", choices=["fp16", "bf16", "fp32"],
+        help="of the forward pass (default: fp16 on CUDA, fp32 elsewhere)",
+    )  # fmt: skip
+
+    folders = parser.add_argument_group("folders of mattes, JPEG or PNG, 8 or 16 bits")
+    folders.add_argument(
+        "--pred-dir", type=Path, metavar="DIR",
+        help="predicted mattes; in folders below it, numbered pictures are frames of a clip, and "
+        "dtSSD is measured as well",
+    )  # fmt: skip
+    folders.add_argument(
+        "--true-dir", type=Path, metavar="DIR",
+        help="true mattes: the same relative names, but for the ending, and sizes",
+    )  # fmt: skip
+    folders.add_argument(
+        "--trimap-dir", type=Path, metavar="DIR",
+        help="trimaps (grey 128: unknown): measure the unknown region only",
+    )  # fmt: skip
+    folders.add_argument(
+        "--src-dir", type=Path, metavar="DIR",
+        help="photos, for the report to show them and composites",
+    )  # fmt: skip
+    folders.add_argument(
+        "--partial", action="store_true",
+        help="measure the pairs that are there, and name what is left out; without it, a matte "
+        "without partner, or of another size, ends the program",
+    )  # fmt: skip
+
+    both = parser.add_argument_group("both")
+    both.add_argument(
+        "--unknown", action="store_true",
+        help="measure only where a trimap derived from true alpha is unknown: alpha between 0.06 "
+        "and 0.96, dilated 10 times with a 3x3 cross",
+    )  # fmt: skip
+    both.add_argument(
+        "--json", type=Path, metavar="FILE",
+        help="means and the figures of each image (default: for a checkpoint, "
+        "evaluation/RUN-EPOCH.json, or -2, -3 where that is taken; for folders, none)",
+    )  # fmt: skip
+    both.add_argument(
+        "--csv", type=Path, metavar="FILE",
+        help="a row for each image (default: beside the JSON, ending in .csv)",
+    )  # fmt: skip
+    both.add_argument(
+        "--report", type=Path, metavar="FILE.html",
+        help="a page with distributions and pictures, complete in one file",
+    )  # fmt: skip
+    both.add_argument(
+        "--report-images", type=whole(0), default=50, metavar="N",
+        help="how many images have pictures in the report: the worst, some 0.15 MB each",
+    )  # fmt: skip
+    both.add_argument("--overwrite", action="store_true", help="replace output files that exist")
+    both.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda or cuda:N; auto: a GPU if there is one"
+    )
+    options = parser.parse_args(argv)
+    _check(parser, options)
+    return options
+
+
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """What goes with what; and where default files go."""
+    folders = options.pred_dir or options.true_dir
+    if bool(options.model_checkpoint) == bool(folders):
+        parser.error("give either --model-checkpoint FILE, or --pred-dir DIR and --true-dir DIR")
+    if folders and not (options.pred_dir and options.true_dir):
+        missing = "--true-dir" if options.pred_dir else "--pred-dir"
+        parser.error(f"{missing} DIR is missing: pairs are made of two folders")
+    others, leader = (
+        (OF_CHECKPOINT, "--model-checkpoint") if folders else (OF_FOLDERS, "--pred-dir")
+    )
+    for name in others:
+        if getattr(options, name) != parser.get_default(name):
+            parser.error(f"--{name.replace('_', '-')} goes with {leader}")
+    if options.unknown and options.trimap_dir:
+        parser.error("--unknown derives trimaps, --trimap-dir brings them; type one of them")
+    if options.dataset_name == "backgrounds" and not options.dataset_dir:
+        parser.error("--dataset-name backgrounds has no foregrounds; choose another entry")
+    if options.model_checkpoint and not options.json:
+        options.json = _free(options.model_checkpoint)
+    if options.json and not options.csv:
+        options.csv = options.json.with_suffix(".csv")
+    outputs = [path for path in (options.json, options.csv, options.report) if path]
+    if len(set(outputs)) < len(outputs):
+        parser.error(f"two outputs would be the same file: {', '.join(map(str, outputs))}")
+
+
+def _free(checkpoint: Path) -> Path:
+    """evaluation/RUN-EPOCH.json, or the first -2, -3, ... that is not there, nor its .csv."""
+    name, number = f"{checkpoint.resolve().parent.name}-{checkpoint.stem}", 1
+    while True:
+        path = Path("evaluation") / f"{name}{f'-{number}' if number > 1 else ''}.json"
+        if not path.exists() and not path.with_suffix(".csv").exists():
+            return path
+        number += 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

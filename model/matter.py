@@ -1,0 +1,168 @@
+"""Mattes of pictures of any size: the network at a size it knows, and its answer brought back.
+
+Works on tensors alone; files are predict.py's business.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from model.load import load_matting_base
+from model.upsample import enlarge_rows, guided_alpha, guided_factors
+
+TYPES = ("pha", "fgr", "com", "err")
+STRIDE = 16  # of the deepest features
+SIDE_AT_LEAST = 32  # below it there is nothing left for the deepest features to see
+BAND = 1 << 20  # pixels of the full size that are brought back at a time
+
+
+class Matter:
+    """Mattes of pictures of any size:
+
+        matter = Matter("checkpoint/NAME/epoch-7.pth", device="cuda")
+        found = matter(src, bgr, types=("pha", "fgr"))
+
+    checkpoint: weights as model.load.load_matting_base takes them, whose errors it raises.
+    device: None is a GPU if there is one. precision: "fp16", "bf16" or "fp32" for the network;
+    None is fp16 on CUDA, fp32 elsewhere. size: larger pictures are scaled down to about
+    size * size pixels for the network. guided: whether alpha is brought back led by the picture,
+    or bilinearly.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        device: torch.device | str | None = None,
+        precision: str | None = None,
+        size: int = 512,
+        guided: bool = True,
+    ) -> None:
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        on_gpu = self.device.type == "cuda"
+        self.precision = precision or ("fp16" if on_gpu else "fp32")
+        self.size, self.guided = size, guided
+        layout = torch.channels_last if on_gpu else torch.contiguous_format
+        self.model = load_matting_base(checkpoint).to(self.device, memory_format=layout)
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        src: Tensor,
+        bgr: Tensor,
+        types: Sequence[str] = ("pha", "fgr"),
+        com_bgr: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """The mattes of a batch.
+
+        src: (B, 3, H, W), RGB, uint8 0..255 or float 0..1. bgr: likewise, the same scene without
+        the person; (1, 3, H, W) is that of all. com_bgr: likewise, or a colour (1, 3, 1, 1), what
+        "com" is put on.
+
+        Returns by the names in `types` "pha" (B, 1, H, W); "fgr" (B, 3, H, W), colours that mean
+        something where pha is above 0; "err" (B, 1, H, W), the error that the network expects of
+        pha; and "com": (B, 3, H, W) on com_bgr, or without one (B, 4, H, W), RGBA with straight
+        alpha, which is fgr and pha. All uint8 where src is, else float32 0..1, and on src's
+        device. Raises ValueError where shapes or types are others, FloatingPointError where the
+        network's output is not finite.
+        """
+        _check(src, bgr, com_bgr, types)
+        home, size = src.device, (src.shape[2], src.shape[3])
+        small = network_size(size, self.size)
+        src, bgr = src.to(self.device), bgr.to(self.device)
+        small_src, small_bgr = reduced(src, small), reduced(bgr, small)
+        pha, fgr, err = self._predict(small_src, small_bgr.expand_as(small_src))
+        if com_bgr is not None:
+            com_bgr = com_bgr.to(self.device).expand(-1, -1, *size)
+
+        guided = self.guided and small != size
+        lead = guided_factors(small_src, pha) if guided else pha
+        residual = fgr - small_src  # src has the detail; this is what to change of it
+        found: dict[str, Tensor] = {}
+        rows = max(1, BAND // (len(src) * size[1]))
+        for first in range(0, size[0], rows):
+            last = min(first + rows, size[0])
+            src_rows = as_float(src[:, :, first:last])
+            lead_rows = enlarge_rows(lead, size, first, last)
+            band = {"pha": guided_alpha(lead_rows, src_rows) if guided else lead_rows}
+            if "fgr" in types or "com" in types:
+                residual_rows = enlarge_rows(residual, size, first, last)
+                band["fgr"] = (src_rows + residual_rows).clamp(0, 1)
+            if "com" in types:
+                behind = None if com_bgr is None else as_float(com_bgr[:, :, first:last])
+                band["com"] = composite(band["pha"], band["fgr"], behind)
+            if "err" in types:
+                band["err"] = enlarge_rows(err, size, first, last)
+            for name in types:
+                value = band[name] if src.is_floating_point() else as_bytes(band[name])
+                if name not in found:
+                    found[name] = value.new_empty(*value.shape[:2], *size)
+                found[name][:, :, first:last] = value
+        return {name: value.to(home) for name, value in found.items()}
+
+    def _predict(self, src: Tensor, bgr: Tensor) -> list[Tensor]:
+        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        with torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "fp32"):
+            pha, fgr, err, _ = self.model(src, bgr)
+        outputs = [x.float() for x in (pha, fgr, err)]
+        if not all(bool(x.isfinite().all()) for x in outputs):
+            raise FloatingPointError(
+                f"the network's output at precision {self.precision} is not finite; try fp32, or "
+                "other weights"
+            )
+        return outputs
+
+
+def network_size(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """(height, width) at which the network sees a picture of `size`: about side * side pixels in
+    the picture's proportions, in multiples of the network's stride; a picture that has no more is
+    seen as it is, but for sides below 32, which are brought up to it."""
+    height, width = size
+    if height * width > side * side:
+        scale = side / math.sqrt(height * width)
+        height, width = (max(1, round(x * scale / STRIDE)) * STRIDE for x in size)
+    return max(height, SIDE_AT_LEAST), max(width, SIDE_AT_LEAST)
+
+
+def reduced(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """`x` (B, C, H, W), uint8 or float, as float32 0..1 of `size`, without aliasing. Channel by
+    channel: a photograph as float32 takes four times its own memory."""
+    if tuple(x.shape[2:]) == size:
+        return as_float(x)
+    how = {"mode": "bilinear", "align_corners": False, "antialias": True}
+    return torch.cat([F.interpolate(as_float(each), size, **how) for each in x.split(1, 1)], dim=1)
+
+
+def composite(pha: Tensor, fgr: Tensor, bgr: Tensor | None) -> Tensor:
+    """fgr on bgr, or, where that is None, the four channels of fgr and pha."""
+    if bgr is None:
+        return torch.cat([fgr, pha], dim=1)
+    return fgr * pha + bgr * (1 - pha)
+
+
+def as_float(x: Tensor) -> Tensor:
+    """uint8 0..255 or float 0..1 → float32 0..1."""
+    return x.float() if x.is_floating_point() else x.float().div_(255)
+
+
+def as_bytes(x: Tensor) -> Tensor:
+    """float 0..1 → uint8 0..255."""
+    return (x * 255).round().to(torch.uint8)
+
+
+def _check(src: Tensor, bgr: Tensor, com_bgr: Tensor | None, types: Sequence[str]) -> None:
+    unknown = [name for name in types if name not in TYPES]
+    if unknown or not types:
+        raise ValueError(f"no type {unknown}; choose of {', '.join(TYPES)}")
+    if src.ndim != 4 or src.shape[1] != 3:
+        raise ValueError(f"src is {tuple(src.shape)}; expected (B, 3, H, W)")
+    sizes = {tuple(src.shape[1:])}
+    for name, x, fitting in (("bgr", bgr, sizes), ("com_bgr", com_bgr, sizes | {(3, 1, 1)})):
+        if x is not None and (tuple(x.shape[1:]) not in fitting or len(x) not in (1, len(src))):
+            raise ValueError(f"{name} is {tuple(x.shape)}, and src {tuple(src.shape)}")
+    for name, x in (("src", src), ("bgr", bgr), ("com_bgr", com_bgr)):
+        if x is not None and x.dtype != torch.uint8 and not x.is_floating_point():
+            raise ValueError(f"{name} is {x.dtype}; expected uint8, 0..255, or float, 0..1")

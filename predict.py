@@ -1,0 +1,390 @@
+"""Mattes of pictures or of a video, by weights that train_base.py has saved. Any size of picture.
+
+python predict.py --model-checkpoint checkpoint/NAME/epoch-7.pth --src DIR --bgr DIR --output OUT
+
+As a library: `from predict import Matter`.
+"""
+
+import argparse
+import contextlib
+import itertools
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.options import Formatter, whole
+from training.signals import Stopped, StopRequest
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from dataset.frames import Frame
+    from model.matter import Matter
+
+TYPES = ("pha", "fgr", "com", "err")  # model.matter's, which imports heavy things
+
+
+def __getattr__(name: str) -> Any:
+    """`from predict import Matter`, without importing torch for who only wants --help."""
+    if name == "Matter":
+        from model.matter import Matter
+
+        return Matter
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+DESCRIPTION = """\
+Mattes of pictures, or of a video, given the same scene without the person.
+
+    python predict.py --model-checkpoint checkpoint/NAME/epoch-7.pth \\
+        --src photos/src --bgr photos/bgr --output mattes --type pha com
+
+writes mattes/pha/a/b.png and mattes/com/a/b.png for photos/src/a/b.jpg; its background is
+photos/bgr/a/b.jpg or .png. A video gives mattes/pha/NAME.mp4.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Predicts as the command line says. Returns the exit status: 0; 2 where the input is at
+    fault, with one line that says what; 128 + the signal's number where it was asked to stop."""
+    argv = sys.argv[1:] if argv is None else argv
+    options = parse_options(argv)
+    try:
+        with StopRequest():
+            return run(options)
+    except Stopped as stopped:
+        status = 128 + stopped.number
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
+    how = "to go on"
+    if options.overwrite:  # which old outputs are replaced already cannot be told from outside
+        how = "to start again"
+    elif not options.skip_existing:
+        argv = [*argv, "--skip-existing"]
+    command = shlex.join(["python", sys.argv[0], *argv])
+    print(f"stopped; what is written is whole; {how}: {command}", file=sys.stderr)
+    return status
+
+
+def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "predict.py", description=DESCRIPTION, formatter_class=Formatter, allow_abbrev=False
+    )
+    parser.add_argument(
+        "--model-checkpoint", type=Path, required=True, metavar="FILE",
+        help="weights of MattingBase: of train_base.py or of the published program",
+    )  # fmt: skip
+
+    data = parser.add_argument_group("pictures")
+    data.add_argument(
+        "--src", type=Path, required=True, metavar="DIR_OR_FILE",
+        help="a folder of JPEG and PNG pictures, nested as you like, one picture, or a video",
+    )  # fmt: skip
+    data.add_argument(
+        "--bgr", type=Path, required=True, metavar="DIR_OR_FILE",
+        help="the scene without the person: a folder with a background of the same name for each "
+        "picture, or one picture for all; for a video, a picture or a video",
+    )  # fmt: skip
+    data.add_argument(
+        "--output", type=Path, required=True, metavar="DIR",
+        help="where OUTPUT/TYPE/NAME.png goes (of a video, OUTPUT/TYPE/NAME.mp4)",
+    )  # fmt: skip
+    data.add_argument(
+        "--type", nargs="+", choices=TYPES, default=["pha"], dest="types",
+        help="pha: the alpha; fgr: the foreground's colours; com: the foreground on --com-bgr; "
+        "err: how wrong the network expects its alpha to be (default: pha)",
+    )  # fmt: skip
+    data.add_argument(
+        "--com-bgr", metavar="COLOUR_OR_FILE",
+        help="behind com: a colour (green, #00b140), a picture, scaled to cover, or transparent: "
+        "RGBA, straight alpha (default: transparent)",
+    )  # fmt: skip
+    existing = data.add_mutually_exclusive_group()
+    existing.add_argument(
+        "--overwrite", action="store_true",
+        help="replace outputs that are there; without it they stop the program",
+    )  # fmt: skip
+    existing.add_argument(
+        "--skip-existing", action="store_true",
+        help="leave outputs that are there as they are, and make the others",
+    )  # fmt: skip
+    data.add_argument(
+        "--on-bad-image", choices=["stop", "skip"], default="stop",
+        help="a picture that cannot be decoded: stop and name it; or skip: name it and go on",
+    )  # fmt: skip
+
+    quality = parser.add_argument_group("quality")
+    quality.add_argument(
+        "--size", type=whole(32), default=512, metavar="N",
+        help="the network sees a larger picture scaled down to the pixels of a square of N: as in "
+        "training (--crop-size); smaller ones as they are",
+    )  # fmt: skip
+    quality.add_argument(
+        "--upsample", choices=["guided", "bilinear"], default="guided",
+        help="how alpha is brought back to the picture's size: led by the picture, or not",
+    )  # fmt: skip
+
+    machine = parser.add_argument_group("machine")
+    machine.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda or cuda:N; auto: a GPU if there is one"
+    )
+    machine.add_argument(
+        "--precision", choices=["fp16", "bf16", "fp32"],
+        help="of the network (default: fp16 on CUDA, fp32 elsewhere)",
+    )  # fmt: skip
+    machine.add_argument(
+        "--batch-size", type=whole(1), default=4, metavar="N",
+        help="pictures of one size at a time; fewer where they are large",
+    )  # fmt: skip
+    machine.add_argument(
+        "--num-workers", type=whole(1), default=4, metavar="N",
+        help="threads that read pictures, and as many that write them",
+    )  # fmt: skip
+
+    options = parser.parse_args(argv)
+    options.types = list(dict.fromkeys(options.types))
+    if options.com_bgr is not None and "com" not in options.types:
+        parser.error("--com-bgr goes with --type com")
+    options.com_bgr = options.com_bgr or "transparent"
+    return options
+
+
+def run(options: argparse.Namespace) -> int:
+    # Heavy things only now, so that --help need not wait for them.
+    from dataset.images import DataError
+    from dataset.video import is_video
+    from model.weights_file import WeightsFileError
+    from training.memory import SIGNS
+    from training.start import OptionError, check_writable
+
+    try:
+        check_writable(options.output)
+        with contextlib.ExitStack() as at_end:
+            (predict_video if is_video(options.src) else predict_pictures)(options, at_end)
+    except (OptionError, DataError, WeightsFileError, FloatingPointError, OSError) as error:
+        message = str(error)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in SIGNS):
+            raise
+        message = (
+            f"out of memory with --batch-size {options.batch_size} and --size {options.size}; "
+            "type smaller ones"
+        )
+    else:
+        return 0
+    sys.stdout.flush()
+    print(f"predict.py: error: {message}", file=sys.stderr)
+    return 2
+
+
+# ---- Pictures -----------------------------------------------------------------------------------
+
+
+def predict_pictures(options: argparse.Namespace, at_end: contextlib.ExitStack) -> None:
+    """Reads a batch while another is predicted and the one before is written."""
+    from dataset.frames import find_frames, read_rgb
+    from dataset.images import DataError
+    from training.streaming import (
+        Progress,
+        arrays_of,
+        batches,
+        com_background,
+        one_ahead,
+        outputs_to_write,
+        settle,
+        tensor_of,
+        threads,
+        write_pictures,
+    )
+
+    skip = options.on_bad_image == "skip"
+    frames, faults = find_frames(options.src, options.bgr)
+    if faults and not skip:
+        raise faults[0]
+    names = [frame.name for frame in frames]
+    outputs = outputs_to_write(options, names, ".png", [x for f in frames for x in (f.src, f.bgr)])
+    left = [frame for frame in frames if outputs[frame.name]]
+    if frames and not left:
+        print(f"all outputs of {len(frames)} picture(s) are there already")
+        return
+    com_bgr = com_background(options)
+    bgr_of_all = None if options.bgr.is_dir() or not frames else read_rgb(options.bgr)
+    matter = make_matter(options)
+    progress = at_end.enter_context(Progress(len(left)))
+    for fault in faults:
+        progress.say(f"left out: {fault}")
+    if len(left) < len(frames):
+        progress.say(f"{len(frames) - len(left)} of {len(frames)} are there already")
+
+    readers = at_end.enter_context(threads(options.num_workers))
+    writers = at_end.enter_context(threads(options.num_workers))
+
+    def read(frame: "Frame") -> "tuple[np.ndarray, np.ndarray] | DataError":
+        try:
+            bgr = read_rgb(frame.bgr) if bgr_of_all is None else bgr_of_all
+            return read_rgb(frame.src), bgr
+        except DataError as error:
+            return error
+
+    def begin(batch: "list[Frame]") -> list:
+        return [readers.submit(read, frame) for frame in batch]
+
+    writing = []
+    for batch, begun in one_ahead(batches(left, options.batch_size), begin):
+        good = []
+        for frame, future in zip(batch, begun, strict=True):
+            pixels = future.result()
+            if not isinstance(pixels, DataError):
+                good.append((frame, *pixels))
+            elif skip:
+                faults.append(pixels)
+                progress.say(f"left out: {pixels}")
+            else:
+                settle(writing, progress)  # what was done before it stays
+                raise pixels
+        if not good:
+            continue
+        done, srcs, bgrs = zip(*good, strict=True)
+        types = [name for name in options.types if any(name in outputs[f.name] for f in done)]
+        found = matter(
+            tensor_of(srcs),
+            tensor_of(bgrs if bgr_of_all is None else bgrs[:1]),
+            types,
+            com_bgr(done[0].size),
+        )
+        begun_writing = [
+            writers.submit(write_pictures, outputs[frame.name], arrays)
+            for frame, arrays in zip(done, arrays_of(found), strict=True)
+        ]
+        settle(writing, progress)
+        writing = begun_writing
+    settle(writing, progress)
+    if not progress.done:
+        raise DataError(f"no picture could be read; the first: {faults[0]}")
+    progress.end(f"; {len(faults)} left out" if faults else "")
+
+
+# ---- A video ------------------------------------------------------------------------------------
+
+
+def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> None:
+    """Likewise, a batch of frames at a time; the files get their names when they are whole."""
+    from dataset.frames import read_rgb
+    from dataset.images import DataError
+    from dataset.video import VideoReader, VideoWriter, is_video
+    from training.start import OptionError
+    from training.streaming import (
+        Progress,
+        arrays_of,
+        com_background,
+        frames_at_once,
+        one_ahead,
+        outputs_to_write,
+        settle,
+        tensor_of,
+        threads,
+        whole_file,
+    )
+
+    name = options.src.stem
+    if "com" in options.types and options.com_bgr == "transparent":
+        raise OptionError(
+            "a video has no transparency: type --com-bgr with a colour or a picture, or --type "
+            "pha fgr"
+        )
+    if not options.bgr.is_file():
+        raise OptionError(
+            f"there is no file {options.bgr}; --src is a video: give --bgr the one background, a "
+            "picture or a video"
+        )
+    paths = outputs_to_write(options, [name], ".mp4", [options.src, options.bgr])[name]
+    if not paths:
+        print("all outputs are there already")
+        return
+    video = at_end.enter_context(VideoReader(options.src))
+    if is_video(options.bgr):
+        backgrounds = at_end.enter_context(VideoReader(options.bgr))
+        bgr_size, bgrs, one_for_all = backgrounds.size, (bgr for bgr, _ in backgrounds), False
+    else:
+        bgr = read_rgb(options.bgr)
+        bgr_size, bgrs, one_for_all = bgr.shape[:2], itertools.repeat(bgr), True
+    if bgr_size != video.size:
+        raise DataError(
+            f"{options.src} is {video.size[1]}x{video.size[0]}, and {options.bgr} "
+            f"{bgr_size[1]}x{bgr_size[0]}; both must show the same scene from the same place"
+        )
+    com_bgr = com_background(options)(video.size)
+    matter = make_matter(options)
+    progress = at_end.enter_context(Progress(video.count))
+    if video.audio:
+        progress.say(f"the sound of {options.src} is left out")
+
+    def frames() -> "Iterator[tuple[np.ndarray, int, np.ndarray]]":
+        bgr, ended = None, False
+        for number, (src, at) in enumerate(video):
+            following = None if ended else next(bgrs, None)
+            if following is not None:
+                bgr = following
+            elif not ended:
+                ended = True
+                progress.say(f"{options.bgr} ends after {number} frames; its last one is held")
+            yield src, at, bgr
+
+    stream, count = frames(), frames_at_once(video.size, options.batch_size)
+    reader = at_end.enter_context(threads(1))
+    with contextlib.ExitStack() as files:
+        writers = {
+            each: files.enter_context(
+                VideoWriter(
+                    files.enter_context(whole_file(path)), video.size, video.rate, video.time_base
+                )
+            )
+            for each, path in paths.items()
+        }
+        encoder = files.enter_context(threads(1))
+
+        def write(arrays: "dict[str, np.ndarray]", at: int) -> None:
+            for each, writer in writers.items():
+                writer.write(arrays[each], at)
+
+        def begin(_number: int) -> Any:
+            return reader.submit(lambda: list(itertools.islice(stream, count)))
+
+        writing = []
+        for _number, begun in one_ahead(itertools.count(), begin):
+            batch = begun.result()
+            if not batch:
+                break
+            srcs, times, bgrs_read = zip(*batch, strict=True)
+            bgrs_read = bgrs_read[:1] if one_for_all else bgrs_read
+            found = matter(tensor_of(srcs), tensor_of(bgrs_read), list(paths), com_bgr)
+            begun_writing = [
+                encoder.submit(write, arrays, at)
+                for arrays, at in zip(arrays_of(found), times, strict=True)
+            ]
+            settle(writing, progress)
+            writing = begun_writing
+        settle(writing, progress)
+    if video.count and progress.done < video.count:
+        progress.say(
+            f"warning: {options.src} should have {video.count} frames, and {progress.done} could "
+            "be read; it may be cut short"
+        )
+    progress.end()
+
+
+def make_matter(options: argparse.Namespace) -> "Matter":
+    from model.matter import Matter
+    from training.start import choose_device, choose_precision
+
+    device = choose_device(options.device)
+    precision = choose_precision(options.precision, device)
+    guided = options.upsample == "guided"
+    return Matter(options.model_checkpoint, device, precision, options.size, guided)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""results.png shows what results.csv says, of a run as it went in the end."""
+
+import builtins
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from training.curves import draw_results, read_results
+
+HEAD = "start,step,epoch,loss,alpha,mad,grad\n"
+
+
+def test_a_later_start_replaces_what_it_has_come_to_again(tmp_path: Path) -> None:
+    table = tmp_path / "results.csv"
+    table.write_text(
+        HEAD + "a,0,0,3,1,300,30\na,10,0,2,1,200,20\na,20,1,9,1,900,90\na,30,1,9,1,900,90\n"
+        "b,20,1,1,1,100,10\nb,30,1,0.5,1,50,5\n"
+    )
+    curves = read_results(table)
+    assert curves["mad"] == [(0, 300), (10, 200), (20, 100), (30, 50)]
+    # One that went on from step 10: what an earlier one found behind it is of another run.
+    with table.open("a") as file:
+        file.write("c,15,1,1,1,150,10\n")
+    assert read_results(table)["mad"] == [(0, 300), (10, 200), (15, 150)]
+
+
+def test_what_is_no_number_is_passed_over(tmp_path: Path) -> None:
+    table = tmp_path / "results.csv"
+    table.write_text(HEAD + "a,0,0,3,1,300,30\na,10,0,nan?,1,200\na,\n\nrubbish\na,20,0,1,1,100,10")
+    curves = read_results(table)
+    assert curves["loss"] == [(0, 3), (20, 1)] and curves["grad"] == [(0, 30), (20, 10)]
+    assert curves["mad"] == [(0, 300), (10, 200), (20, 100)]
+
+
+def test_it_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    table, picture = tmp_path / "results.csv", tmp_path / "results.png"
+    table.write_text(HEAD)
+    assert not draw_results(table, picture) and not picture.exists()
+    table.write_text(HEAD + "a,0,0,3,1,300,30\na,10,0,2,1,200,20\n")
+    assert draw_results(table, picture)
+    one = Image.open(picture).convert("L")
+    assert one.width > 1200 and one.getextrema()[0] < 100  # three panels, with something in them
+    table.write_text(HEAD + "a,0,0,3,1,300,30\na,10,0,2,1,900,20\n")
+    assert draw_results(table, picture)
+    assert Image.open(picture).convert("L").tobytes() != one.tobytes()
+    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
+
+
+def test_nothing_is_drawn_without_matplotlib(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = builtins.__import__
+
+    def absent(name: str, *rest: object) -> object:
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return found(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    (tmp_path / "results.csv").write_text(HEAD + "a,0,0,3,1,300,30\n")
+    assert not draw_results(tmp_path / "results.csv", tmp_path / "results.png")
+    assert not (tmp_path / "results.png").exists()

@@ -1,0 +1,357 @@
+"""Several processes train as one: the same samples, gradients, validation; and all end together."""
+
+import argparse
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_data
+from torch.utils.data import DataLoader
+
+from dataset.augmentation import augment
+from dataset.folders import data_folders, open_half
+from dataset.matting import MattingDataset, batches, collate, leave_signals, validation_keys
+from dataset.sampler import BatchSampler, places_of
+from model.dropout import SampleDropout
+from training import checkpoint
+from training.distributed import Team
+from training.machine import OptionError, choose_device, share_of_batch
+
+TESTS = Path(__file__).parent
+WORDS = ["--model-backbone", "mobilenetv2", "--model-name", "run", "--crop-size", "32", "64"]
+WORDS += ["--batch-size", "4", "--num-workers", "0", "--device", "cpu"]
+WORDS += ["--log-train-loss-interval", "1"]
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("many"), train=12, valid=5)
+
+
+def launch(
+    folder: Path, data: Path, processes: int, *words: object, fault: str = "", **launching: object
+) -> subprocess.Popen:
+    """Starts torchrun in `folder`. launching: options of torchrun."""
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    for name, value in launching.items():
+        command += [f"--{name.replace('_', '-')}", str(value)]
+    command += [str(TESTS / "launched.py"), "--dataset-dir", str(data), *WORDS]
+    return subprocess.Popen(
+        [*command, *map(str, words)],
+        cwd=folder,
+        env={**os.environ, "FAULT": fault, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def end_of(process: subprocess.Popen, limit: float = 150) -> str:
+    try:
+        told, _ = process.communicate(timeout=limit)
+    finally:
+        process.kill()  # its processes end with it, as is tested below
+    return told
+
+
+def single(folder: Path, data: Path, *words: object) -> str:
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, str(TESTS.parent / "train_base.py"), "--dataset-dir", str(data)]
+    done = subprocess.run(
+        [*command, *WORDS, *map(str, words)], cwd=folder, capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def newest(folder: Path) -> checkpoint.Checkpoint:
+    return checkpoint.newest_whole(folder / "checkpoint/run", set_aside=False)
+
+
+def assert_equal(one: checkpoint.Checkpoint, other: checkpoint.Checkpoint) -> None:
+    assert one.state["step"] == other.state["step"]
+    assert all(torch.equal(one.weights[name], other.weights[name]) for name in one.weights)
+    for number, moments in one.state["optimizer"]["state"].items():
+        for name, value in moments.items():
+            assert torch.equal(value, other.state["optimizer"]["state"][number][name])
+
+
+def results(folder: Path) -> list[dict[str, str]]:
+    with (folder / "log/run/results.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+# ---- What each process is given -----------------------------------------------------------------
+
+
+def seen(data: Path, processes: int, accumulate: int, workers: int) -> list[tuple]:
+    """The augmented global batches of three steps, put together from the parts."""
+    dataset = MattingDataset(*open_half(data_folders("", data, print), "train"))
+    count = processes * accumulate
+    order = {"count": len(dataset), "batch_size": 8, "seed": 3, "crop_size": (32, 96)}
+    steps = []
+    for rank in range(processes):
+        parts = range(rank * accumulate, (rank + 1) * accumulate)
+        loader = DataLoader(
+            dataset, batch_sampler=BatchSampler(4, 7, parts, count, **order),
+            num_workers=workers, collate_fn=collate, worker_init_fn=leave_signals,
+        )  # fmt: skip
+        steps.append([augment(batch, torch.device("cpu")) for batch in batches(loader)])
+    whole = []
+    for step in range(3):
+        parts = [each for of in steps for each in of[step * accumulate : (step + 1) * accumulate]]
+        whole.append(tuple(torch.cat(values) for values in zip(*parts, strict=True)))
+    return whole
+
+
+@pytest.mark.parametrize(
+    ("processes", "accumulate", "workers"),
+    [(2, 1, 0), (4, 1, 1), (4, 2, 0), (1, 2, 3), pytest.param(2, 2, 3, marks=pytest.mark.slow)],
+)
+def test_a_global_batch_is_the_same_however_it_is_shared_out(
+    many: Path, processes: int, accumulate: int, workers: int
+) -> None:
+    one = seen(many, 1, 1, 0)
+    other = seen(many, processes, accumulate, workers)
+    for expected, got in zip(one, other, strict=True):
+        assert len(expected[0]) == 8
+        assert all(torch.equal(a, b) for a, b in zip(expected, got, strict=True))
+
+
+def test_a_samples_dropout_does_not_depend_on_its_batch() -> None:
+    dropout = SampleDropout(0.5).train()
+    x = torch.randn(4, 64, 6, 6)
+    dropout.seeds = [5, 6, 7, 8]
+    whole = dropout(x)
+    dropout.seeds = [7, 8]
+    assert torch.equal(whole[2:], dropout(x[2:]))
+    kept = whole != 0
+    assert 0.4 < kept.float().mean() < 0.6 and not torch.equal(kept[0], kept[1])
+    assert torch.equal(whole[kept], 2 * x[kept])
+    assert torch.equal(dropout.eval()(x), x)
+
+
+def test_the_parts_make_up_the_batch() -> None:
+    assert [place for part in range(6) for place in places_of(part, 6, 18)] == list(range(18))
+
+
+def test_validation_is_shared_out_without_repeats() -> None:
+    keys = validation_keys(11, 3, 50, (32, 32))
+    for size in (1, 2, 3, 4, 7, 64):
+        shares = [Team(rank=rank, size=size).share_of(keys) for rank in range(size)]
+        assert [key for share in shares for key in share] == keys
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+# ---- Options ------------------------------------------------------------------------------------
+
+
+def options(**values: object) -> argparse.Namespace:
+    standard = {"batch_size": 8, "accumulate": 1, "sync_batchnorm": None, "num_workers": 0}
+    return argparse.Namespace(**(standard | values))
+
+
+def test_a_batch_is_shared_out_equally_or_refused() -> None:
+    assert share_of_batch(options(batch_size=24, accumulate=3), Team(size=4)) == 2
+    with pytest.raises(OptionError, match=r"4 process\(es\) .* make 4 parts; type --batch-size 12"):
+        share_of_batch(options(batch_size=11), Team(size=4))
+    with pytest.raises(OptionError, match=r"--batch-size 8$"):
+        share_of_batch(options(batch_size=2), Team(size=8))
+    with pytest.raises(OptionError, match="batch norm needs at least two"):
+        share_of_batch(options(batch_size=4, accumulate=4), Team())
+    with pytest.raises(OptionError, match="batch norm needs at least two"):
+        share_of_batch(options(batch_size=4, sync_batchnorm=False), Team(size=4))
+    assert share_of_batch(options(batch_size=4), Team(size=4)) == 1  # over all processes
+
+
+@pytest.mark.parametrize(
+    ("batch", "size", "asked", "synced"),
+    [(8, 1, None, False), (8, 2, None, True), (16, 2, None, False), (16, 2, True, True),
+     (8, 2, False, False), (8, 1, True, False)],
+)  # fmt: skip
+def test_batch_norm_is_over_all_where_a_process_has_few(
+    batch: int, size: int, asked: bool | None, synced: bool
+) -> None:
+    given = options(batch_size=batch, sync_batchnorm=asked)
+    share_of_batch(given, Team(size=size))
+    assert given.sync_batchnorm is synced
+
+
+def test_each_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(OptionError, match=r"process 2 has no GPU of its own: 3 processes .* 2;"):
+        choose_device("cuda", Team(rank=2, size=3, local_rank=2, local_size=3))
+    with pytest.raises(OptionError, match="one GPU for 2 processes; type cuda"):
+        choose_device("cuda:1", Team(rank=1, size=2, local_rank=1, local_size=2))
+
+
+# ---- Two processes ------------------------------------------------------------------------------
+
+
+def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
+    """In float64, where only what is wrong differs; batch norm and dropout included."""
+    for processes in (1, 2):
+        launcher = [sys.executable, "-m", "torch.distributed.run"]
+        command = [*launcher, "--nproc-per-node", str(processes), str(TESTS / "gradients.py")]
+        subprocess.run([*command, str(tmp_path / f"{processes}.pt")], check=True, env={
+            **os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+    one, two = (torch.load(tmp_path / f"{number}.pt", weights_only=True) for number in (1, 2))
+    assert len(one) > 300  # gradients and running statistics
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-8, atol=1e-12, msg=name)
+
+
+def test_two_processes_train_as_one(many: Path, tmp_path: Path) -> None:
+    """Loss and validation of the same run; resumed with another number of processes; signals and
+    faults are below."""
+    told = end_of(launch(tmp_path / "two", many, 2, "--max-steps", 3, "--log-valid-interval", 2))
+    assert told.count("validation at step 0") == 1 and "2 processes" in told  # one of them talks
+    single(tmp_path / "one", many, "--max-steps", 3, "--log-valid-interval", 2)
+    two, one = results(tmp_path / "two"), results(tmp_path / "one")
+    assert [row["step"] for row in two] == [row["step"] for row in one] == ["0", "2", "3"]
+    for name in ("loss", "mad", "mse", "grad"):
+        assert float(two[0][name]) == pytest.approx(float(one[0][name]), rel=1e-5)
+    # Afterwards Adam has divided rounding errors by themselves: its steps are of a size, not equal.
+    assert float(two[1]["loss"]) == pytest.approx(float(one[1]["loss"]), rel=0.02)
+    record = json.loads((tmp_path / "two/log/run/run.json").read_text())[0]["options"]
+    assert (record["processes"], record["sync_batchnorm"]) == (2, True)
+
+    # On one process, what two have left continues; it is whole, and Adam's steps are counted on.
+    before = newest(tmp_path / "two")
+    words = ["--model-last-checkpoint", "auto", "--max-steps", 5]
+    assert "at step 4" in single(tmp_path / "two", many, *words)
+    after = newest(tmp_path / "two")
+    assert (before.state["step"], after.state["step"]) == (3, 5)
+    moments = after.state["optimizer"]["state"].values()
+    assert {int(each["step"]) for each in moments} == {5}
+    # And the other way about: one's checkpoint on two, from the same moments.
+    told = end_of(launch(tmp_path / "one", many, 2, "--max-steps", 4, *words[:2]))
+    assert "at step 4" in told
+    again = newest(tmp_path / "one")
+    assert again.state["step"] == 4
+    moments = again.state["optimizer"]["state"].values()
+    assert {int(each["step"]) for each in moments} == {4}
+
+
+def test_a_signal_to_one_process_stops_all_and_the_run_goes_on(many: Path, tmp_path: Path) -> None:
+    end_of(launch(tmp_path / "whole", many, 2, "--max-steps", 4))
+    stopped = launch(tmp_path / "run", many, 2, "--max-steps", 4, fault="1:SIGUSR1:2")
+    told = end_of(stopped)
+    number = 128 + signal.SIGUSR1
+    assert f"exitcode  : {number}" in told, told  # the other may be ended by torchrun as it leaves
+    (said,) = [line for line in told.splitlines() if "to continue: " in line]
+    assert "torchrun --nproc-per-node 2 " in said and said.endswith("--model-last-checkpoint auto")
+    assert newest(tmp_path / "run").state["step"] == 2
+    end_of(launch(tmp_path / "run", many, 2, "--max-steps", 4, "--model-last-checkpoint", "auto"))
+    assert_equal(newest(tmp_path / "run"), newest(tmp_path / "whole"))
+
+
+@pytest.mark.slow
+def test_a_bad_number_in_one_process_stops_all(many: Path, tmp_path: Path) -> None:
+    told = end_of(launch(tmp_path / "run", many, 2, "--max-steps", 4, fault="1:nan:2"))
+    assert "step 2: the loss is not finite (alpha nan" in told, told
+    assert "lost another" not in told  # they have ended together
+    kept = torch.load(tmp_path / "run/log/run/bad-batch.pt", weights_only=True)
+    assert kept["step"] == 2 and len(kept["src"]) == 2  # the part of the process that it was in
+    assert not list((tmp_path / "run/checkpoint").glob("run/*.pth"))
+    (line,) = [line for line in told.splitlines() if "bad-batch.pt" in line]
+    files = kept["batches"][0]["files"]
+    assert all(name in line for names in files for name in names)
+
+
+@pytest.mark.slow
+def test_a_write_that_fails_ends_all(many: Path, tmp_path: Path) -> None:
+    words = ["--max-steps", 50, "--checkpoint-interval", 1]
+    told = end_of(launch(tmp_path / "run", many, 2, *words, fault="0:write:0"))
+    assert "epoch-0-iter-1.state.pth could not be written (No space left on device)" in told
+    assert "error: another process has failed" in told and "step 50" not in told
+
+
+@pytest.mark.slow
+def test_a_bad_picture_in_one_process_saves_what_was_trained(many: Path, tmp_path: Path) -> None:
+    told = end_of(launch(tmp_path / "run", many, 2, "--max-steps", 4, fault="1:picture:3"))
+    assert told.count("error: clip0/0000.jpg cannot be decoded") == 1, told
+    assert "error: another process has failed" in told
+    assert newest(tmp_path / "run").state["step"] == 2
+
+
+@pytest.mark.slow
+def test_data_that_are_not_the_same_are_refused(
+    many: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTHER", json.dumps(str(data)))
+    told = end_of(launch(tmp_path / "run", many, 2, "--max-steps", 4, fault="1:data:0"))
+    assert "data sets are not the same: process 0 has {'train': {'foregrounds': 12" in told
+    assert "but process 1 has {'train': {'foregrounds': 6" in told
+    assert told.count("train_base.py: error: the data") == 1
+
+
+@pytest.mark.slow
+def test_four_processes_validate_as_one_does(many: Path, tmp_path: Path) -> None:
+    words = ["--max-steps", 1, "--batch-size", 8]
+    told = end_of(launch(tmp_path / "four", many, 4, *words))
+    single(tmp_path / "one", many, *words)
+    four, one = results(tmp_path / "four")[0], results(tmp_path / "one")[0]
+    for name in set(one) - {"start"}:
+        assert float(four[name]) == pytest.approx(float(one[name]), rel=1e-5), told
+
+
+@pytest.mark.slow
+def test_a_killed_process_changes_nothing(many: Path, tmp_path: Path) -> None:
+    """torchrun starts all of them again, and auto continues: the same result, to the last bit."""
+    words = ["--max-steps", 6, "--checkpoint-interval", 2, "--model-last-checkpoint", "auto"]
+    end_of(launch(tmp_path / "whole", many, 2, *words))
+    killed = launch(
+        tmp_path / "run", many, 2, *words, fault="1:SIGKILL:4", max_restarts=3, monitor_interval=0.2
+    )
+    told = end_of(killed)
+    assert killed.returncode == 0, told
+    assert "at step 4" in told
+    assert_equal(newest(tmp_path / "run"), newest(tmp_path / "whole"))
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_ends_the_job(many: Path, tmp_path: Path) -> None:
+    words = ["--max-steps", 6, "--dist-timeout", 10]
+    hanging = launch(
+        tmp_path / "run", many, 2, *words, fault="1:SIGSTOP:3", shutdown_timeout=3
+    )  # fmt: skip
+    told = end_of(hanging)
+    assert hanging.returncode != 0
+    (line,) = [line for line in told.splitlines() if "has lost another one in step 3" in line]
+    assert "process 0 of 2" in line and "--dist-timeout" in line
+
+
+@pytest.mark.slow
+def test_nobody_outlives_the_launcher(many: Path, tmp_path: Path) -> None:
+    launcher = launch(tmp_path / "run", many, 2, "--epoch-end", 10**6, "--checkpoint-interval", 1)
+    folder = tmp_path / "run/checkpoint/run"
+    while not list(folder.glob("*.pth")):
+        assert launcher.poll() is None
+        time.sleep(0.2)
+    listing = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text()
+    children = [int(pid) for pid in listing.split()]
+    assert len(children) >= 2
+    launcher.kill()
+    launcher.wait()
+    deadline = time.monotonic() + 60
+    while alive := [pid for pid in children if running(pid)]:
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.2)
+    assert newest(tmp_path / "run").state["step"] >= 1  # asked to stop, they have saved
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

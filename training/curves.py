@@ -1,0 +1,65 @@
+"""Draws the validations of a run: results.csv becomes results.png, where matplotlib is installed.
+
+It only reads the table that the journal has written, and opens no window.
+"""
+
+import csv
+from pathlib import Path
+
+from training.saving import write_whole
+
+PANELS = {  # title → columns, of those that the table has
+    "loss": ("loss", "alpha", "gradient", "foreground", "error"),
+    "MAD, MSE (x1000)": ("mad", "mse"),
+    "Grad, Conn (/1000)": ("grad", "conn"),
+}
+
+
+def read_results(table: Path) -> dict[str, list[tuple[int, float]]]:
+    """Each column's (step, value), in order. Of steps that a later start has come to again, what it
+    found counts, and what an earlier start found behind the point where a later one took over does
+    not. Rows that are cut short, and what is no number, are passed over."""
+    kept: list[tuple[str, int, dict[str, str]]] = []
+    with table.open(newline="", encoding="utf-8", errors="replace") as file:
+        for row in csv.DictReader(file):
+            try:
+                step = int(row["step"])
+            except (KeyError, TypeError, ValueError):
+                continue
+            start = row.get("start") or ""
+            kept = [of for of in kept if of[0] == start or of[1] < step]
+            kept.append((start, step, row))
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for _, step, row in kept:
+        for name, value in row.items():
+            try:
+                curves.setdefault(name, []).append((step, float(value)))
+            except (TypeError, ValueError):
+                continue
+    return {name: points for name, points in curves.items() if points}
+
+
+def draw_results(table: Path, picture: Path) -> bool:
+    """Draws `table` into `picture`, a PNG, which is replaced as a whole. Returns whether it was:
+    False where matplotlib is not installed, or the table has no figures yet. Raises OSError."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    curves = read_results(table)
+    panels = {title: [name for name in names if name in curves] for title, names in PANELS.items()}
+    panels = {title: names for title, names in panels.items() if names}
+    if not panels:
+        return False
+    figure = Figure(figsize=(4.5 * len(panels), 3.6), layout="constrained")
+    for axes, (title, names) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+    ):
+        for name in names:
+            steps, values = zip(*curves[name], strict=True)
+            axes.plot(steps, values, marker=".", label=name, linewidth=2 if name == names[0] else 1)
+        axes.set(title=title, xlabel="step", ylim=(0, None))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    write_whole(picture, lambda file: figure.savefig(file, format="png", dpi=110))
+    return True

@@ -1,0 +1,304 @@
+"""One process or many: torchrun's environment, read once, and what its processes agree on.
+
+With one process nothing of torch.distributed is started, and every call here is the identity. It
+never decides anything of the training.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import inspect
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from dataset.images import DataError
+from dataset.matting import LeftOut
+from training.signals import SIGNALS, StopRequest
+
+T = TypeVar("T")
+TIMEOUTS = (300, 120)  # seconds, of start-up and of training, in which every process must answer
+# What torch says where a process is gone or does not answer: gloo's words, and NCCL's.
+LOST = ("peer", "Timed out", "timed out", "timeout", "Broken pipe", "gloo", "Gloo", "NCCL")
+
+
+class ElsewhereError(RuntimeError):
+    """Another process of this run has failed; it says itself why."""
+
+
+class ContactError(RuntimeError):
+    """Another process is gone or does not answer; the message says when that was found."""
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes of a run, seen by one of them.
+
+    rank: its number of `size`; local_rank: its number on this machine. answers: a group on the
+    host for short words, whose timeout is training's. tensors: the device's group. None where
+    torchrun has not started this.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    answers: dist.ProcessGroup | None = None
+    tensors: dist.ProcessGroup | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes files and talks."""
+        return self.rank == 0
+
+    # ---- What all of them learn -----------------------------------------------------------------
+
+    def sum(self, numbers: list[int]) -> list[int]:
+        """The sum of each number over the processes."""
+        if self.size == 1:
+            return numbers
+        total = torch.tensor(numbers)
+        dist.all_reduce(total, group=self.answers)
+        return total.tolist()
+
+    def gather(self, value: Any) -> list[Any]:
+        """Everyone's value, by rank; start-up and errors may take their time for it."""
+        if self.size == 1:
+            return [value]
+        values = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def each(self, work: Callable[[], T]) -> T:
+        """The result of `work` in this process, when it has succeeded in all of them. Otherwise
+        raises: its own error in the first that failed, ElsewhereError in the others."""
+        result, error = None, None
+        try:
+            result = work()
+        except Exception as raised:
+            error = raised
+        failed = [rank for rank, bad in enumerate(self.gather(error is not None)) if bad]
+        if failed and failed[0] == self.rank:
+            raise error
+        if failed:
+            raise ElsewhereError(f"process {failed[0]} has failed")
+        return result
+
+    def first(self, work: Callable[[], T]) -> T:
+        """The result of `work` in the first process, which alone does it, sent to all."""
+        result = self.each(lambda: work() if self.is_first else None)
+        if self.size > 1:
+            sent = [result]
+            dist.broadcast_object_list(sent)
+            result = sent[0]
+        return result
+
+    def check_same(self, what: str, value: Any) -> None:
+        """Raises DataError in the first process, ElsewhereError in the others, where `value` is
+        not the same in all of them."""
+        values = self.gather(value)
+
+        def compare() -> None:
+            others = [rank for rank, each in enumerate(values) if each != values[0]]
+            if others:
+                raise DataError(
+                    f"{what}: process 0 has {values[0]}, but process {others[0]} has "
+                    f"{values[others[0]]}; give all machines the same"
+                )
+
+        self.each(lambda: compare() if self.is_first else None)
+
+    def lockstep(
+        self,
+        steps: Iterator[T],
+        stop: StopRequest,
+        check: Callable[[], None],
+        left_out: LeftOut,
+    ) -> Iterator[T]:
+        """What each process has for a step, as long as all have something. Ends in all of them
+        before the step at which one was asked to stop; where one has failed (to have something, or
+        in `check`), raises its own error there and ElsewhereError in the others."""
+        while True:
+            item, error = None, None
+            try:
+                check()
+                item = next(steps, None)
+            except Exception as raised:
+                error = raised
+            asked = [stop.number == number for number in SIGNALS]
+            failures, faults, *asked = self.sum([error is not None, len(left_out.seen), *asked])
+            if error:
+                raise error
+            if failures:
+                raise ElsewhereError("another process has failed")
+            left_out.check(faults)
+            if any(asked):  # every process ends with the same one
+                stop.number = next(n for n, count in zip(SIGNALS, asked, strict=True) if count)
+            if stop.number is not None or item is None:
+                return
+            yield item
+
+    # ---- Tensors --------------------------------------------------------------------------------
+
+    def mean(self, tensor: Tensor) -> Tensor:
+        """Over the processes, in place; nothing waits for the device."""
+        if self.size > 1:
+            dist.all_reduce(tensor, group=self.tensors)
+            tensor /= self.size
+        return tensor
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """The sum over the processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor, group=self.tensors)
+        return tensor
+
+    def share(self, tensors: list[Tensor]) -> None:
+        """Gives everyone the first process's tensors, in place."""
+        for tensor in tensors if self.size > 1 else ():
+            dist.broadcast(tensor, 0, group=self.tensors)
+
+    def share_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Gives everyone the moments that the first process has read, if it has."""
+        if not self.first(lambda: bool(optimizer.state)):
+            return
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                moments = optimizer.state[parameter]
+                for name in ("step", "exp_avg", "exp_avg_sq"):
+                    like = parameter if name != "step" else _step_like(optimizer, parameter)
+                    moments.setdefault(name, torch.zeros_like(like))
+                    on_device = moments[name].to(parameter.device)
+                    self.share([on_device])
+                    moments[name].copy_(on_device)
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The module to train by: its gradients are averaged over the processes as they are
+        computed, and it starts everywhere as in the first."""
+        if self.tensors is None:
+            return model
+        known = inspect.signature(DistributedDataParallel).parameters
+        buffers = {"forward_sync_buffers", "broadcast_buffers"} & known.keys()  # by torch's version
+        return DistributedDataParallel(
+            model,
+            process_group=self.tensors,
+            gradient_as_bucket_view=True,
+            **{max(buffers): False},  # they are shared before each validation, not at each step
+        )
+
+    def share_of(self, items: list[T]) -> list[T]:
+        """This process's share of what is done once: all have about as many, in their order."""
+        return items[
+            self.rank * len(items) // self.size : (self.rank + 1) * len(items) // self.size
+        ]
+
+    def leave(self) -> None:
+        if self.tensors is not None:
+            dist.destroy_process_group()
+
+
+def _step_like(optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor:
+    """Adam counts steps on the device where it is fused, else on the host."""
+    fused = optimizer.param_groups[0].get("fused")
+    return torch.zeros((), device=parameter.device if fused else "cpu")
+
+
+def averaging(forward: nn.Module, last: bool) -> contextlib.AbstractContextManager:
+    """Around a forward and backward pass: gradients are averaged over the processes in the last of
+    a step, those of the others having been added to them."""
+    several = isinstance(forward, DistributedDataParallel)
+    return contextlib.nullcontext() if last or not several else forward.no_sync()
+
+
+def under_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ or "LOCAL_RANK" in os.environ
+
+
+def join(options: argparse.Namespace) -> Team:
+    """The team that torchrun has started, or that of one process alone.
+
+    options.dist_timeout: seconds in which every process must answer, in start-up and in training;
+    None: TIMEOUTS. Raises ContactError where the others do not come.
+    """
+    if not under_torchrun():
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ContactError(
+                f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but torchrun has not started this "
+                "process; start the run with torchrun, or unset it"
+            )
+        return Team()
+    _die_with_launcher()
+    starting, training = (
+        timedelta(seconds=options.dist_timeout or default) for default in TIMEOUTS
+    )
+    try:
+        store, rank, size = next(dist.rendezvous("env://", timeout=starting))
+    except (RuntimeError, ValueError) as error:
+        raise ContactError(
+            f"the processes have not found each other within {starting.total_seconds():.0f} s "
+            f"({str(error).splitlines()[0]}); start all of them, with torchrun, or raise "
+            "--dist-timeout"
+        ) from None
+    if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
+        # On one machine torchrun keeps its store when it starts the processes again, and in it
+        # the addresses of those that are gone.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"attempt-{attempt}", store)
+    # The default group is the host's: what is said in start-up needs no device, and a process
+    # that has none of its own must be able to say so.
+    dist.init_process_group("gloo", timeout=starting, store=store, rank=rank, world_size=size)
+    return Team(
+        rank=rank,
+        size=size,
+        local_rank=int(os.environ["LOCAL_RANK"]),
+        local_size=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        answers=dist.new_group(backend="gloo", timeout=training),
+    )
+
+
+def with_device(team: Team, device: torch.device, options: argparse.Namespace) -> Team:
+    """The team with a group for the device's tensors: NCCL for GPUs, gloo for processors."""
+    if team.answers is None:
+        return team
+    timeout = timedelta(seconds=options.dist_timeout or TIMEOUTS[1])
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    tensors = dist.new_group(backend=backend, timeout=timeout)
+    return Team(team.rank, team.size, team.local_rank, team.local_size, team.answers, tensors)
+
+
+def _die_with_launcher() -> None:
+    """Has Linux send SIGTERM when the launcher dies, even by kill -9: no process is left behind."""
+    if not sys.platform.startswith("linux"):
+        return
+    launcher = os.getppid()
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl.h
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != launcher:  # it died before that
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def contact_lost(error: BaseException) -> ContactError | None:
+    """What to raise instead of `error`, where it is that another process is gone; else None.
+    error.step: the step at hand, if there was one."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return None
+    if not any(word in str(error) for word in LOST):
+        return None
+    step = getattr(error, "step", None)
+    when = f"in step {step}" if step else "in start-up"
+    reason = str(error).splitlines()[0][:200]
+    who = f"process {dist.get_rank()} of {dist.get_world_size()}"
+    return ContactError(
+        f"{who} has lost another one {when}: it ended, or did not answer in time "
+        f"(--dist-timeout); the checkpoints are as they were ({reason})"
+    )

@@ -1,0 +1,125 @@
+"""Runs a network on a data set's validation half: each foreground on each of some backgrounds.
+
+Everything drawn comes from the seed, so that two checkpoints meet the same pictures.
+"""
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from dataset.augmentation import NEUTRAL, affine, augment, draw_misalignment_affine
+from dataset.images import Backgrounds, Foregrounds
+from dataset.matting import MattingDataset, batches, collate, leave_signals
+from dataset.sampler import SampleKey, seed_of
+from training.metrics import unknown_region
+from training.scores import Batch, shown
+
+# A background that was captured before the person came differs from what is behind the person.
+# Moved as in training; gamma and noise as Sengupta et al., CVPR 2020, drew them to train.
+GAMMA_DEVIATION = 0.12
+NOISE = (2 / 255, 6 / 255)
+
+
+class Compositions(MattingDataset):
+    """Samples by SampleKey: foreground `index` on background number `draw` of `chosen`, fitted and
+    centred, unaugmented. captured: the network's bgr is moved and noisy; its gamma is left to
+    `gamma_of`."""
+
+    def __init__(
+        self,
+        foregrounds: Foregrounds,
+        backgrounds: Backgrounds,
+        chosen: list[int],
+        seed: int,
+        captured: bool,
+    ) -> None:
+        super().__init__(foregrounds, backgrounds, seed, augmented=False)
+        self.chosen = chosen
+        self.captured = captured
+
+    def _plain(self, key: SampleKey) -> dict:
+        numbers, moved, noise_seed = NEUTRAL, np.eye(3), 0
+        if self.captured:
+            rng = random.Random(seed_of(self.seed, "captured", key.index, key.draw))
+            moved = affine(key.size, **draw_misalignment_affine(rng))
+            numbers = NEUTRAL | {"misaligned": 1.0, "bgr_noise": rng.uniform(*NOISE)}
+            noise_seed = rng.getrandbits(63)
+        frames = (np.eye(3), np.eye(3), moved, np.eye(3))
+        return self._sample(key, self.chosen[key.draw], numbers, frames, (0, noise_seed))
+
+    def gamma_of(self, key: SampleKey) -> float:
+        """The exponent that the captured background's values are raised to."""
+        if not self.captured:
+            return 1.0
+        return random.Random(seed_of(self.seed, "gamma", key.index, key.draw)).gauss(
+            1, GAMMA_DEVIATION
+        )
+
+    def keys(self, at_most: int | None, side: int) -> list[SampleKey]:
+        """All samples: of each foreground, or of so many evenly spaced ones, on each background;
+        squares of so many pixels."""
+        count = min(len(self), at_most or len(self))
+        return [
+            SampleKey(0, place * len(self) // count, draw, (side, side))
+            for place in range(count)
+            for draw in range(len(self.chosen))
+        ]
+
+    def name(self, key: SampleKey) -> str:
+        fgr = self.foregrounds.fgr_names[key.index]
+        bgr = self.backgrounds.names[self.chosen[key.draw]]
+        return shown(" on ".join(name.rsplit(".", 1)[0] for name in (fgr, bgr)))
+
+
+def choose_backgrounds(count: int, at_most: int, seed: int) -> list[int]:
+    """Which of `count` backgrounds are used, in order: so many, or all where there are fewer."""
+    rng = random.Random(seed_of(seed, "backgrounds"))
+    return sorted(rng.sample(range(count), min(at_most, count)))
+
+
+def predictions(
+    model: nn.Module,
+    compositions: Compositions,
+    keys: list[SampleKey],
+    device: torch.device,
+    precision: str,
+    *,
+    batch_size: int,
+    num_workers: int,
+    unknown: bool,
+) -> Iterator[Batch]:
+    """What `model`, in eval mode on `device`, makes of these samples, in their order. precision:
+    "fp32", or of autocast. unknown: only the unknown region is to be measured. Raises DataError."""
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    loader = DataLoader(
+        compositions,
+        sampler=keys,
+        batch_size=batch_size,
+        collate_fn=collate,
+        num_workers=num_workers,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=leave_signals,
+    )
+    done = 0
+    for batch in batches(loader):
+        some = keys[done : done + len(batch["files"])]
+        done += len(some)
+        with torch.inference_mode():
+            src, bgr, true_pha, true_fgr = augment(batch, device)
+            gamma = torch.tensor([compositions.gamma_of(key) for key in some], device=device)
+            bgr = bgr ** gamma[:, None, None, None]
+            with torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32"):
+                pred_pha, pred_fgr, _, _ = model(src, bgr)
+            yield Batch(
+                names=[compositions.name(key) for key in some],
+                pred_pha=pred_pha.float(),
+                true_pha=true_pha,
+                region=unknown_region(true_pha) if unknown else None,
+                pred_fgr=pred_fgr.float(),
+                true_fgr=true_fgr,
+                src=src,
+            )

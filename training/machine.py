@@ -1,0 +1,138 @@
+"""What a run computes on: device, precision, the share of each process, and what torch is told.
+
+It decides nothing that changes what is computed, but for the precision.
+"""
+
+import argparse
+import contextlib
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+
+from training.batch_norm import LEAST
+from training.distributed import Team
+
+# How the network lies in memory, and how Adam is computed, by type of device. `python -m
+# benchmarks.step` compares them: on a CPU channels_last was the fastest with AVX-512, and slower
+# than contiguous without; on a GPU it is the layout of tensor cores.
+WIDE = torch.backends.cpu.get_cpu_capability() == "AVX512"
+LAYOUTS = {
+    "cpu": torch.channels_last if WIDE else torch.contiguous_format,
+    "cuda": torch.channels_last,
+}
+ADAM: dict[str, dict[str, Any]] = {"cpu": {"fused": True}, "cuda": {"fused": True}}
+
+
+class OptionError(ValueError):
+    """Options that do not go with this machine or with what lies in the run's folders."""
+
+
+def settle(options: argparse.Namespace, team: Team) -> tuple[torch.device, int]:
+    """Fills in what the command line left open, and sets torch up by it. Returns the device and how
+    many images each of this process's backward passes has. Raises OptionError."""
+    torch.backends.cudnn.benchmark = True  # crops have few shapes: their best kernels are kept
+    if options.deterministic:
+        make_deterministic()
+    device = choose_device(options.device, team)
+    options.device, options.processes = str(device), team.size
+    options.precision = choose_precision(options.precision, device)
+    share = share_of_batch(options, team)
+    if device.type == "cpu":
+        keep_memory()
+    return device, share
+
+
+def autocast(device: torch.device, precision: str) -> Callable[[], torch.autocast]:
+    """What to enter around a forward pass, anew each time."""
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return partial(torch.autocast, device.type, dtype=dtype, enabled=precision != "fp32")
+
+
+def choose_device(name: str, team: Team = Team()) -> torch.device:  # noqa: B008
+    """The torch.device that --device asks for; of several GPUs, each process on a machine takes
+    its own. Raises OptionError where it is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and team.local_size > 1:
+        if team.local_rank >= torch.cuda.device_count():
+            raise OptionError(
+                f"process {team.rank} has no GPU of its own: {team.local_size} processes were "
+                f"started on a machine with {torch.cuda.device_count()}; start as many as it has "
+                "(torchrun --nproc-per-node)"
+            )
+        name = f"cuda:{team.local_rank}"
+    elif name.startswith("cuda:") and team.local_size > 1:
+        raise OptionError(f"--device {name} is one GPU for {team.local_size} processes; type cuda")
+    try:
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError("neither cpu nor cuda")
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise OptionError(f"--device {name} cannot be used here ({reason}); try cpu") from None
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
+def choose_precision(precision: str | None, device: torch.device) -> str:
+    if precision is None:
+        return "fp16" if device.type == "cuda" else "fp32"
+    if precision == "fp16" and device.type != "cuda":
+        raise OptionError(f"--precision fp16 needs CUDA, not {device}; type bf16 or fp32")
+    return precision
+
+
+def make_deterministic() -> None:
+    """Only algorithms that give the same bits each time; some are slower. Before the first use of
+    CUDA. What has none raises an error."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False  # which would choose by the clock
+
+
+def keep_memory() -> None:
+    """Has glibc keep freed memory instead of giving it back: a step takes and frees gigabytes, and
+    the system would clear each page anew. Other C libraries are left alone. Has torch ask for large
+    pages, which it looks up with its first allocation: this comes before any."""
+    import ctypes
+
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    trim_threshold, mmap_max = -1, -4  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_MAX
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "gnu_get_libc_version"):
+            libc.mallopt(mmap_max, 0)
+            libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def share_of_batch(options: argparse.Namespace, team: Team) -> int:
+    """How many images each of this process's backward passes has. Settles what the command line
+    left open: whether batch norm is over all processes, and how many workers each has. Raises
+    OptionError where the batch cannot be shared out."""
+    parts = team.size * options.accumulate
+    share, rest = divmod(options.batch_size, parts)
+    if rest or not share:
+        near = max(1, round(options.batch_size / parts)) * parts
+        raise OptionError(
+            f"--batch-size {options.batch_size} cannot be shared out equally: {team.size} "
+            f"process(es) with --accumulate {options.accumulate} make {parts} parts; type "
+            f"--batch-size {near}"
+        )
+    if options.sync_batchnorm is None:
+        options.sync_batchnorm = options.batch_size // team.size < LEAST
+    options.sync_batchnorm = options.sync_batchnorm and team.size > 1
+    if share * (team.size if options.sync_batchnorm else 1) == 1:
+        raise OptionError(
+            f"--batch-size {options.batch_size} cannot train: batch norm needs at least two "
+            f"samples, and sees one; type --batch-size {2 * parts} or more, with a smaller "
+            "--crop-size if memory is short"
+        )
+    if options.num_workers is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        options.num_workers = min(16, max(1, (cores or 1) // team.local_size))
+    return share

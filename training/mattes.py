@@ -1,0 +1,211 @@
+"""Folders of mattes that any program has made: finds, pairs and reads them, and knows clips.
+
+Pairs are made by name alone. Alpha is read as exactly as the file has it, 16 bits too.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from dataset.images import (
+    NAMED_AT_MOST,
+    DataError,
+    check_mode,
+    find_pictures,
+    open_picture,
+    orientation_of,
+    upright_size,
+)
+from training.metrics import dtssd, unknown_region
+from training.scores import Batch, Score, shown
+
+# A trimap is 0, 128 and 255; a JPEG, or another program's 127, is near enough to it.
+UNKNOWN_GREYS = (64 / 255, 192 / 255)
+FRAME = re.compile(r"(.*?)(\d+)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The files of one image. name: their path below the folders, without the ending."""
+
+    name: str
+    pred: Path
+    true: Path
+    trimap: Path | None
+    src: Path | None
+
+
+def find_mattes(
+    pred_dir: Path, true_dir: Path, trimap_dir: Path | None, src_dir: Path | None
+) -> tuple[list[Pair], list[str]]:
+    """The pairs of predicted and true mattes, of like sizes, with trimap and src where a folder of
+    those is given, frames in the order of their numbers; and what is wrong with the others, each
+    with its path. Raises DataError where a folder is missing or empty, or a header is bad."""
+    optional = {"trimap": trimap_dir, "src": src_dir}
+    files = {"pred": _by_stem(pred_dir), "true": _by_stem(true_dir)}
+    files |= {kind: _by_stem(folder) for kind, folder in optional.items() if folder}
+    folders = {"pred": pred_dir, "true": true_dir, **optional}
+    if files["pred"].keys().isdisjoint(files["true"]):
+        pred, true = (next(iter(files[kind].values())) for kind in ("pred", "true"))
+        raise DataError(
+            f"no matte below {pred_dir} has the name of one below {true_dir} (the first are {pred} "
+            f"and {true}); pairs have the same path below the two folders, but for the ending"
+        )
+    stems, faults = [], []
+    for stem in sorted(files["true"].keys() | files["pred"].keys(), key=_order):
+        missing = [kind for kind, names in files.items() if stem not in names]
+        if missing:
+            there = next(names[stem] for names in files.values() if stem in names)
+            faults.append(shown(f"{there} has no partner in {folders[missing[0]]}"))
+        else:
+            stems.append(stem)
+    pairs = [
+        Pair(shown(s), *(files[kind][s] if kind in files else None for kind in folders))
+        for s in stems
+    ]
+    with ThreadPoolExecutor(16) as threads:  # disks may be far away
+        unlike = list(threads.map(_unlike, pairs))
+    faults += [fault for fault in unlike if fault]
+    return [pair for pair, fault in zip(pairs, unlike, strict=True) if not fault], faults
+
+
+def listed(faults: Sequence[str]) -> str:
+    more = len(faults) - NAMED_AT_MOST
+    return "; ".join(faults[:NAMED_AT_MOST]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for name in find_pictures(folder):
+        stem = name.rsplit(".", 1)[0]
+        if stem in found:
+            raise DataError(
+                f"{found[stem]} and {folder / name} have the same name but for the ending; remove "
+                "one of them"
+            )
+        found[stem] = folder / name
+    return found
+
+
+def _unlike(pair: Pair) -> str | None:
+    sizes = {}
+    for path in (pair.true, pair.pred, pair.trimap, pair.src):
+        if path:
+            with open_picture(path) as picture:
+                check_mode(picture, "RGB" if path is pair.src else "L")
+                sizes[path] = upright_size(picture)
+    if len(set(sizes.values())) == 1:
+        return None
+    said = [f"{path} ({width}x{height})" for path, (height, width) in sizes.items()]
+    return shown(f"{' and '.join(said)} are of unlike sizes")
+
+
+def read_matte(path: Path) -> Tensor:
+    """(1, 1, H, W) float32, 0..1: a grey picture of 8 or 16 bits, or the grey of a coloured one.
+    Raises DataError."""
+    picture = _read(path, "L")
+    if picture.mode.startswith("I"):  # 16 bits, which convert would clip at 255
+        array, white = np.asarray(picture).astype(np.float32), 65535
+    else:
+        array, white = np.asarray(picture.convert("L")).astype(np.float32), 255
+    return torch.from_numpy(array)[None, None] / white
+
+
+def read_unknown(path: Path) -> Tensor:
+    """The unknown region of a trimap, (1, 1, H, W) bool. Raises DataError."""
+    grey, (low, high) = read_matte(path), UNKNOWN_GREYS
+    return (grey > low) & (grey < high)
+
+
+def read_colours(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8, RGB. Raises DataError."""
+    picture = _read(path, "RGB")
+    if picture.mode.startswith("I"):
+        picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
+    return np.asarray(picture.convert("RGB"))
+
+
+def _read(path: Path, mode: str) -> Image.Image:
+    """Upright, with its pixels."""
+    with open_picture(path) as picture:
+        check_mode(picture, mode)
+        try:
+            picture.load()
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DataError(f"{path} cannot be decoded ({error}); replace or remove it") from None
+        return ImageOps.exif_transpose(picture) if orientation_of(picture) != 1 else picture.copy()
+
+
+def read_pairs(pairs: Sequence[Pair], device: torch.device, *, unknown: bool) -> Iterator[Batch]:
+    """Each pair, a batch of one, in their order. unknown: only the unknown region of a trimap that
+    is derived from true alpha is to be measured. Raises DataError."""
+    for pair in pairs:
+        true_pha, region = read_matte(pair.true).to(device), None
+        if pair.trimap:
+            region = read_unknown(pair.trimap).to(device)
+        elif unknown:
+            region = unknown_region(true_pha)
+        pred_pha = read_matte(pair.pred).to(device)
+        src_files = [pair.src] if pair.src else None
+        yield Batch([pair.name], pred_pha, true_pha, region, src_files=src_files)
+
+
+# ------------------------------------------------------------------------------------------------
+# Clips: folders below the given one, whose pictures have numbers at the end of their names.
+
+
+class Clips:
+    """Measures dtSSD of each two frames that come one after the other, while they pass by."""
+
+    def __init__(self) -> None:
+        self._before: Batch | None = None
+        self._values: dict[str, list[float]] = {}
+
+    def add(self, frame: Batch) -> None:
+        """frame: a batch of one."""
+        before, self._before = self._before, frame
+        if before is None or not follows(frame.names[0], before.names[0]):
+            return
+        if before.true_pha.shape != frame.true_pha.shape:
+            return
+        pred, true = (
+            torch.cat([getattr(one, name) for one in (before, frame)])
+            for name in ("pred_pha", "true_pha")
+        )
+        region = None if frame.region is None else frame.region.expand_as(pred)
+        value = dtssd(pred, true, region).item()
+        self._values.setdefault(clip_of(frame.names[0]), []).append(value)
+
+    def scores(self) -> list[Score]:
+        """The mean over the pairs of frames of each clip that has any."""
+        return [Score(name, {"dtssd": fmean(values)}) for name, values in self._values.items()]
+
+
+def clip_of(name: str) -> str:
+    """The folder that a frame is in; empty where it is in none."""
+    return name.rpartition("/")[0]
+
+
+def follows(name: str, before: str) -> bool:
+    """Whether `name` is the frame after `before`: in a folder, the same but for the next number."""
+    if not clip_of(name):
+        return False
+    first, second = FRAME.fullmatch(before), FRAME.fullmatch(name)
+    if not first or not second or first[1] != second[1]:
+        return False
+    return int(second[2]) == int(first[2]) + 1
+
+
+def _order(name: str) -> tuple[str, str, int, str]:
+    """By folder, then by number: frame 10 comes after frame 9."""
+    found = FRAME.fullmatch(name)
+    start, number = (found[1], int(found[2])) if found else (name, 0)
+    return clip_of(name), start, number, name

@@ -1,0 +1,196 @@
+"""What evaluate.py has measured: a score for each image, and how scores are told and written.
+
+It measures tensors that it is given; reading pictures and running a network is others' business.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.metrics import conn, fgr_mse, grad, mad, mse, sad
+from training.saving import write_whole
+
+METRICS = {"sad": sad, "mad": mad, "mse": mse, "grad": grad, "conn": conn}
+TITLES = {
+    "sad": "SAD", "mad": "MAD", "mse": "MSE", "grad": "Grad", "conn": "Conn",
+    "fgr_mse": "fgr MSE", "dtssd": "dtSSD",
+}  # fmt: skip
+WHOLE, UNKNOWN = "the whole image", "the unknown region"
+SHOWN = 5  # of the worst images, and of the worst clips
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images to be measured: names (B), alphas (B, 1, H, W), region the same in bool or None: all,
+    colours (B, 3, H, W) or None; float32, 0..1. src_files: instead of src, photos to be read where
+    they are wanted."""
+
+    names: list[str]
+    pred_pha: Tensor
+    true_pha: Tensor
+    region: Tensor | None = None
+    pred_fgr: Tensor | None = None
+    true_fgr: Tensor | None = None
+    src: Tensor | None = None
+    src_files: list[Path] | None = None
+
+
+class NotFiniteError(ValueError):
+    """A prediction that is no number; the message names the image."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """The figures of one image, or of one clip, by metric: keys of TITLES."""
+
+    name: str
+    figures: dict[str, float]
+
+
+@dataclass
+class Result:
+    """The scores of all images, the worst (by MAD) first, and of clips (dtSSD alone). over: the
+    pixels that were measured, in words. empty: images in which those are none. about: what was
+    measured, for those who find the files later."""
+
+    over: str
+    images: list[Score]
+    clips: list[Score] = field(default_factory=list)
+    empty: int = 0
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.images.sort(key=lambda score: (-score.figures["mad"], score.name))
+        self.clips.sort(key=lambda score: (-score.figures["dtssd"], score.name))
+
+    @property
+    def mean(self) -> dict[str, float]:
+        """Of each metric over all images; of dtSSD over all clips."""
+        groups = [scores for scores in (self.images, self.clips) if scores]
+        return {
+            name: fmean(score.figures[name] for score in scores)
+            for scores in groups
+            for name in scores[0].figures
+        }
+
+
+def measure(batch: Batch) -> list[Score]:
+    """The scores of a batch's images. Raises NotFiniteError."""
+    alphas = batch.pred_pha, batch.true_pha
+    columns = {name: metric(*alphas, batch.region) for name, metric in METRICS.items()}
+    if batch.pred_fgr is not None and batch.true_fgr is not None:
+        columns["fgr_mse"] = fgr_mse(batch.pred_fgr, batch.true_fgr, batch.true_pha)
+    figures = torch.stack(list(columns.values()), dim=1).cpu()
+    for name, row in zip(batch.names, figures, strict=True):
+        if not row.isfinite().all():
+            raise NotFiniteError(
+                f"{name}: the prediction has values that are not finite; try --precision fp32, and "
+                "if that gives the same, take an earlier checkpoint"
+            )
+    return [
+        Score(name, dict(zip(columns, row, strict=True)))
+        for name, row in zip(batch.names, figures.tolist(), strict=True)
+    ]
+
+
+def table(result: Result) -> str:
+    """For the terminal: the means, and the worst images and clips."""
+    names = list(result.images[0].figures)
+    lines = [
+        f"{counted(len(result.images), 'image')}, over {result.over}",
+        f"({units(result)})",
+        "",
+        _line([TITLES[name] for name in names]),
+        _line([f"{result.mean[name]:.4f}" for name in names], "mean"),
+        "",
+        _worst_of(result.images, "MAD"),
+        *_worst(result.images),
+    ]
+    if result.clips:
+        mean, count = result.mean["dtssd"], counted(len(result.clips), "clip")
+        lines += ["", _line([TITLES["dtssd"]]), _line([f"{mean:.4f}"], f"mean of {count}"), ""]
+        lines += [_worst_of(result.clips, "dtSSD"), *_worst(result.clips)]
+    if result.empty:
+        lines += ["", f"note: {said_of_empty(result)}"]
+    return "\n".join(lines)
+
+
+def units(result: Result) -> str:
+    """Of the figures that it has."""
+    said = ["SAD, Grad, Conn over 1000", "MAD, MSE times 1000"]
+    if "fgr_mse" in result.images[0].figures:
+        said.append("fgr MSE times 1000, wherever true alpha is above 0")
+    if result.clips:
+        said.append("dtSSD times 100")
+    return "; ".join([*said, "alpha being 0..1"])
+
+
+def shown(name: str) -> str:
+    """A file's name as text that can be printed and written, whatever bytes it has on disk."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def said_of_empty(result: Result) -> str:
+    verb = "has" if result.empty == 1 else "have"
+    return (
+        f"{counted(result.empty, 'image')} {verb} no pixel in {result.over}; such figures are 0, "
+        "and count in the means"
+    )
+
+
+def _worst_of(scores: Sequence[Score], title: str) -> str:
+    few = len(scores) <= SHOWN
+    return (
+        f"by {title}, the worst first:"
+        if few
+        else f"the worst {SHOWN} of {len(scores)} by {title}:"
+    )
+
+
+def _worst(scores: Sequence[Score]) -> list[str]:
+    return [
+        _line([f"{value:.4f}" for value in score.figures.values()], score.name)
+        for score in scores[:SHOWN]
+    ]
+
+
+def _line(cells: Sequence[str], name: str = "") -> str:
+    return ("".join(f"{cell:>11}" for cell in cells) + f"  {name}").rstrip()
+
+
+def write_json(path: Path, result: Result) -> None:
+    """Keys: `over`, `mean` (by metric), `images` and, where there are any, `clips` (each with
+    `name` and its figures; the worst first), `about`."""
+    content: dict[str, Any] = {"over": result.over, "units": units(result), "mean": result.mean}
+    content["images"] = [{"name": score.name, **score.figures} for score in result.images]
+    if result.clips:
+        content["clips"] = [{"name": score.name, **score.figures} for score in result.clips]
+    content["about"] = result.about
+    _write(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, result: Result) -> None:
+    """A row for each image, the worst first, and a head."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["name", *result.images[0].figures])
+    writer.writerows([score.name, *score.figures.values()] for score in result.images)
+    _write(path, text.getvalue())
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = text.encode()
+    write_whole(path, lambda file: file.write(content), len(content))

@@ -1,0 +1,196 @@
+"""What predict.py has around its two loops: which files to write, reading ahead, writing behind.
+
+Every file gets its name when it is whole, as with checkpoints.
+"""
+
+import argparse
+import contextlib
+import io
+import itertools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageColor
+from torch import Tensor
+from tqdm import tqdm
+
+from dataset.frames import Frame, cover, read_rgb
+from training.saving import write_whole
+from training.start import OptionError
+
+PIXELS_AT_ONCE = 1 << 24  # of pictures in a batch: eight of 1920x1080, one of 24 megapixels
+LINE_EVERY_S = 10  # of progress, where the output is no terminal
+PNG_EFFORT = 3  # of 9; at 6, the usual, a photograph takes three times as long to be 4 % smaller
+
+
+def outputs_to_write(
+    options: argparse.Namespace, names: list[str], ending: str, inputs: list[Path]
+) -> dict[str, dict[str, Path]]:
+    """For each name, the paths by type that are to be written. Raises OptionError where some are
+    there and neither option says what to do, or one is an input."""
+    paths = {
+        name: {each: options.output / each / f"{name}{ending}" for each in options.types}
+        for name in names
+    }
+    there = {path for of in paths.values() for path in of.values() if path.exists()}
+    if there and not (options.overwrite or options.skip_existing):
+        raise OptionError(
+            f"{len(there)} output(s) are there already, such as {min(there)}; type --skip-existing "
+            "to make the others, --overwrite to replace them, or another --output"
+        )
+    if there and options.overwrite:
+        own = {os.path.realpath(path) for path in (*inputs, options.model_checkpoint)}
+        if spoilt := [path for path in there if os.path.realpath(path) in own]:
+            raise OptionError(f"{min(spoilt)} would be written over, and is read; type another "
+                              "--output")  # fmt: skip
+    if options.skip_existing:
+        paths = {n: {t: p for t, p in of.items() if p not in there} for n, of in paths.items()}
+    return paths
+
+
+def com_background(options: argparse.Namespace) -> Callable[[tuple[int, int]], Tensor | None]:
+    """What is behind com for a picture of (height, width). Raises OptionError, DataError."""
+    text = options.com_bgr
+    if text == "transparent":
+        return lambda _size: None
+    with contextlib.suppress(ValueError):
+        red, green, blue = ImageColor.getrgb(text)  # with an alpha, ValueError: too many
+        colour = torch.tensor([red, green, blue], dtype=torch.uint8).view(1, 3, 1, 1)
+        return lambda _size: colour
+    if not Path(text).is_file():
+        raise OptionError(
+            f"--com-bgr {text} is neither a colour, such as green or #00b140, nor a file, nor the "
+            "word transparent"
+        )
+    pixels, made = read_rgb(Path(text)), {}
+
+    def covering(size: tuple[int, int]) -> Tensor:
+        if size not in made:
+            made.clear()  # sizes come one after the other
+            made[size] = tensor_of([cover(pixels, size)])
+        return made[size]
+
+    return covering
+
+
+def batches(frames: list[Frame], most: int) -> Iterator[list[Frame]]:
+    """Of frames of one size, as many as go together; those of one size follow each other."""
+    for size, group in itertools.groupby(sorted(frames, key=lambda f: f.size), lambda f: f.size):
+        count = frames_at_once(size, most)
+        group = list(group)
+        yield from (group[first : first + count] for first in range(0, len(group), count))
+
+
+def write_pictures(paths: dict[str, Path], arrays: dict[str, np.ndarray]) -> None:
+    """Each of a frame's outputs as PNG, whole or not at all. Raises OSError."""
+    for name, path in paths.items():
+        content = io.BytesIO()
+        Image.fromarray(arrays[name]).save(content, "PNG", compress_level=PNG_EFFORT)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = content.getbuffer()
+        write_whole(path, lambda file, data=data: file.write(data), len(data))
+
+
+def frames_at_once(size: tuple[int, int], most: int) -> int:
+    return max(1, min(most, PIXELS_AT_ONCE // (size[0] * size[1])))
+
+
+def tensor_of(pixels: Sequence[np.ndarray]) -> Tensor:
+    """Pictures (H, W, 3) of one size as a batch (B, 3, H, W); of one, which may be large, without
+    a copy."""
+    stacked = np.stack(pixels) if len(pixels) > 1 else pixels[0][None]
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2)
+
+
+def arrays_of(found: dict[str, Tensor]) -> Iterator[dict[str, np.ndarray]]:
+    """For each picture of a batch its outputs by name, (H, W, channels), or (H, W) of one."""
+    count = len(next(iter(found.values())))
+    for index in range(count):
+        yield {
+            name: value[index].permute(1, 2, 0).squeeze(2).contiguous().numpy()
+            for name, value in found.items()
+        }
+
+
+def one_ahead(batches: Iterable, begin: Callable[[Any], Any]) -> Iterator[tuple[Any, Any]]:
+    """Each batch and what `begin` made of it, while that of the next is on its way."""
+    before = None
+    for batch in batches:
+        begun = batch, begin(batch)
+        if before:
+            yield before
+        before = begun
+    if before:
+        yield before
+
+
+def settle(writing: list[Future], progress: "Progress") -> None:
+    """Waits until what is being written is. Raises what went wrong."""
+    while writing:
+        writing.pop(0).result()
+        progress.step()
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Some threads; leaving waits for what they are at, and drops what they have not begun."""
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`, which becomes it when nothing has gone wrong."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    try:
+        yield temporary
+        with temporary.open("r+b") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class Progress:
+    """Says how far it is: a bar on a terminal, else a line now and then."""
+
+    def __init__(self, total: int | None) -> None:
+        self.total, self.done = total, 0
+        terminal = sys.stderr.isatty()
+        self.bar = tqdm(total=total, unit="image", disable=not terminal, leave=False)
+        self.say = tqdm.write if terminal else print
+        self._began = self._said = time.perf_counter()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.bar.close()
+
+    def step(self) -> None:
+        self.done += 1
+        self.bar.update()
+        if self.bar.disable and time.perf_counter() - self._said > LINE_EVERY_S:
+            self._said = time.perf_counter()
+            self.say(
+                f"{self.done} of {self.total or 'an unknown number of'} images, {self._speed()}"
+            )
+
+    def end(self, more: str = "") -> None:
+        self.bar.close()
+        seconds = time.perf_counter() - self._began
+        self.say(f"{self.done} image(s) in {seconds:.1f} s, {self._speed()}{more}")
+
+    def _speed(self) -> str:
+        return f"{self.done / (time.perf_counter() - self._began):.2f} images/s"
