@@ -4,8 +4,10 @@ import builtins
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from training import journal
 from training.curves import draw_results, read_results
 
 HEAD = "start,step,epoch,loss,alpha,mad,grad\n"
@@ -27,10 +29,18 @@ def test_a_later_start_replaces_what_it_has_come_to_again(tmp_path: Path) -> Non
 
 def test_what_is_no_number_is_passed_over(tmp_path: Path) -> None:
     table = tmp_path / "results.csv"
-    table.write_text(HEAD + "a,0,0,3,1,300,30\na,10,0,nan?,1,200\na,\n\nrubbish\na,20,0,1,1,100,10")
+    table.write_text(HEAD + "a,0,0,3,1,300,30\na,10,0,nan?,1,200,20\n\nrubbish\na,20,0,1,1,100,10")
     curves = read_results(table)
-    assert curves["loss"] == [(0, 3), (20, 1)] and curves["grad"] == [(0, 30), (20, 10)]
+    assert curves["loss"] == [(0, 3), (20, 1)] and curves["grad"] == [(0, 30), (10, 20), (20, 10)]
     assert curves["mad"] == [(0, 300), (10, 200), (20, 100)]
+
+
+def test_a_row_that_was_cut_short_replaces_nothing(tmp_path: Path) -> None:
+    table = tmp_path / "results.csv"
+    cut = ["b", "b,", "b,2", "b,20,0,1,1,9"]  # of b,20,0,1,1,90,9
+    for end in cut:
+        table.write_text(HEAD + f"a,0,0,3,1,300,30\na,10,0,2,1,200,20\n{end}\r\nc,30,0,1,1,100,10")
+        assert read_results(table)["mad"] == [(0, 300), (10, 200), (30, 100)], end
 
 
 def test_it_is_drawn(tmp_path: Path) -> None:
@@ -62,3 +72,22 @@ def test_nothing_is_drawn_without_matplotlib(
     (tmp_path / "results.csv").write_text(HEAD + "a,0,0,3,1,300,30\n")
     assert not draw_results(tmp_path / "results.csv", tmp_path / "results.png")
     assert not (tmp_path / "results.png").exists()
+
+
+def test_a_picture_that_cannot_be_drawn_ends_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def fail(*_paths: Path) -> bool:
+        raise RuntimeError("no fonts here")
+
+    monkeypatch.setattr(journal, "draw_results", fail)
+    names = ("src", "true_pha", "pred_pha", "composite")
+    shown = {name: torch.zeros(1, 3, 8, 8) for name in names}
+    results = {"loss": 1.0, "mad": 2.0, "mse": 3.0, "grad": 4.0}
+    log = journal.Journal(tmp_path, 0, 10, 2)
+    log.validation(0, 0, results, shown)
+    log.validation(5, 0, results, shown)
+    log.close()
+    assert "results.png could not be drawn (no fonts here)" in capsys.readouterr().out
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 3
+    assert (tmp_path / "preview.png").exists()

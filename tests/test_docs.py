@@ -10,7 +10,7 @@ import pytest
 from conftest import make_data, published_file
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 SMALL = {  # what is put behind a command, so that it takes seconds; the rest is as it is written
     "check_data": ["--crop-size", "32", "64", "--num-workers", "1"],
     "train_base": [

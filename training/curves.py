@@ -18,10 +18,13 @@ PANELS = {  # title → columns, of those that the table has
 def read_results(table: Path) -> dict[str, list[tuple[int, float]]]:
     """Each column's (step, value), in order. Of steps that a later start has come to again, what it
     found counts, and what an earlier start found behind the point where a later one took over does
-    not. Rows that are cut short, and what is no number, are passed over."""
+    not. Rows that a crash has cut short are passed over, since the last number in them may be half
+    of one: a step so halved would take the place of all behind it. So is what is no number."""
     kept: list[tuple[str, int, dict[str, str]]] = []
     with table.open(newline="", encoding="utf-8", errors="replace") as file:
         for row in csv.DictReader(file):
+            if None in row.values():
+                continue
             try:
                 step = int(row["step"])
             except (KeyError, TypeError, ValueError):
@@ -44,6 +47,7 @@ def draw_results(table: Path, picture: Path) -> bool:
     False where matplotlib is not installed, or the table has no figures yet. Raises OSError."""
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import EngFormatter, MaxNLocator
     except ImportError:
         return False
     curves = read_results(table)
@@ -59,6 +63,8 @@ def draw_results(table: Path, picture: Path) -> bool:
             steps, values = zip(*curves[name], strict=True)
             axes.plot(steps, values, marker=".", label=name, linewidth=2 if name == names[0] else 1)
         axes.set(title=title, xlabel="step", ylim=(0, None))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 150k: long numbers would overlap
         axes.grid(alpha=0.3)
         axes.legend()
     write_whole(picture, lambda file: figure.savefig(file, format="png", dpi=110))
