@@ -275,33 +275,11 @@ def write_json(
 def write_contact_sheet(
     options: argparse.Namespace, groups: list["Group"], faults: list["Fault"]
 ) -> None:
-    """Evenly spaced pairs of both halves; and as many that something is wrong with, each kind's
-    first, then each kind's second, and so on."""
     import io
 
-    from dataset.contact_sheet import contact_sheet
+    from dataset.contact_sheet import choose_rows, contact_sheet
 
-    pairs = {group.half: group.pictures for group in groups if group.paired}
-    wrong: dict[tuple[str, int], list[str]] = {}
-    of_kind: dict[str, int] = {}
-    order = []
-    for fault in faults:
-        if fault.index >= 0:
-            wrong.setdefault((fault.half, fault.index), []).append(fault.kind)
-            of_kind[fault.kind] = of_kind.get(fault.kind, 0) + 1
-            order.append((of_kind[fault.kind], fault.half, fault.index))
-    chosen = list(dict.fromkeys((half, index) for _, half, index in sorted(order)))
-    chosen = chosen[: options.contact_rows]
-    for half, share in (
-        ("train", -(-2 * options.contact_rows // 3)),
-        ("valid", options.contact_rows // 3),
-    ):
-        count = min(share, len(pairs.get(half, ())))
-        chosen += [(half, number * len(pairs[half]) // count) for number in range(count)]
-    rows = [
-        (half, pairs[half], index, ", ".join(wrong.get((half, index), [])))
-        for half, index in dict.fromkeys(chosen)
-    ]
+    rows = choose_rows(groups, faults, options.contact_rows)
     name = options.dataset_dir.resolve().name if options.dataset_dir else options.dataset_name
     out = io.BytesIO()
     contact_sheet(rows, shown(name)).save(out, "PNG")

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -158,13 +158,14 @@ def look_at_all(
     workers = min(workers, len(chunks))
     pictures = [group.pictures for group in groups]
     halves = [group.half for group in groups]
-    for number, some in _in_order(chunks, pictures, halves, look, workers):
-        group = groups[number]
-        for seen in some:
-            group.sizes[seen.index], group.bytes[seen.index] = seen.size, seen.bytes
-            group.digests[:, seen.index] = seen.digests
-            faults += seen.faults
-        tick(len(some))
+    with closing(_in_order(chunks, pictures, halves, look, workers)) as looked:
+        for number, some in looked:
+            group = groups[number]
+            for seen in some:
+                group.sizes[seen.index], group.bytes[seen.index] = seen.size, seen.bytes
+                group.digests[:, seen.index] = seen.digests
+                faults += seen.faults
+            tick(len(some))
     return faults
 
 
@@ -230,23 +231,23 @@ def look_at_pair(foregrounds: Foregrounds, index: int, half: str, look: Look) ->
         faults.append(Fault(kind, half, what, index))
 
     if pha_path is None:
-        size, pixels = _read(fgr_path, "RGBA", look, fault)
-        pha, digests = None if pixels is None else pixels[..., 3], (_digest(fgr_path, look), 0)
+        size, pixels, digest = _read(fgr_path, "RGBA", look, fault)
+        pha, digests = None if pixels is None else pixels[..., 3], (digest, 0)
         alpha_name, total = str(fgr_path), _bytes(fgr_path)
     else:
-        size, _ = _read(fgr_path, "RGB", look, fault)
-        pha_size, pha = _read(pha_path, "L", look, fault)
+        size, _, fgr_digest = _read(fgr_path, "RGB", look, fault)
+        pha_size, pha, pha_digest = _read(pha_path, "L", look, fault)
         if size and pha_size and size != pha_size:
-            fault("unlike", unlike(fgr_path, size[::-1], pha_path, pha_size[::-1]))
+            fault("unlike_sizes", unlike(fgr_path, size[::-1], pha_path, pha_size[::-1]))
         alpha_name, total = str(pha_path), _bytes(fgr_path) + _bytes(pha_path)
-        digests = _digest(fgr_path, look), _digest(pha_path, look)
+        digests = fgr_digest, pha_digest
     if pha is not None:
         if pha.ndim == 3 and channels_differ(pha):
-            fault("colours", alpha_name)
+            fault("colour_alpha", alpha_name)
         else:
             for kind, figures in judge_alpha(pha[..., 0] if pha.ndim == 3 else pha):
                 fault(kind, f"{alpha_name} ({figures})")
-                if kind in ("empty", "full"):  # such are alike for another reason
+                if kind in ("empty_alpha", "full_alpha"):  # such are alike for another reason
                     digests = digests[0], 0
     if size and min(size) < look.crop:
         fault("small", f"{fgr_path} ({size[1]}x{size[0]})")
@@ -257,39 +258,43 @@ def look_at_background(backgrounds: Backgrounds, index: int, half: str, look: Lo
     """The same of a background."""
     faults: list[Fault] = []
     path = backgrounds.path(index)
-    size, _ = _read(path, "RGB", look, lambda kind, what: faults.append(Fault(kind, half, what)))
+
+    def fault(kind: str, what: str) -> None:
+        faults.append(Fault(kind, half, what))
+
+    size, _, digest = _read(path, "RGB", look, fault)
     if size and min(size) < look.crop:
-        faults.append(Fault("small", half, f"{path} ({size[1]}x{size[0]})"))
-    return Seen(index, size or (0, 0), _bytes(path), (_digest(path, look), 0), faults)
+        fault("small", f"{path} ({size[1]}x{size[0]})")
+    return Seen(index, size or (0, 0), _bytes(path), (digest, 0), faults)
 
 
 def _read(
     path: Path | Member, mode: str, look: Look, fault: Callable[[str, str], None]
-) -> tuple[tuple[int, int] | None, np.ndarray | None]:
-    """(height, width), upright, and the pixels, uint8: (h, w, 4) of RGBA; of an alpha (h, w), or
-    (h, w, 3) where the file has colours; of colours, small. None for what could not be read, or was
-    not to be."""
+) -> tuple[tuple[int, int] | None, np.ndarray | None, int]:
+    """(height, width), upright; the pixels, uint8: (h, w, 4) of RGBA; of an alpha (h, w), or
+    (h, w, 3) where the file has colours; of colours, small; and the file's digest. None, None, 0
+    for what could not be read, or was not to be."""
     size = None
     try:
         with open_picture(path) as picture:
             check_mode(picture, mode)
             size = upright_size(picture)
             if look.headers:
-                return size, None
+                return size, None, 0
             shrink = SHRINK if mode == "RGB" else 1
             if mode == "L" and picture.mode in ("RGB", "P"):
                 mode = "RGB"
             small = tuple(-(-side // shrink) for side in size)
             matrix = np.array([[shrink, 0, 0], [0, shrink, 0]], dtype=np.float64)
             pixels, _ = decode(picture, mode, small, matrix)
-            return size, pixels[..., 0] if pixels.shape[2] == 1 else pixels
+        return size, pixels[..., 0] if pixels.shape[2] == 1 else pixels, _digest(path)
     except DataError as error:
         fault("unreadable", str(error).removesuffix(", or type --on-bad-image skip"))
     except (
         Exception
     ) as error:  # of any type: a decoder that fails on one file must not end the rest
         fault("unreadable", f"{path} cannot be decoded ({type(error).__name__}: {error})")
-    return size, None
+    return size, None, 0
 
 
 def _bytes(path: Path | Member) -> int:
@@ -300,16 +305,11 @@ def _bytes(path: Path | Member) -> int:
     return 0
 
 
-def _digest(path: Path | Member, look: Look) -> int:
-    """64 bits of a hash of the file's bytes, never 0; 0 where they were not read. Among a million
-    files two unlike ones have the same with a chance of 1 in 10 million."""
-    if look.headers:
-        return 0
+def _digest(path: Path | Member) -> int:
+    """64 bits of a hash of the file's bytes, never 0. Among a million files two unlike ones have
+    the same with a chance of 1 in 10 million."""
     hashed = hashlib.blake2b(digest_size=8)
-    try:
-        with path.open("rb") if isinstance(path, Path) else path.open() as file:
-            while part := file.read(HASHED_AT_ONCE):
-                hashed.update(part)
-    except (OSError, DataError):  # which _read has said already
-        return 0
+    with path.open("rb") if isinstance(path, Path) else path.open() as file:
+        while part := file.read(HASHED_AT_ONCE):
+            hashed.update(part)
     return int.from_bytes(hashed.digest(), "little") or 1

@@ -3,10 +3,17 @@
 It reads as training does, at the size that is shown, and writes nothing.
 """
 
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dataset.images import DataError, Foregrounds, decode, open_picture, upright_size
+from dataset.judging import Fault, Group
+from dataset.tar import Member
 
 CELL, GAP, LABEL, HEAD = 240, 16, 300, 56  # pixels
 PAPER, PANEL, INK, FAINT, ALARM = "#f4f2ee", "#e6e3dc", "#222222", "#77736b", "#b3261e"
@@ -14,33 +21,75 @@ BEHIND = (46, 158, 116)  # green, seldom a colour of people: what is left of an 
 TITLES = ("foreground", "alpha", "composite")
 
 
-def contact_sheet(rows: list[tuple[str, Foregrounds, int, str]], title: str) -> Image.Image:
-    """RGB. rows: of each, the half, its pairs, which of them, and what is wrong with it or "".
-    A picture that cannot be read is left blank."""
+class Row(NamedTuple):
+    half: str
+    pairs: Foregrounds
+    index: int
+    wrong: str  # what, or ""
+
+
+def choose_rows(groups: Sequence[Group], faults: Sequence[Fault], count: int) -> list[Row]:
+    """At most `count` pairs that something is wrong with, of each kind of fault the first, then of
+    each the second, and so on; and as many evenly spaced ones, two in train for one in valid.
+    Being small is no fault that a picture would show."""
+    pairs = {group.half: group.pictures for group in groups if group.paired}
+    wrong: dict[tuple[str, int], list[str]] = {}
+    of_kind: Counter[str] = Counter()
+    ranked = []
+    for fault in faults:
+        if fault.index >= 0 and fault.kind != "small":
+            wrong.setdefault((fault.half, fault.index), []).append(fault.kind.replace("_", " "))
+            of_kind[fault.kind] += 1
+            ranked.append((of_kind[fault.kind], fault.half, fault.index))
+    chosen = [(half, index) for _, half, index in sorted(ranked)]
+    chosen = list(dict.fromkeys(chosen))[:count]
+    for half, share in (("train", -(-2 * count // 3)), ("valid", count // 3)):
+        share = min(share, len(pairs.get(half, ())))
+        chosen += [(half, number * len(pairs[half]) // share) for number in range(share)]
+    return [
+        Row(half, pairs[half], index, ", ".join(wrong.get((half, index), [])))
+        for half, index in dict.fromkeys(chosen)
+    ]
+
+
+def contact_sheet(rows: Sequence[Row], title: str) -> Image.Image:
+    """RGB. A picture that cannot be read is left blank."""
+    drawn = [_drawn(row) for row in rows]
     width = 2 * GAP + LABEL + 3 * (CELL + GAP)
-    sheet = Image.new("RGB", (width, HEAD + GAP + len(rows) * (CELL + GAP)), PAPER)
+    sheet = Image.new("RGB", (width, HEAD + sum(row.height + GAP for row in drawn)), PAPER)
     pen = ImageDraw.Draw(sheet)
-    pen.text((GAP, HEAD / 2), _cut(title, 20, LABEL), INK, _font(20), anchor="lm")
-    lefts = [2 * GAP + LABEL + column * (CELL + GAP) for column in range(3)]
-    for left, name in zip(lefts, TITLES, strict=True):
-        pen.text((left + CELL / 2, HEAD / 2), name, FAINT, _font(15), anchor="mm")
-    for number, (half, foregrounds, index, wrong) in enumerate(rows):
-        top = HEAD + number * (CELL + GAP)
-        name = _shown(foregrounds.fgr_names[index])
-        pictures, size = _pictures(foregrounds, index)
-        for left, picture in zip(lefts, pictures, strict=True):
-            pen.rectangle((left, top, left + CELL - 1, top + CELL - 1), PANEL)
-            if picture:
-                at = (left + (CELL - picture.width) // 2, top + (CELL - picture.height) // 2)
-                sheet.paste(picture, at)
-        lines = [(line, 16, INK) for line in _wrapped(name, 16, 4)]
-        lines += [(f"{half}, {size}", 14, FAINT)]
-        lines += [(line, 14, ALARM) for line in _wrapped(wrong, 14, 6)]
-        y = top + 4
-        for line, height, colour in lines:
-            pen.text((GAP, y), line, colour, _font(height))
-            y += height + 7
+    pen.text((GAP, HEAD / 2), _wrapped(title, 20, 1)[0], INK, _font(20), anchor="lm")
+    for column, name in enumerate(TITLES):
+        middle = 2 * GAP + LABEL + column * (CELL + GAP) + CELL / 2
+        pen.text((middle, HEAD / 2), name, FAINT, _font(15), anchor="mm")
+    top = HEAD
+    for row in drawn:
+        sheet.paste(row, (0, top))
+        top += row.height + GAP
     return sheet
+
+
+def _drawn(row: Row) -> Image.Image:
+    """Its label and three pictures, as high as they need."""
+    pictures, size = _pictures(row.pairs, row.index)
+    lines = [(line, 16, INK) for line in _wrapped(_shown(row.pairs.fgr_names[row.index]), 16, 4)]
+    lines += [(line, 14, FAINT) for line in _wrapped(f"{row.half}, {size}", 14, 3)]
+    lines += [(line, 14, ALARM) for line in _wrapped(row.wrong, 14, 4)]
+    heights = [picture.height for picture in pictures if picture]
+    height = max([*heights, sum(size + 7 for _, size, _ in lines), 60])
+    strip = Image.new("RGB", (2 * GAP + LABEL + 3 * (CELL + GAP), height), PAPER)
+    pen = ImageDraw.Draw(strip)
+    y = 0
+    for line, size, colour in lines:
+        pen.text((GAP, y), line, colour, _font(size))
+        y += size + 7
+    for column, picture in enumerate(pictures):
+        left = 2 * GAP + LABEL + column * (CELL + GAP)
+        pen.rectangle((left, 0, left + CELL - 1, height - 1), PANEL)
+        if picture:
+            at = (left + (CELL - picture.width) // 2, (height - picture.height) // 2)
+            strip.paste(picture, at)
+    return strip
 
 
 def _pictures(
@@ -69,7 +118,7 @@ def _pictures(
     return (fgr, pha, Image.composite(fgr, colour, pha.resize(fgr.size))), size
 
 
-def _read(path, mode: str) -> tuple[list[Image.Image], tuple[int, int]]:
+def _read(path: Path | Member, mode: str) -> tuple[list[Image.Image], tuple[int, int]]:
     """The bands of a picture, upright and within CELL x CELL, and its (height, width)."""
     picture = open_picture(path)
     size = height, width = upright_size(picture)
@@ -104,14 +153,6 @@ def _wrapped(text: str, height: int, at_most: int) -> list[str]:
     if text and lines:
         lines[-1] = lines[-1][:-1] + "…"
     return lines
-
-
-def _cut(text: str, height: int, width: int) -> str:
-    if _font(height).getlength(text) <= width:
-        return text
-    while text and _font(height).getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
 
 
 def _shown(name: str) -> str:

@@ -42,13 +42,13 @@ KINDS = {
     "twice": Kind("names twice, with two endings: keep one of each"),
     "orphan": Kind("without a partner of the same name: add what is missing, or remove these"),
     "unreadable": Kind("cannot be read: replace or remove them"),
-    "unlike": Kind("foreground and alpha of unlike sizes: replace or remove them"),
-    "colours": Kind("alpha with three channels unlike each other: is it a colour picture?"),
-    "inverted": Kind("alpha that looks inverted, opaque around a clear middle: invert it"),
-    "both": Kind("the same file in train and valid: remove it from one of them"),
-    "empty": Kind("alpha that is empty, transparent all over", False, most_error=True),
-    "full": Kind("alpha that is full, opaque all over", False, most_error=True),
-    "binary": Kind("alpha that is binary, a mask without soft edges", False, most_error=True),
+    "unlike_sizes": Kind("foreground and alpha of unlike sizes: replace or remove them"),
+    "colour_alpha": Kind("alpha with three channels unlike each other: is it a colour picture?"),
+    "inverted_alpha": Kind("alpha that looks inverted, opaque around a clear middle: invert it"),
+    "in_both_halves": Kind("the same file in train and valid: remove it from one of them"),
+    "empty_alpha": Kind("alpha that is empty, transparent all over", False, most_error=True),
+    "full_alpha": Kind("alpha that is full, opaque all over", False, most_error=True),
+    "binary_alpha": Kind("alpha that is binary, a mask without soft edges", False, most_error=True),
     "small": Kind("smaller than the largest crop, and so enlarged for it", False),
     "repeated": Kind("the same file again in the same half", False),
 }
@@ -94,24 +94,24 @@ def judge_alpha(pha: np.ndarray) -> Iterator[tuple[str, str]]:
     histogram = np.array(Image.fromarray(np.ascontiguousarray(pha)).histogram())
     few = FEW * pha.size
     if histogram[CLEAR + 1 :].sum() <= few:
-        yield "empty", f"largest value {np.flatnonzero(histogram)[-1]} of 255"
+        yield "empty_alpha", f"largest value {np.flatnonzero(histogram)[-1]} of 255"
         return
     if histogram[:SOLID].sum() <= few:
-        yield "full", f"smallest value {np.flatnonzero(histogram)[0]} of 255"
+        yield "full_alpha", f"smallest value {np.flatnonzero(histogram)[0]} of 255"
         return
     inside = pha > 127
     outline = np.count_nonzero(inside[1:] != inside[:-1])
     outline += np.count_nonzero(inside[:, 1:] != inside[:, :-1])
     soft = int(histogram[SOFT[0] : SOFT[1] + 1].sum())
     if outline and soft < SOFT_LEAST * outline:
-        yield "binary", f"{soft} soft pixels along an outline of {outline}"
+        yield "binary_alpha", f"{soft} soft pixels along an outline of {outline}"
     height, width = pha.shape
     y, x = max(1, height // 20), max(1, width // 20)
     rim = np.concatenate([part.ravel() for part in (pha[:y], pha[-y:], pha[:, :x], pha[:, -x:])])
     middle = pha[height // 3 : -(-2 * height // 3), width // 3 : -(-2 * width // 3)]
     around, within = rim.mean() / 255, middle.mean() / 255
     if around > RIM and within < MIDDLE:
-        yield "inverted", f"mean {around:.2f} at the rim, {within:.2f} in the middle"
+        yield "inverted_alpha", f"mean {around:.2f} at the rim, {within:.2f} in the middle"
 
 
 def channels_differ(pha: np.ndarray) -> bool:
@@ -146,8 +146,8 @@ def duplicates(groups: Sequence[Group]) -> list[Fault]:
             ]
             first_half, first = files[0]
             for half, path in files[1:]:
-                kind = "repeated" if half == first_half else "both"
-                if kind == "both" or part == 0:
+                kind = "repeated" if half == first_half else "in_both_halves"
+                if kind == "in_both_halves" or part == 0:
                     faults.append(Fault(kind, half, f"{first} and {path}"))
     return faults
 
