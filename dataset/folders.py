@@ -58,7 +58,7 @@ def open_half(
     whose header is bad is an error already; else it is one when it is read. Raises DataError."""
     entry = {kind: Path(folder) for kind, folder in folders.get(half, {}).items()}
     if "tars" in entry:
-        entry = _in_tars(entry["tars"], say)
+        entry = in_tars(entry["tars"], say)
     if "rgba" in entry:
         foregrounds = find_rgba(entry["rgba"], stop)
     elif "fgr" in entry and "pha" in entry:
@@ -74,7 +74,7 @@ def open_half(
     return foregrounds, find_backgrounds(behind, stop)
 
 
-def _in_tars(folder: Path, say: Callable[[str], None]) -> dict[str, TarFolder]:
+def in_tars(folder: Path, say: Callable[[str], None]) -> dict[str, TarFolder]:
     """What _half_in would find if the tars in `folder` were unpacked there."""
     found = open_tars(folder, ("fgr", "pha", "rgba"), say)
     if "rgba" in found and "fgr" not in found:

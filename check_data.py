@@ -1,0 +1,379 @@
+"""Is this data set fit to train on? Looks at every picture and lists all that is wrong.
+
+python check_data.py --dataset-dir DIR
+python check_data.py --dataset-name videomatte240k --headers-only --json faults.json
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_path import DATA_PATH
+from training.options import Formatter, whole
+
+if TYPE_CHECKING:
+    from dataset.judging import Fault, Group
+
+DESCRIPTION = """\
+Is this data set fit to train on? Looks at every picture and lists all that is wrong:
+
+    python check_data.py --dataset-dir DIR
+
+Errors (pictures without a partner, of unlike sizes, that cannot be read; alpha that is a colour
+picture, or looks inverted; a file in both train and valid; folders that cannot be used; alpha
+that is empty, full or binary in more than half of the pairs) end it with status 1. Warnings
+(single such alphas, pictures smaller than the crop, the same file again) do not.
+"""
+ERRORS_NAMED, WARNINGS_NAMED = 20, 5  # of a kind, on the terminal
+
+
+class CheckError(ValueError):
+    """The command line asks for what cannot be; the message says what to type."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Checks as the command line says. Returns the exit status: 0; 1 where the data set is not fit
+    to train on; 2 where the input is at fault, with one line that says what; 130 after Ctrl-C."""
+    options = parse_options(argv)
+    try:
+        return run(options)
+    except KeyboardInterrupt:
+        print("check_data.py: stopped", file=sys.stderr)
+        return 130
+
+
+def run(options: argparse.Namespace) -> int:
+    from dataset.images import DataError
+
+    try:
+        return check(options)
+    except (CheckError, DataError, OSError) as error:
+        sys.stdout.flush()
+        print(f"check_data.py: error: {shown(str(error))}", file=sys.stderr)
+        return 2
+
+
+def check(options: argparse.Namespace) -> int:
+    """Checks, prints and writes. Raises the errors that are turned into a line."""
+    from tqdm import tqdm
+
+    from dataset.checking import Look, list_groups, look_at_all
+    from dataset.folders import data_folders
+    from dataset.judging import duplicates, errors_among
+
+    for path in (options.json, options.contact_sheet):
+        if path:
+            check_output(path, options.overwrite)
+
+    # ---- Look -----------------------------------------------------------------------------------
+
+    folders = data_folders(options.dataset_name, options.dataset_dir, print)
+    groups, faults, counts = list_groups(folders, print)
+    print_counts(counts, groups)
+    look = Look(options.crop_size[1], options.headers_only)
+    total = sum(len(group.pictures) for group in groups)
+    with tqdm(total=total, unit="picture", disable=not sys.stderr.isatty(), leave=False) as bar:
+        faults += look_at_all(groups, look, options.num_workers, bar.update)
+    faults += duplicates(groups)
+    errors = errors_among(faults, groups)
+
+    # ---- Tell -----------------------------------------------------------------------------------
+
+    print_sizes(groups)
+    print_faults(faults, errors)
+    takes = what_it_takes(groups, options)
+    written = []
+    if options.json:
+        write_json(options, counts, faults, errors, takes)
+        written.append(options.json)
+    if options.contact_sheet and any(group.paired for group in groups):
+        write_contact_sheet(options, groups, faults)
+        written.append(options.contact_sheet)
+    for path in written:
+        print(f"wrote {shown(str(path))}")
+    print(verdict(faults, errors, options.headers_only))
+    if takes:
+        print(said_of(takes, options))
+    return 1 if errors else 0
+
+
+# ------------------------------------------------------------------------------------------------
+# Telling
+
+
+def print_counts(counts: dict[str, int], groups: list["Group"]) -> None:
+    pairs = {f"{group.half} pairs": len(group.pictures) for group in groups if group.paired}
+    names = {"rgba": "RGBA pictures"}
+    for half in ("train", "valid"):
+        parts = [
+            f"{count:,} {names.get(name.split()[1], name.split()[1])}"
+            for name, count in {**counts, **pairs}.items()
+            if name.startswith(half) and not (name.endswith("pairs") and f"{half} rgba" in counts)
+        ]
+        print(f"{half}: {', '.join(parts) or 'nothing'}")
+
+
+def print_sizes(groups: list["Group"]) -> None:
+    for group in groups:
+        known = group.sizes[group.sizes[:, 0] > 0]
+        if len(known):
+            short, long = known.min(axis=1), known.max(axis=1)
+            what = "foregrounds" if group.paired else "backgrounds"
+            print(
+                f"{group.half} {what}: short sides {span(short)} pixels, long sides {span(long)}, "
+                f"{sized(int(group.bytes.sum()))}"
+            )
+
+
+def span(sides) -> str:
+    low, high = int(sides.min()), int(sides.max())
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def print_faults(faults: list["Fault"], errors: set[str]) -> None:
+    """Errors first, in the order of KINDS; each kind with its first files."""
+    from dataset.judging import KINDS
+
+    for kind in sorted(KINDS, key=lambda kind: kind not in errors):
+        some = [fault for fault in faults if fault.kind == kind]
+        if not some:
+            continue
+        most = " (more than half of them)" if kind in errors and not KINDS[kind].error else ""
+        word = "error" if kind in errors else "warning"
+        print(f"\n{word}: {len(some):,} x {KINDS[kind].title}{most}")
+        named = ERRORS_NAMED if kind in errors else WARNINGS_NAMED
+        for fault in some[:named]:
+            print(f"    {fault.half}: {shown(fault.what)}")
+        if len(some) > named:
+            print(f"    and {len(some) - named:,} more")
+    if faults:
+        print()
+
+
+def verdict(faults: list["Fault"], errors: set[str], headers_only: bool) -> str:
+    wrong = sum(fault.kind in errors for fault in faults)
+    other = len(faults) - wrong
+    what = f"{counted(wrong, 'error')}, {counted(other, 'warning')}"
+    fit = "NOT fit to train on" if errors else "fit to train on"
+    only = "; only headers were read: pixels and duplicates were not looked at"
+    return f"{fit}: {what}{only if headers_only else ''}"
+
+
+def what_it_takes(groups: list["Group"], options: argparse.Namespace) -> dict[str, int | float]:
+    """Of training on what can be read; empty where there are no pairs or no backgrounds to train
+    on. A sample reads a foreground, its alpha and a background, at their mean size."""
+    train = {group.paired: group for group in groups if group.half == "train"}
+    if len(train) < 2:
+        return {}
+    count = len(train[True].pictures)
+    steps = -(-count // options.batch_size)  # the last batch is filled up
+    each = sum(float(group.bytes.mean()) for group in train.values())
+    return {
+        "pictures": count,
+        "backgrounds": len(train[False].pictures),
+        "batch_size": options.batch_size,
+        "epochs": options.epoch_end,
+        "steps_per_epoch": steps,
+        "steps": steps * options.epoch_end,
+        "bytes_per_sample": round(each),
+        "bytes_per_epoch": round(each * steps * options.batch_size),
+        "bytes_on_disk": int(sum(group.bytes.sum() for group in groups)),
+    }
+
+
+def said_of(takes: dict[str, int | float], options: argparse.Namespace) -> str:
+    low, high = options.crop_size
+    return (
+        f"training would take {takes['pictures']:,} foregrounds on {takes['backgrounds']:,} "
+        f"backgrounds, in crops of {low} to {high} pixels: "
+        f"{counted(takes['epochs'], 'epoch')} of {counted(takes['steps_per_epoch'], 'step')} "
+        f"(batch size {takes['batch_size']}), {counted(takes['steps'], 'step')} in all; "
+        f"{sized(takes['bytes_per_epoch'])} read an epoch, {sized(takes['bytes_per_sample'])} a "
+        f"sample; {sized(takes['bytes_on_disk'])} on disk"
+    )
+
+
+def counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def sized(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} bytes" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"
+
+
+def shown(text: str) -> str:
+    """Text that can be printed and written, whatever bytes a file's name has on disk."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+# ------------------------------------------------------------------------------------------------
+# Writing
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """Raises CheckError where an output could not be written, or something would be lost."""
+    if path.is_dir():
+        raise CheckError(f"{path} is a folder; type the name of a file")
+    if path.exists() and path.stat().st_size and not overwrite:
+        raise CheckError(f"{path} exists; type another name, or --overwrite to replace it")
+    existing = path.parent
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise CheckError(f"{path.parent} cannot be made: {existing} is a file; move it away")
+    if not os.access(existing, os.W_OK):
+        raise CheckError(f"{path} cannot be written: {existing.resolve()} is not writable")
+
+
+def write(path: Path, content: bytes) -> None:
+    """Whole or not at all. Raises OSError."""
+    temporary = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        raise OSError(f"{path} cannot be written ({error.strerror or error})") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(
+    options: argparse.Namespace,
+    counts: dict[str, int],
+    faults: list["Fault"],
+    errors: set[str],
+    takes: dict[str, int | float],
+) -> None:
+    import json
+
+    content = {
+        "data_set": shown(str(options.dataset_dir or options.dataset_name)),
+        "headers_only": options.headers_only,
+        "fit": not errors,
+        "counts": counts,
+        "takes": takes,
+        "faults": [
+            {
+                "kind": fault.kind,
+                "error": fault.kind in errors,
+                "half": fault.half,
+                "what": shown(fault.what),
+            }
+            for fault in faults
+        ],
+    }
+    write(options.json, json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+def write_contact_sheet(
+    options: argparse.Namespace, groups: list["Group"], faults: list["Fault"]
+) -> None:
+    import io
+
+    from dataset.contact_sheet import choose_rows, contact_sheet
+
+    rows = choose_rows(groups, faults, options.contact_rows)
+    name = options.dataset_dir.resolve().name if options.dataset_dir else options.dataset_name
+    out = io.BytesIO()
+    contact_sheet(rows, shown(name)).save(out, "PNG")
+    write(options.contact_sheet, out.getvalue())
+
+
+# ------------------------------------------------------------------------------------------------
+# Options
+
+
+def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
+    """The options of `argv` (None: of the command line). Wrong ones end the program with status 2
+    and one line that says which."""
+    parser = argparse.ArgumentParser(
+        "check_data.py", description=DESCRIPTION, formatter_class=Formatter, allow_abbrev=False
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--dataset-name", choices=list(DATA_PATH), default="demo", metavar="NAME",
+        help=f"an entry of data_path.py: {', '.join(n for n in DATA_PATH if n != 'backgrounds')}",
+    )  # fmt: skip
+    data.add_argument(
+        "--dataset-dir", type=Path, metavar="DIR",
+        help="instead: look at DIR/{train,valid}/{fgr,pha} and DIR/backgrounds/{train,valid}",
+    )  # fmt: skip
+    data.add_argument(
+        "--headers-only", action="store_true",
+        help="read no more than headers: names, sizes and kinds of pictures; not damage behind "
+        "the header, what is in alphas, or duplicates",
+    )  # fmt: skip
+    data.add_argument(
+        "--num-workers", type=whole(0), metavar="N",
+        help="processes that read and decode pictures; 0: none, the program itself (default: one "
+        "a core, at most 16)",
+    )  # fmt: skip
+
+    run = parser.add_argument_group("the training that it is for")
+    run.add_argument(
+        "--crop-size", type=whole(32), nargs=2, default=[256, 512], metavar=("MIN", "MAX"),
+        help="sides of the training crops in pixels; a picture with a side below MAX is small",
+    )  # fmt: skip
+    run.add_argument(
+        "--batch-size", type=whole(1), default=8, metavar="N",
+        help="samples a step, of all processes together",
+    )  # fmt: skip
+    run.add_argument("--epoch-end", type=whole(1), default=8, metavar="N", help="epochs")
+
+    out = parser.add_argument_group("output")
+    out.add_argument("--json", type=Path, metavar="FILE", help="all that is wrong, and the counts")
+    out.add_argument(
+        "--contact-sheet", type=Path, metavar="FILE.png",
+        help="where the picture of pairs goes (default: log/check_data/NAME.png, or -2, -3 where "
+        "that is taken)",
+    )  # fmt: skip
+    out.add_argument(
+        "--contact-rows", type=whole(0), default=12, metavar="N",
+        help="pairs on it, and at most as many again that something is wrong with; 0: no picture",
+    )  # fmt: skip
+    out.add_argument("--overwrite", action="store_true", help="replace output files that exist")
+    options = parser.parse_args(argv)
+    _check(parser, options)
+    return options
+
+
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """What goes with what; and where default files go."""
+    low, high = options.crop_size
+    if low > high:
+        parser.error(f"--crop-size {low} {high}: MIN is above MAX; type --crop-size {high} {low}")
+    if options.dataset_name == "backgrounds" and not options.dataset_dir:
+        parser.error("--dataset-name backgrounds has no foregrounds; choose another entry")
+    if options.num_workers is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        options.num_workers = min(16, cores or 1)
+    if options.contact_sheet and not options.contact_rows:
+        parser.error("--contact-rows 0 draws no --contact-sheet; leave one of them out")
+    if options.contact_sheet and options.contact_sheet.suffix.lower() != ".png":
+        parser.error(f"--contact-sheet {options.contact_sheet}: it is a PNG; type a name in .png")
+    if options.contact_rows and not options.contact_sheet:
+        given = options.dataset_dir
+        options.contact_sheet = _free(given.resolve().name if given else options.dataset_name)
+    if options.json and options.json == options.contact_sheet:
+        parser.error(f"two outputs would be the same file: {options.json}")
+
+
+def _free(name: str) -> Path:
+    """log/check_data/NAME.png, or the first -2, -3, ... that is not there."""
+    number = 1
+    while True:
+        path = Path("log/check_data") / f"{name}{f'-{number}' if number > 1 else ''}.png"
+        if not path.exists():
+            return path
+        number += 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,315 @@
+"""What is wrong with a data set: looks at every picture, and stops at none.
+
+It never changes a file. What it finds is a list of faults; what they mean is in judging.py.
+"""
+
+import hashlib
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from dataset.demo import ignore_interrupt
+from dataset.folders import HALVES, in_tars
+from dataset.images import (
+    Backgrounds,
+    DataError,
+    Foregrounds,
+    Names,
+    check_mode,
+    decode,
+    find_pictures,
+    open_picture,
+    unlike,
+    upright_size,
+)
+from dataset.judging import Fault, Group, channels_differ, judge_alpha
+from dataset.tar import Member, open_tars
+from dataset.tar_index import tars_in
+
+CHUNK = 16  # pictures a worker takes at once
+IN_FLIGHT = 4  # chunks a worker, so that memory does not grow with the data set
+SHRINK = (
+    8  # foregrounds and backgrounds are decoded so much smaller: every byte is read all the same
+)
+HASHED_AT_ONCE = 1 << 20  # bytes
+
+
+class Seen(NamedTuple):
+    """What one picture, or pair, showed. digests: of its files, 0 where there is none."""
+
+    index: int
+    size: tuple[int, int]  # height, width, upright; 0, 0 where it could not be read
+    bytes: int
+    digests: tuple[int, int]
+    faults: list[Fault]
+
+
+@dataclass(frozen=True)
+class Look:
+    """How closely: crop is the largest side of a crop, in pixels; headers: nothing but headers."""
+
+    crop: int
+    headers: bool = False
+
+
+# ------------------------------------------------------------------------------------------------
+# Listing
+
+
+def list_groups(folders: dict, say: Callable[[str], None]) -> tuple[list[Group], list[Fault], dict]:
+    """The groups of an entry as dataset.folders.data_folders gives it; what is wrong with folders
+    and names; and how many pictures are in each folder, by its name. Raises DataError where no
+    folder can be used at all."""
+    groups, faults, counts = [], [], {}
+    for half in HALVES:
+        for found in (_list_foregrounds(folders, half, say), _list_backgrounds(folders, half, say)):
+            pictures, some, lengths = found
+            faults += some
+            counts |= lengths
+            if pictures is not None:
+                groups.append(Group(half, pictures))
+    if not counts:
+        raise DataError(faults[0].what)
+    return groups, faults, counts
+
+
+def _list_foregrounds(
+    folders: dict, half: str, say: Callable[[str], None]
+) -> tuple[Foregrounds | None, list[Fault], dict[str, int]]:
+    entry = {kind: Path(folder) for kind, folder in folders.get(half, {}).items()}
+    try:
+        if "tars" in entry:
+            entry = in_tars(entry["tars"], say)
+        if "rgba" not in entry and not ("fgr" in entry and "pha" in entry):
+            raise DataError(
+                f"the entry in data_path.py has no {half!r} with 'fgr' and 'pha', or with 'rgba'; "
+                "lay it out like the others"
+            )
+    except DataError as error:
+        return None, [Fault("folder", half, str(error))], {}
+    kinds = ("rgba",) if "rgba" in entry else ("fgr", "pha")
+    stems, faults, counts = {}, [], {}
+    for kind in kinds:
+        try:
+            names = find_pictures(entry[kind])
+        except DataError as error:
+            faults.append(Fault("folder", half, str(error)))
+            continue
+        counts[f"{half} {kind}"] = len(names)
+        if kind == "rgba":
+            return Foregrounds(entry[kind], Names(names), None, Names([])), faults, counts
+        stems[kind] = {}
+        for name in names:
+            first = stems[kind].setdefault(name.rsplit(".", 1)[0], name)
+            if first != name:
+                what = f"{entry[kind] / first} and {entry[kind] / name}"
+                faults.append(Fault("twice", half, what))
+    if len(stems) < len(kinds):  # then every picture of the other would be an orphan
+        return None, faults, counts
+    fgr, pha = stems["fgr"], stems["pha"]
+    for kind, mine, other in (("fgr", fgr, pha), ("pha", pha, fgr)):
+        lonely = (entry[kind] / name for stem, name in mine.items() if stem not in other)
+        faults += [Fault("orphan", half, str(path)) for path in lonely]
+    both = [stem for stem in fgr if stem in pha]
+    if not both:
+        what = f"no picture in {entry['fgr']} has the name of one in {entry['pha']}"
+        return None, [*faults, Fault("folder", half, what)], counts
+    names = Names(fgr[stem] for stem in both), Names(pha[stem] for stem in both)
+    return Foregrounds(entry["fgr"], names[0], entry["pha"], names[1]), faults, counts
+
+
+def _list_backgrounds(
+    folders: dict, half: str, say: Callable[[str], None]
+) -> tuple[Backgrounds | None, list[Fault], dict[str, int]]:
+    folder = Path(folders["backgrounds"][half])
+    try:
+        where = open_tars(folder, ("",), say)[""] if tars_in(folder) else folder
+        names = Names(find_pictures(where))
+    except DataError as error:
+        return None, [Fault("folder", half, str(error))], {}
+    return Backgrounds(where, names), [], {f"{half} backgrounds": len(names)}
+
+
+# ------------------------------------------------------------------------------------------------
+# Looking
+
+
+def look_at_all(
+    groups: list[Group], look: Look, workers: int, tick: Callable[[int], object]
+) -> list[Fault]:
+    """Looks at every picture, fills the groups' arrays, and returns what is wrong, in order. tick
+    is told how many more were done. workers: processes; 0: none but this one. Raises DataError
+    where a worker was killed."""
+    chunks = [
+        (number, start, min(start + CHUNK, len(group.pictures)))
+        for number, group in enumerate(groups)
+        for start in range(0, len(group.pictures), CHUNK)
+    ]
+    faults = []
+    workers = min(workers, len(chunks))
+    pictures = [group.pictures for group in groups]
+    halves = [group.half for group in groups]
+    with closing(_in_order(chunks, pictures, halves, look, workers)) as looked:
+        for number, some in looked:
+            group = groups[number]
+            for seen in some:
+                group.sizes[seen.index], group.bytes[seen.index] = seen.size, seen.bytes
+                group.digests[:, seen.index] = seen.digests
+                faults += seen.faults
+            tick(len(some))
+    return faults
+
+
+def _in_order(
+    chunks: list[tuple[int, int, int]], pictures: list, halves: list[str], look: Look, workers: int
+) -> Iterator[tuple[int, list[Seen]]]:
+    if workers <= 1:
+        _begin(pictures, halves, look)
+        for chunk in chunks:
+            yield chunk[0], _look_at_chunk(*chunk)
+        return
+    # Fresh processes: a forked child of one with threads may hang.
+    context = multiprocessing.get_context("spawn")
+    begin = (pictures, halves, look)
+    pool = ProcessPoolExecutor(workers, context, _begin_worker, begin)
+    waiting, rest = deque(), iter(chunks)
+    try:
+        while True:
+            for chunk in islice(rest, IN_FLIGHT * workers - len(waiting)):
+                waiting.append((chunk[0], pool.submit(_look_at_chunk, *chunk)))
+            if not waiting:
+                break
+            number, future = waiting.popleft()
+            yield number, future.result()
+        pool.shutdown()
+    except BrokenProcessPool:
+        raise DataError(
+            "a process that reads pictures was killed, as happens where memory is short; type a "
+            "smaller --num-workers"
+        ) from None
+    finally:  # at Ctrl-C: without waiting for what is being read
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+
+
+_here: tuple[list, list[str], Look]  # of this process: what a worker is started with
+
+
+def _begin(*what: object) -> None:
+    global _here
+    _here = what
+
+
+def _begin_worker(*what: object) -> None:
+    ignore_interrupt()
+    _begin(*what)
+
+
+def _look_at_chunk(number: int, start: int, stop: int) -> list[Seen]:
+    pictures, halves, look = _here
+    of, half = pictures[number], halves[number]
+    see = look_at_pair if isinstance(of, Foregrounds) else look_at_background
+    return [see(of, index, half, look) for index in range(start, stop)]
+
+
+def look_at_pair(foregrounds: Foregrounds, index: int, half: str, look: Look) -> Seen:
+    """A foreground and its alpha, or an RGBA picture. Raises nothing for what is in the files."""
+    faults: list[Fault] = []
+    fgr_path, pha_path = foregrounds.paths(index)
+
+    def fault(kind: str, what: str) -> None:
+        faults.append(Fault(kind, half, what, index))
+
+    if pha_path is None:
+        size, pixels, digest = _read(fgr_path, "RGBA", look, fault)
+        pha, digests = None if pixels is None else pixels[..., 3], (digest, 0)
+        alpha_name, total = str(fgr_path), _bytes(fgr_path)
+    else:
+        size, _, fgr_digest = _read(fgr_path, "RGB", look, fault)
+        pha_size, pha, pha_digest = _read(pha_path, "L", look, fault)
+        if size and pha_size and size != pha_size:
+            fault("unlike_sizes", unlike(fgr_path, size[::-1], pha_path, pha_size[::-1]))
+        alpha_name, total = str(pha_path), _bytes(fgr_path) + _bytes(pha_path)
+        digests = fgr_digest, pha_digest
+    if pha is not None:
+        if pha.ndim == 3 and channels_differ(pha):
+            fault("colour_alpha", alpha_name)
+        else:
+            for kind, figures in judge_alpha(pha[..., 0] if pha.ndim == 3 else pha):
+                fault(kind, f"{alpha_name} ({figures})")
+                if kind in ("empty_alpha", "full_alpha"):  # such are alike for another reason
+                    digests = digests[0], 0
+    if size and min(size) < look.crop:
+        fault("small", f"{fgr_path} ({size[1]}x{size[0]})")
+    return Seen(index, size or (0, 0), total, digests, faults)
+
+
+def look_at_background(backgrounds: Backgrounds, index: int, half: str, look: Look) -> Seen:
+    """The same of a background."""
+    faults: list[Fault] = []
+    path = backgrounds.path(index)
+
+    def fault(kind: str, what: str) -> None:
+        faults.append(Fault(kind, half, what))
+
+    size, _, digest = _read(path, "RGB", look, fault)
+    if size and min(size) < look.crop:
+        fault("small", f"{path} ({size[1]}x{size[0]})")
+    return Seen(index, size or (0, 0), _bytes(path), (digest, 0), faults)
+
+
+def _read(
+    path: Path | Member, mode: str, look: Look, fault: Callable[[str, str], None]
+) -> tuple[tuple[int, int] | None, np.ndarray | None, int]:
+    """(height, width), upright; the pixels, uint8: (h, w, 4) of RGBA; of an alpha (h, w), or
+    (h, w, 3) where the file has colours; of colours, small; and the file's digest. None, None, 0
+    for what could not be read, or was not to be."""
+    size = None
+    try:
+        with open_picture(path) as picture:
+            check_mode(picture, mode)
+            size = upright_size(picture)
+            if look.headers:
+                return size, None, 0
+            shrink = SHRINK if mode == "RGB" else 1
+            if mode == "L" and picture.mode in ("RGB", "P"):
+                mode = "RGB"
+            small = tuple(-(-side // shrink) for side in size)
+            matrix = np.array([[shrink, 0, 0], [0, shrink, 0]], dtype=np.float64)
+            pixels, _ = decode(picture, mode, small, matrix)
+        return size, pixels[..., 0] if pixels.shape[2] == 1 else pixels, _digest(path)
+    except DataError as error:
+        fault("unreadable", str(error).removesuffix(", or type --on-bad-image skip"))
+    except (
+        Exception
+    ) as error:  # of any type: a decoder that fails on one file must not end the rest
+        fault("unreadable", f"{path} cannot be decoded ({type(error).__name__}: {error})")
+    return size, None, 0
+
+
+def _bytes(path: Path | Member) -> int:
+    if isinstance(path, Member):
+        return path.size
+    with suppress(OSError):
+        return path.stat().st_size
+    return 0
+
+
+def _digest(path: Path | Member) -> int:
+    """64 bits of a hash of the file's bytes, never 0. Among a million files two unlike ones have
+    the same with a chance of 1 in 10 million."""
+    hashed = hashlib.blake2b(digest_size=8)
+    with path.open("rb") if isinstance(path, Path) else path.open() as file:
+        while part := file.read(HASHED_AT_ONCE):
+            hashed.update(part)
+    return int.from_bytes(hashed.digest(), "little") or 1
