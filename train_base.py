@@ -95,6 +95,7 @@ def train(
     from training.saving import Saver
     from training.update import Update, loss_scaler
     from training.validation import pictures, validate
+    from training.wandb_sync import wandb_run
 
     # ---- Machine --------------------------------------------------------------------------------
 
@@ -194,6 +195,8 @@ def train(
         batch_size=options.batch_size,
         **loading,
     )
+    if options.log_to == "wandb" and not options.dry_run:
+        at_end.enter_context(wandb_run(log_folder, options))  # before there is a SummaryWriter
     journal = Journal(
         None if options.dry_run else log_folder, first_step, last_step, options.batch_size
     )
