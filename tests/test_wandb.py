@@ -23,6 +23,9 @@ BLOCK = 32768  # of the file that wandb keeps: a log of LevelDB's kind behind a 
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        if name != "WANDB_SERVICE":
+            monkeypatch.delenv(name)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
 
@@ -58,8 +61,17 @@ def wandb_history(path: Path) -> dict[int, dict[str, float]]:
     return {step: row for step, (row,) in steps.items()}
 
 
-def test_it_gets_what_tensorboard_gets(data: Path, here: Path) -> None:
-    """In a second start, too, whose folder holds what the first has logged."""
+def test_it_gets_what_tensorboard_gets(
+    data: Path,
+    here: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In a second start, too, whose folder holds what the first has logged; and where wandb's
+    process, which outlives a run, was started in another folder."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    wandb.init(project="elsewhere").finish()
+    monkeypatch.chdir(here)
     assert train_base.main(words(data, "--max-steps", 2)) == 0
     more = ["--max-steps", 4, "--model-last-checkpoint", "auto"]
     assert train_base.main(words(data, *more)) == 0
@@ -122,10 +134,12 @@ def test_ctrl_c_saves_and_ends_both(data: Path, here: Path) -> None:
     """It reaches every process of the terminal's group."""
     more = ["--max-steps", 5000, "--epoch-end", 5000, "--log-valid-interval", 5000]
     command = [sys.executable, str(ROOT / "train_base.py"), *words(data, *more)]
+    environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
     with Path("output").open("w") as output:
         run = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
+            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            env=environment,
+        )  # fmt: skip
     try:
         until = time.monotonic() + 120
         while "saved" not in Path("output").read_text() and time.monotonic() < until:

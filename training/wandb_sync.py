@@ -25,10 +25,10 @@ def wandb_run(folder: Path, options: argparse.Namespace) -> Iterator[None]:
 
     run = None
     try:
-        wandb.tensorboard.patch(root_logdir=str(folder))
+        wandb.tensorboard.patch(root_logdir=str(folder.absolute()))
         run = wandb.init(
             # Outside of `folder`, in which it would take its copy of the events for new ones.
-            dir=os.environ.get("WANDB_DIR", FILES),
+            dir=os.path.abspath(os.environ.get("WANDB_DIR", FILES)),
             project=os.environ.get("WANDB_PROJECT", "mattingbase"),
             name=options.model_name,
             group=options.model_name,
