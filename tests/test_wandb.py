@@ -80,6 +80,7 @@ def test_it_gets_what_tensorboard_gets(
     for tag in events.Tags()["scalars"]:
         for event in events.Scalars(tag):
             by_step.setdefault(event.step, {})[tag] = event.value
+    assert not list(Path("log/wandb").rglob("*tfevents*"))  # which TensorBoard would show again
     files = sorted(Path("log/wandb").glob("offline-run-*/run-*.wandb"), key=os.path.getmtime)
     first, second = (wandb_history(path) for path in files)
     assert list(first) == [0, 1, 2] and list(second) == [3, 4]

@@ -25,9 +25,10 @@ def wandb_run(folder: Path, options: argparse.Namespace) -> Iterator[None]:
 
     run = None
     try:
-        wandb.tensorboard.patch(root_logdir=str(folder.absolute()))
+        # Without copies of the event files, which TensorBoard would show again, and wandb, where
+        # they lie below `folder`, follow in turn, without end.
+        wandb.tensorboard.patch(save=False, root_logdir=str(folder.absolute()))
         run = wandb.init(
-            # Outside of `folder`, in which it would take its copy of the events for new ones.
             dir=os.path.abspath(os.environ.get("WANDB_DIR", FILES)),
             project=os.environ.get("WANDB_PROJECT", "mattingbase"),
             name=options.model_name,
