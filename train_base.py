@@ -95,6 +95,7 @@ def train(
     from training.saving import Saver
     from training.update import Update, loss_scaler
     from training.validation import pictures, validate
+    from training.wandb_sync import wandb_run
 
     # ---- Machine --------------------------------------------------------------------------------
 
@@ -191,6 +192,8 @@ def train(
         batch_size=share,
         **loading,
     )
+    if options.log_to == "wandb" and team.is_first and not options.dry_run:
+        at_end.enter_context(wandb_run(log_folder, options))  # before there is a SummaryWriter
     journal = Journal(
         log_folder if team.is_first and not options.dry_run else None,
         first_step,

@@ -54,7 +54,10 @@ class Journal:
         self.last_step = last_step
         self.writer = None
         if folder:
-            self.writer = SummaryWriter(folder, purge_step=first_step + 1 if first_step else 0)
+            self.writer = SummaryWriter(
+                folder.absolute(),  # wandb's process, which may follow it, may run elsewhere
+                purge_step=first_step + 1 if first_step else 0,
+            )
         self._silent = bool(prefix)
         terminal = sys.stderr.isatty() and not self._silent
         self.bar = tqdm(

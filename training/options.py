@@ -6,6 +6,7 @@ Imports nothing heavy, so that --help answers at once; never touches a file.
 import argparse
 import math
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from data_path import DATA_PATH
@@ -184,6 +185,11 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
 
     watching = parser.add_argument_group("watching and saving, in steps")
     watching.add_argument(
+        "--log-to", choices=["tensorboard", "wandb"], default="tensorboard",
+        help="wandb: Weights & Biases, too, which is shown what goes to TensorBoard; the "
+        "environment's WANDB_MODE=offline sends nothing",
+    )  # fmt: skip
+    watching.add_argument(
         "--log-train-loss-interval", type=whole(1), default=10, metavar="N",
         help="loss, speed and learning rates to TensorBoard",
     )  # fmt: skip
@@ -242,6 +248,9 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
                 parser.error(f"{flag} goes with --model-pretrain-initialization FILE")
     if options.resume_anyway and not options.model_last_checkpoint:
         parser.error("--resume-anyway goes with --model-last-checkpoint FILE")
+    if options.log_to == "wandb" and find_spec("wandb") is None:
+        parser.error("--log-to wandb needs wandb, not installed here; type: "
+                     "python -m pip install wandb")  # fmt: skip
     name = options.model_name
     if name is not None and (not name or Path(name).is_absolute() or ".." in Path(name).parts):
         parser.error(f"--model-name {name!r} must be a name below checkpoint/ and log/")

@@ -1,0 +1,173 @@
+"""Writes a trained network in the format that another program reads, and compares the two.
+
+python export.py --model-checkpoint checkpoint/NAME/epoch-7.pth --format onnx --output matting.onnx
+"""
+
+import argparse
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from training.options import Formatter, whole
+
+DESCRIPTION = """\
+Writes a trained network in the format that another program reads: ONNX, TorchScript, safetensors,
+or plain weights as checkpoints are. The file is read back, run beside PyTorch at two sizes, and
+kept only where both give the same.
+
+    python export.py --model-checkpoint checkpoint/NAME/epoch-7.pth --format onnx \\
+        --simplified pha,fgr --output matting.onnx
+"""
+FORMATS = ("onnx", "torchscript", "safetensors", "weights")
+OUTPUTS = ("pha", "fgr", "err", "hid")
+NEEDED = ("onnx", "onnxscript", "onnxruntime")  # for --format onnx, and for nothing else
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exports as the command line says. Returns the exit status: 0; 130 after Ctrl-C; 2 where the
+    input is at fault or the file would not do what the network does, with one line that says
+    what."""
+    options = parse_options(argv)
+    try:
+        return run(options)
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        return 130
+
+
+def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
+    """The options of `argv` (None: of the command line). Wrong ones end the program with status 2
+    and one line that says which."""
+    parser = argparse.ArgumentParser(
+        "export.py", description=DESCRIPTION, formatter_class=Formatter, allow_abbrev=False
+    )
+    parser.add_argument(
+        "--model-checkpoint", type=Path, required=True, metavar="FILE",
+        help="weights of MattingBase, ours or published, or a state file beside such; the backbone "
+        "is read off them",
+    )  # fmt: skip
+    parser.add_argument("--format", choices=FORMATS, required=True, help="what to write")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help="where to write it"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace FILE where it exists, once all is well"
+    )
+    parser.add_argument(
+        "--precision", choices=["fp32", "fp16"], default="fp32",
+        help="of the weights; in onnx and torchscript of src, bgr and the outputs, too",
+    )  # fmt: skip
+    parser.add_argument(
+        "--simplified", type=names, metavar="NAMES",
+        help="onnx and torchscript: compute these outputs alone, such as pha,fgr, in this order "
+        f"(default: all, {','.join(OUTPUTS)})",
+    )  # fmt: skip
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument(
+        "--size", type=whole(32), nargs=2, metavar=("H", "W"),
+        help="onnx: for pictures of this height and width alone, one at a time",
+    )  # fmt: skip
+    sizes.add_argument(
+        "--dynamic", action="store_true",
+        help="for any height, width and batch, which is what happens without --size",
+    )  # fmt: skip
+    parser.add_argument(
+        "--licence", metavar="TEXT",
+        help="the weights' licence, to be written into the file; weights carry that of the data "
+        "they were trained on",
+    )  # fmt: skip
+    options = parser.parse_args(argv)
+    _check(parser, options)
+    return options
+
+
+def names(text: str) -> tuple[str, ...]:
+    """An argparse type: outputs, separated by commas."""
+    given = tuple(text.split(","))
+    if len(set(given)) < len(given) or not set(given) <= set(OUTPUTS):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a choice of {','.join(OUTPUTS)}, such as pha,fgr"
+        )
+    return given
+
+
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    kind, output = options.format, options.output
+    if kind in ("safetensors", "weights"):
+        for flag, used in (("--simplified", options.simplified), ("--dynamic", options.dynamic)):
+            if used:
+                parser.error(f"{flag} goes with --format onnx or torchscript; weights are all kept")
+    if kind != "onnx" and options.size:
+        parser.error(f"--size goes with --format onnx; {kind} takes any size")
+    if kind == "weights" and options.licence:
+        parser.error("--licence has no place in a file of weights alone; type --format safetensors")
+    if output.is_dir():
+        parser.error(f"--output {output} is a folder; give the name of a file in it")
+    if not output.parent.is_dir():
+        parser.error(f"--output {output}: there is no folder {output.parent}; make it first")
+    if output.name.endswith(".state.pth"):
+        parser.error(f"--output {output} ends as a checkpoint's state does; choose another name")
+    if output.exists():
+        source = options.model_checkpoint
+        if source.exists() and output.samefile(source):
+            parser.error(f"--output {output} is the checkpoint itself; choose another name")
+        if output.with_name(output.name.removesuffix(".pth") + ".state.pth").exists():
+            parser.error(f"--output {output} is a checkpoint of a run; choose another name")
+        if not options.overwrite:
+            parser.error(f"{output} exists; choose another name, or replace it with --overwrite")
+    if kind == "onnx":
+        lacking = [name for name in NEEDED if find_spec(name) is None]
+        if lacking:
+            parser.error(
+                f"--format onnx needs {', '.join(lacking)}, not installed here; type: "
+                f"python -m pip install {' '.join(NEEDED)}"
+            )
+
+
+def run(options: argparse.Namespace) -> int:
+    # torch takes seconds to import: only now, so that --help need not wait for it.
+    from model.load import load_matting_base
+    from model.weights_file import WeightsFileError
+    from training import exporting
+    from training.checkpoint import CheckpointError
+
+    path, output, precision = options.model_checkpoint, options.output, options.precision
+    outputs = options.simplified or OUTPUTS
+    try:
+        model = load_matting_base(path)
+        about = exporting.describe(path, model, options.licence)
+        print(
+            f"{path}: MattingBase with {about['backbone']}; step: {about['step']}; data set: "
+            f"{about['dataset']}\nlicence: {about['licence']}",
+            flush=True,  # an export takes a while
+        )
+        about["precision"] = precision
+        if options.format == "onnx":
+            size = tuple(options.size) if options.size else None
+            found = exporting.export_onnx(model, output, precision, outputs, about, size)
+            kind = f"ONNX, opset {exporting.OPSET}"
+        elif options.format == "torchscript":
+            found = exporting.export_torchscript(model, output, precision, outputs, about)
+            kind = "TorchScript"
+        else:
+            kept = about if options.format == "safetensors" else None
+            found = exporting.export_weights(model, output, precision, kept)
+            kind = options.format
+    except (WeightsFileError, CheckpointError, exporting.ExportError, OSError) as error:
+        sys.stdout.flush()
+        print(f"export.py: error: {error}", file=sys.stderr)
+        return 2
+    if options.format in ("onnx", "torchscript"):
+        kind += f", {'x'.join(map(str, options.size)) if options.size else 'any size and batch'}"
+    print(f"wrote {output}: {kind}, {precision}, {output.stat().st_size / 1e6:.1f} MB")
+    if found:
+        most, _ = exporting.LIMITS[precision]
+        said = ", ".join(f"{name} {worst:.1g}" for name, worst in found.items())
+        print(f"largest difference from PyTorch in fp32: {said} (at most {most:g} is let pass)")
+    else:
+        print("read back: every entry is the same, bit by bit")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
