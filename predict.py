@@ -158,7 +158,8 @@ def run(options: argparse.Namespace) -> int:
     from dataset.video import is_video
     from model.weights_file import WeightsFileError
     from training.memory import SIGNS
-    from training.start import OptionError, check_writable
+    from training.machine import OptionError
+    from training.start import check_writable
 
     try:
         check_writable(options.output)
@@ -275,7 +276,7 @@ def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> 
     from dataset.frames import read_rgb
     from dataset.images import DataError
     from dataset.video import VideoReader, VideoWriter, is_video
-    from training.start import OptionError
+    from training.machine import OptionError
     from training.streaming import (
         Progress,
         arrays_of,
@@ -378,7 +379,7 @@ def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> 
 
 def make_matter(options: argparse.Namespace) -> "Matter":
     from model.matter import Matter
-    from training.start import choose_device, choose_precision
+    from training.machine import choose_device, choose_precision
 
     device = choose_device(options.device)
     precision = choose_precision(options.precision, device)
