@@ -157,8 +157,8 @@ def run(options: argparse.Namespace) -> int:
     from dataset.images import DataError
     from dataset.video import is_video
     from model.weights_file import WeightsFileError
-    from training.memory import SIGNS
     from training.machine import OptionError
+    from training.memory import SIGNS
     from training.start import check_writable
 
     try:
