@@ -141,8 +141,8 @@ def print_faults(faults: list["Fault"], errors: set[str]) -> None:
         if not some:
             continue
         most = " (more than half of them)" if kind in errors and not KINDS[kind].error else ""
-        word = "error" if kind in errors else "warning"
-        print(f"\n{word}: {len(some):,} x {KINDS[kind].title}{most}")
+        count = counted(len(some), "error" if kind in errors else "warning")
+        print(f"\n{count}: {KINDS[kind].title}{most}")
         named = ERRORS_NAMED if kind in errors else WARNINGS_NAMED
         for fault in some[:named]:
             print(f"    {fault.half}: {shown(fault.what)}")

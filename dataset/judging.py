@@ -18,7 +18,7 @@ CLEAR, SOLID = 12, 243  # up to it transparent, from it on opaque
 FEW = 1e-4  # share of pixels that may differ in an alpha that is empty or full
 SOFT = (26, 229)  # between a tenth and nine tenths; noise beside a hard edge is mostly outside
 SOFT_LEAST = 0.1  # soft pixels per pixel of outline; a plain antialiased edge has some 0.5
-RIM, MIDDLE = 0.6, 0.4  # inverted: the mean of the rim is above, that of the middle ninth below
+RIM, FALL = 0.6, 0.3  # inverted: the mean of the rim is above, the middle so much below it
 UNLIKE, UNLIKE_SHARE = 8, 1e-3  # channels differ by more than 8 of 255 in over 1 in 1000 pixels
 
 
@@ -88,8 +88,9 @@ def judge_alpha(pha: np.ndarray) -> Iterator[tuple[str, str]]:
 
     empty, full: but for 1 pixel in 10,000. binary: hardly a soft pixel along its outline, which is
     counted where neighbours lie on two sides of one half; a share of all pixels would call a small
-    figure in a large picture binary. inverted: the outermost twentieth on all four sides mostly
-    opaque and the middle ninth mostly clear; it does not find an inverted figure off the middle.
+    figure in a large picture binary. inverted: the rim mostly opaque, the middle ninth much less;
+    the rim is the outermost twentieth at the top and along the upper two thirds of the sides, since
+    figures stand on the lower border. It does not find an inverted figure off the middle.
     """
     histogram = np.array(Image.fromarray(np.ascontiguousarray(pha)).histogram())
     few = FEW * pha.size
@@ -107,10 +108,11 @@ def judge_alpha(pha: np.ndarray) -> Iterator[tuple[str, str]]:
         yield "binary_alpha", f"{soft} soft pixels along an outline of {outline}"
     height, width = pha.shape
     y, x = max(1, height // 20), max(1, width // 20)
-    rim = np.concatenate([part.ravel() for part in (pha[:y], pha[-y:], pha[:, :x], pha[:, -x:])])
+    upper = pha[: 2 * height // 3]
+    rim = np.concatenate([part.ravel() for part in (pha[:y], upper[:, :x], upper[:, -x:])])
     middle = pha[height // 3 : -(-2 * height // 3), width // 3 : -(-2 * width // 3)]
     around, within = rim.mean() / 255, middle.mean() / 255
-    if around > RIM and within < MIDDLE:
+    if around > RIM and around - within > FALL:
         yield "inverted_alpha", f"mean {around:.2f} at the rim, {within:.2f} in the middle"
 
 
@@ -136,9 +138,8 @@ def duplicates(groups: Sequence[Group]) -> list[Fault]:
         starts = np.cumsum([0] + [len(group.pictures) for group in some])
         order = np.argsort(digests, kind="stable")  # stable: of equal ones, train's come first
         order = order[np.searchsorted(digests[order], 1) :]  # without the zeros
-        for run in np.split(order, np.flatnonzero(np.diff(digests[order])) + 1):
-            if len(run) < 2:
-                continue
+        runs = np.split(order, np.flatnonzero(np.diff(digests[order])) + 1)
+        for run in sorted((run for run in runs if len(run) > 1), key=lambda run: run[0]):
             numbers = np.searchsorted(starts, run, side="right") - 1
             files = [
                 (some[g].half, _file(some[g].pictures, int(place - starts[g]), part))
