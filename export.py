@@ -4,6 +4,7 @@ python export.py --model-checkpoint checkpoint/NAME/epoch-7.pth --format onnx --
 """
 
 import argparse
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -105,6 +106,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error(f"--output {output} is a folder; give the name of a file in it")
     if not output.parent.is_dir():
         parser.error(f"--output {output}: there is no folder {output.parent}; make it first")
+    if not os.access(output.parent, os.W_OK):
+        parser.error(f"--output {output}: the folder {output.parent} cannot be written into")
     if output.name.endswith(".state.pth"):
         parser.error(f"--output {output} ends as a checkpoint's state does; choose another name")
     if output.exists():

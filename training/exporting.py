@@ -260,7 +260,7 @@ def compare(
         sizes = [tuple(value.shape) for value in given]
         if sizes != [tuple(expected[name].shape) for name in outputs]:
             raise ExportError(
-                f"{path} is not written: for pictures of {shape[1]}x{shape[2]} it would give "
+                f"{path} is not written: for pictures of {shape[2]}x{shape[1]} it would give "
                 f"outputs of {sizes}"
             )
         for name, value in zip(outputs, given, strict=True):
@@ -271,7 +271,7 @@ def compare(
                 advice = "; this network needs --precision fp32" if precision == "fp16" else ""
                 raise ExportError(
                     f"{path} is not written: its {name} would differ from PyTorch's by "
-                    f"{worst:.2g}, {mean:.2g} on average, on pictures of {shape[1]}x{shape[2]}; "
+                    f"{worst:.2g}, {mean:.2g} on average, on pictures of {shape[2]}x{shape[1]}; "
                     f"at most {most:.2g} and {most_on_average:.2g} are let pass{advice}"
                 )
             largest[name] = max(largest[name], worst)
