@@ -212,7 +212,7 @@ def cast_shadow(bgr: Tensor, pha: Tensor, matrix: Tensor, strength: Tensor, blur
     (height, width), scale = pha.shape[2:], SHADOW_SCALE
     pha = F.avg_pool2d(pha, scale, ceil_mode=True)
     small = pha.shape[2:]
-    sizes = constant((tuple(scale * side for side in small),), pha.device).expand(len(pha), -1)
+    sizes = torch.stack([torch.full_like(strength, scale * side) for side in small], dim=1)
     points = source_points(sizes, matrix * constant((scale, scale, 1), pha.device), small)
     shadow = box_blur(warp(pha, points), (blur / scale - 1) / 2) * strength[:, None, None, None]
     shadow = F.interpolate(shadow, scale_factor=scale, mode="bilinear", align_corners=False)
