@@ -1,13 +1,23 @@
 """The built-in data set: in the layout that is read, the same for all, and never in the way."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.demo import COUNTS, OBJECT_KINDS, draw_figure, draw_object, make_demo
+from dataset.demo import (
+    COUNTS,
+    OBJECT_KINDS,
+    draw_figure,
+    draw_object,
+    interrupts_later,
+    make_demo,
+)
 from dataset.images import find_backgrounds, find_pairs
 
 FEW = {"train": 3, "valid": 1, "backgrounds_train": 2, "backgrounds_valid": 1}
@@ -107,3 +117,15 @@ def test_figures_and_objects_stand_free(tmp_path: Path) -> None:
         assert fgr.size == pha.size == (120, 90)
         assert np.asarray(pha).max() > 200
     assert len(kinds) > 3 and kinds <= set(OBJECT_KINDS)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no signal masks here")
+def test_a_process_that_starts_gets_no_ctrl_c() -> None:
+    blocked = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    command = [sys.executable, "-c", blocked]
+    with pytest.raises(KeyboardInterrupt):
+        with interrupts_later():
+            signal.raise_signal(signal.SIGINT)
+            within = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    after = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert (within, after) == ("True\n", "False\n")

@@ -6,6 +6,7 @@ deletes or overwrites a file that it did not make itself.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -13,7 +14,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -127,7 +128,9 @@ def draw_all(folder: Path, seed: int, counts: dict[str, int], workers: int) -> N
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=ignore_interrupt)
     try:
-        for done in [pool.submit(draw_one, folder, seed, *job) for job in todo]:
+        with interrupts_later():
+            drawn = [pool.submit(draw_one, folder, seed, *job) for job in todo]
+        for done in drawn:
             done.result()
     except BrokenProcessPool:
         # a script without a main guard, or one read from stdin, cannot start workers
@@ -135,6 +138,20 @@ def draw_all(folder: Path, seed: int, counts: dict[str, int], workers: int) -> N
             draw_one(folder, seed, *job)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def interrupts_later() -> Iterator[None]:
+    """Around the start of processes: what begins within it never gets a Ctrl-C, not even before
+    its first line of ours; this program gets it behind it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def ignore_interrupt() -> None:
