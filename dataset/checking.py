@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dataset.demo import ignore_interrupt
+from dataset.demo import ignore_interrupt, interrupts_later
 from dataset.folders import HALVES, in_tars
 from dataset.images import (
     Backgrounds,
@@ -183,8 +183,9 @@ def _in_order(
     waiting, rest = deque(), iter(chunks)
     try:
         while True:
-            for chunk in islice(rest, IN_FLIGHT * workers - len(waiting)):
-                waiting.append((chunk[0], pool.submit(_look_at_chunk, *chunk)))
+            with interrupts_later():  # the first ones start the processes
+                for chunk in islice(rest, IN_FLIGHT * workers - len(waiting)):
+                    waiting.append((chunk[0], pool.submit(_look_at_chunk, *chunk)))
             if not waiting:
                 break
             number, future = waiting.popleft()

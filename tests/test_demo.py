@@ -123,9 +123,8 @@ def test_figures_and_objects_stand_free(tmp_path: Path) -> None:
 def test_a_process_that_starts_gets_no_ctrl_c() -> None:
     blocked = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
     command = [sys.executable, "-c", blocked]
-    with pytest.raises(KeyboardInterrupt):
-        with interrupts_later():
-            signal.raise_signal(signal.SIGINT)
-            within = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    with pytest.raises(KeyboardInterrupt), interrupts_later():
+        signal.raise_signal(signal.SIGINT)
+        within = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     after = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert (within, after) == ("True\n", "False\n")
