@@ -5,11 +5,12 @@ It never changes a file. What it finds is a list of faults; what they mean is in
 
 import hashlib
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -122,6 +123,7 @@ def _list_foregrounds(
     if not both:
         what = f"no picture in {entry['fgr']} has the name of one in {entry['pha']}"
         return None, [*faults, Fault("folder", half, what)], counts
+    counts[f"{half} pairs"] = len(both)
     names = Names(fgr[stem] for stem in both), Names(pha[stem] for stem in both)
     return Foregrounds(entry["fgr"], names[0], entry["pha"], names[1]), faults, counts
 
@@ -182,13 +184,14 @@ def _in_order(
     pool = ProcessPoolExecutor(workers, context, _begin_worker, begin)
     waiting, rest = deque(), iter(chunks)
     try:
-        while True:
-            for chunk in islice(rest, IN_FLIGHT * workers - len(waiting)):
+        with _interrupts_held():  # the first ones start the workers, which inherit that
+            for chunk in islice(rest, IN_FLIGHT * workers):
                 waiting.append((chunk[0], pool.submit(_look_at_chunk, *chunk)))
-            if not waiting:
-                break
+        while waiting:
             number, future = waiting.popleft()
             yield number, future.result()
+            for chunk in islice(rest, 1):
+                waiting.append((chunk[0], pool.submit(_look_at_chunk, *chunk)))
         pool.shutdown()
     except BrokenProcessPool:
         raise DataError(
@@ -199,6 +202,20 @@ def _in_order(
         pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
             process.terminate()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C comes when this is left; processes started within leave it to this one for good, also
+    while they are starting, when ignore_interrupt has not been called yet."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _here: tuple[list, list[str], Look]  # of this process: what a worker is started with
