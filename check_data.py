@@ -14,6 +14,8 @@ from data_path import DATA_PATH
 from training.options import Formatter, whole
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from dataset.judging import Fault, Group
 
 DESCRIPTION = """\
@@ -27,6 +29,7 @@ that is empty, full or binary in more than half of the pairs) end it with status
 (single such alphas, pictures smaller than the crop, the same file again) do not.
 """
 ERRORS_NAMED, WARNINGS_NAMED = 20, 5  # of a kind, on the terminal
+ROWS_AT_MOST = 200  # of the contact sheet: up to twice as many are drawn, 0.8 MB each
 
 
 class CheckError(ValueError):
@@ -71,7 +74,7 @@ def check(options: argparse.Namespace) -> int:
 
     folders = data_folders(options.dataset_name, options.dataset_dir, print)
     groups, faults, counts = list_groups(folders, print)
-    print_counts(counts, groups)
+    print_counts(counts)
     look = Look(options.crop_size[1], options.headers_only)
     total = sum(len(group.pictures) for group in groups)
     with tqdm(total=total, unit="picture", disable=not sys.stderr.isatty(), leave=False) as bar:
@@ -103,16 +106,10 @@ def check(options: argparse.Namespace) -> int:
 # Telling
 
 
-def print_counts(counts: dict[str, int], groups: list["Group"]) -> None:
-    pairs = {f"{group.half} pairs": len(group.pictures) for group in groups if group.paired}
-    names = {"rgba": "RGBA pictures"}
+def print_counts(counts: dict[str, int]) -> None:
     for half in ("train", "valid"):
-        parts = [
-            f"{count:,} {names.get(name.split()[1], name.split()[1])}"
-            for name, count in {**counts, **pairs}.items()
-            if name.startswith(half) and not (name.endswith("pairs") and f"{half} rgba" in counts)
-        ]
-        print(f"{half}: {', '.join(parts) or 'nothing'}")
+        mine = {name.split()[1]: count for name, count in counts.items() if name.startswith(half)}
+        print(f"{half}: {', '.join(f'{n:,} {name}' for name, n in mine.items()) or 'nothing'}")
 
 
 def print_sizes(groups: list["Group"]) -> None:
@@ -127,7 +124,7 @@ def print_sizes(groups: list["Group"]) -> None:
             )
 
 
-def span(sides) -> str:
+def span(sides: "np.ndarray") -> str:
     low, high = int(sides.min()), int(sides.max())
     return str(low) if low == high else f"{low} to {high}"
 
@@ -354,6 +351,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     if options.num_workers is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         options.num_workers = min(16, cores or 1)
+    if options.contact_rows > ROWS_AT_MOST:
+        parser.error(f"--contact-rows {options.contact_rows} is above {ROWS_AT_MOST}")
     if options.contact_sheet and not options.contact_rows:
         parser.error("--contact-rows 0 draws no --contact-sheet; leave one of them out")
     if options.contact_sheet and options.contact_sheet.suffix.lower() != ".png":

@@ -150,7 +150,7 @@ def test_a_good_data_set_is_fit_and_says_what_it_takes(
     content = run(own, "--batch-size", 4, "--epoch-end", 3)
     assert content["fit"] and not content["faults"]
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "train: 6 fgr, 6 pha, 6 backgrounds, 6 pairs"
+    assert said[0] == "train: 6 fgr, 6 pha, 6 pairs, 6 backgrounds"
     assert said[-2] == "fit to train on: 0 errors, 0 warnings"
     assert "3 epochs of 2 steps (batch size 4), 6 steps in all" in said[-1]
     takes = content["takes"]
@@ -186,6 +186,13 @@ def test_masks_are_an_error_where_most_alphas_are(own: Path) -> None:
     alpha(alphas[3], hard)
     faults = run(own, status=1)["faults"]
     assert [fault["kind"] for fault in faults if fault["error"]] == ["binary_alpha"] * 4
+
+
+def test_empty_alphas_of_both_halves_are_no_copies_of_each_other(own: Path) -> None:
+    pristine(own)
+    for half in ("train", "valid"):
+        alpha(own / half / "pha/clip0/0000.png", lambda a: a * 0)
+    assert [fault["kind"] for fault in run(own)["faults"]] == ["empty_alpha"] * 2
 
 
 def test_twenty_are_named_and_the_json_has_all(own: Path, capsys: pytest.CaptureFixture) -> None:
@@ -233,7 +240,7 @@ def test_rgba_pictures(own: Path, capsys: pytest.CaptureFixture) -> None:
     pristine(own)
     rgba(own)
     assert run(own)["counts"]["train rgba"] == 6
-    assert "train: 6 RGBA pictures, 6 backgrounds\n" in capsys.readouterr().out
+    assert "train: 6 rgba, 6 backgrounds\n" in capsys.readouterr().out
     path = own / "train/rgba/clip0/0000.png"
     alpha(path, lambda a: np.concatenate([a[..., :3], 255 - a[..., 3:]], axis=-1))
     Image.open(own / "train/rgba/clip0/0002.png").convert("RGB").save(
@@ -357,6 +364,7 @@ def test_wrong_input_ends_with_one_line(own: Path, capsys: pytest.CaptureFixture
     (own / "bare").mkdir()
     assert "does not exist" in error_of(capsys, "--dataset-dir", own / "bare")
     assert "MIN is above MAX" in error_of(capsys, *here, "--crop-size", 64, 32)
+    assert "is above 200" in error_of(capsys, *here, "--contact-rows", 201)
     assert "type a name in .png" in error_of(capsys, *here, "--contact-sheet", "a.jpg")
     Path("there.json").write_text("kept")
     assert "there.json exists" in error_of(capsys, *here, "--json", "there.json")
@@ -365,7 +373,8 @@ def test_wrong_input_ends_with_one_line(own: Path, capsys: pytest.CaptureFixture
     assert "is a folder" in error_of(capsys, *here, "--json", own)
 
 
-def test_ctrl_c_ends_it_and_its_processes_without_a_word_more(own: Path) -> None:
+@pytest.mark.parametrize("wait", [0, 0.1, 1])  # seconds: before, in, after the start of workers
+def test_ctrl_c_ends_it_and_its_processes_without_a_word_more(own: Path, wait: float) -> None:
     for number in range(3000):
         os.link(own / "backgrounds/train/0.jpg", own / f"backgrounds/train/{number}x.jpg")
     command = [sys.executable, ROOT / "check_data.py", "--dataset-dir", own, "--num-workers", "2"]
@@ -375,7 +384,7 @@ def test_ctrl_c_ends_it_and_its_processes_without_a_word_more(own: Path) -> None
     for line in process.stdout:
         if line.startswith(b"valid:"):
             break
-    time.sleep(1)  # so that there are workers
+    time.sleep(wait)
     os.killpg(process.pid, signal.SIGINT)  # as the terminal does: to all of them
     _, err = process.communicate(timeout=60)  # which waits for all that hold its output
     assert process.returncode == 130
