@@ -69,7 +69,7 @@ def test_nothing_is_drawn_without_matplotlib(
         return found(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", absent)
-    (tmp_path / "results.csv").write_text(HEAD + "a,0,0,3,1,300,30\n")
+    (tmp_path / "results.csv").write_text(HEAD + "a,0,0,3,1,300,30\na,9,0,2,1,200,20\n")
     assert not draw_results(tmp_path / "results.csv", tmp_path / "results.png")
     assert not (tmp_path / "results.png").exists()
 

@@ -16,7 +16,6 @@ from conftest import make_data
 from PIL import Image
 from test_training import ROOT, run, weights
 
-import train_base
 from dataset.folders import data_folders, describe, open_half
 from dataset.images import DataError, decode, find_pictures, open_picture
 from dataset.matting import LeftOut, MattingDataset
@@ -426,7 +425,7 @@ def test_moments_come_back_in_the_layout_of_their_weights(data: Path, here: Path
     options.resume_anyway = True
     found = checkpoint.read_checkpoint(Path("checkpoint/run/epoch-0.pth"))
     model = MattingBase("mobilenetv2").to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(train_base.parameter_groups(model, options), fused=True)
+    optimizer = torch.optim.Adam(start.parameter_groups(model, options), fused=True)
     scaler = loss_scaler(torch.device("cpu"), "fp32")
     assert start.resume(found, model, optimizer, scaler, options, found.state["data"], 2) == 2
     saved = found.state["optimizer"]["state"]

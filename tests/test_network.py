@@ -7,9 +7,9 @@ import pytest
 import torch
 from conftest import DATA, STATE_DICTS, reference_entry, reference_image
 
-import train_base
 from model import MattingBase
 from model.matting_base import BACKBONES, clamp
+from training import start
 from training.loss import matting_loss, sobel, total
 from training.options import BACKBONES as OFFERED
 from training.options import parse_options
@@ -105,7 +105,7 @@ def test_every_parameter_is_in_one_group_and_gets_a_gradient(backbone: str) -> N
     torch.manual_seed(0)
     model = MattingBase(backbone)
     options = parse_options(["--model-backbone", backbone])
-    groups = train_base.parameter_groups(model, options)
+    groups = start.parameter_groups(model, options)
     grouped = [id(p) for group in groups for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in model.parameters())
     assert [(group["name"], group["lr"]) for group in groups] == [

@@ -225,7 +225,7 @@ def test_what_a_run_writes(data: Path, here: Path) -> None:
     events = EventAccumulator("log/run", size_guidance={"scalars": 0, "images": 0}).Reload()
     terms = ["loss", "alpha", "gradient", "foreground", "error"]
     expected = {f"train/{name}": [1, 2, 3, 4] for name in terms}
-    expected |= {f"valid/{name}": [0, 2, 4] for name in [*terms, "mad", "mse"]}
+    expected |= {f"valid/{name}": [0, 2, 4] for name in [*terms, "mad", "mse", "grad"]}
     expected |= {f"learning_rate/{name}": [1, 2, 3, 4] for name in ("backbone", "aspp", "decoder")}
     expected |= {
         f"run/{name}": [1, 2, 3, 4]
@@ -249,6 +249,7 @@ def test_what_a_run_writes(data: Path, here: Path) -> None:
     for row, event in zip(rows, events.Scalars("valid/mad"), strict=True):
         assert float(row["mad"]) == pytest.approx(event.value, rel=1e-4)
     assert len({row["start"] for row in rows}) == 1
+    assert Image.open("log/run/results.png").width > 1000
     # Four validation samples below each other, four pictures of 64 pixels side by side.
     assert Image.open("log/run/preview.png").size == (4 * 68 + 4, 4 * 68 + 4)
 

@@ -44,13 +44,16 @@ def read_results(table: Path) -> dict[str, list[tuple[int, float]]]:
 
 def draw_results(table: Path, picture: Path) -> bool:
     """Draws `table` into `picture`, a PNG, which is replaced as a whole. Returns whether it was:
-    False where matplotlib is not installed, or the table has no figures yet. Raises OSError."""
+    False where matplotlib is not installed, or the table has fewer than two rows, of which there is
+    no curve. Raises OSError."""
+    curves = read_results(table)
+    if max(map(len, curves.values()), default=0) < 2:  # nor is a start kept waiting for matplotlib
+        return False
     try:
         from matplotlib.figure import Figure
         from matplotlib.ticker import EngFormatter, MaxNLocator
     except ImportError:
         return False
-    curves = read_results(table)
     panels = {title: [name for name in names if name in curves] for title, names in PANELS.items()}
     panels = {title: names for title, names in panels.items() if names}
     if not panels:
