@@ -193,10 +193,10 @@ def colour_jitter(
     turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], dim=1).view(-1, 3, 3)
 
     matrix = (brightness * contrast)[:, None, None] * (from_yiq @ turn @ to_yiq @ saturate)
-    offset = ((1 - contrast) * brightness * mean_grey)[:, None].expand(-1, 3)
-    # As a convolution of each picture by itself, which adds the offset in the same pass.
-    batch, kernels = len(pictures), matrix.flatten(0, 1)[:, :, None, None]
-    turned = F.conv2d(pictures.flatten(0, 1)[None], kernels, offset.flatten(), groups=batch)
+    offset = ((1 - contrast) * brightness * mean_grey)[:, None, None]
+    # One product, and not a convolution, whose bits vary with the number of threads on a CPU, and
+    # whose factors a GPU would round to TF32.
+    turned = torch.baddbmm(offset, matrix, pictures.flatten(2))
     return turned.view_as(pictures).clamp_(0, 1)
 
 

@@ -73,6 +73,20 @@ def test_a_sample_is_the_same_to_the_last_bit_in_every_batch(
         assert torch.equal(output, torch.cat(pieces))
 
 
+def test_a_sample_is_the_same_to_the_last_bit_with_any_number_of_threads(data: Path) -> None:
+    """Processes that share a machine have fewer of them: torchrun gives each one."""
+    batch, before = batch_of(samples(data, seed=6), count=12, side=160), torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(augment(batch, CPU))
+    finally:
+        torch.set_num_threads(before)
+    for outputs in zip(*results, strict=True):
+        assert all(torch.equal(outputs[0], each) for each in outputs)
+
+
 def test_all_at_once_gives_what_one_by_one_gives(data: Path) -> None:
     """The way of a GPU, tried on the CPU."""
     batch = batch_of(samples(data, seed=1), count=12, side=96)
