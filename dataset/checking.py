@@ -122,6 +122,7 @@ def _list_foregrounds(
     if not both:
         what = f"no picture in {entry['fgr']} has the name of one in {entry['pha']}"
         return None, [*faults, Fault("folder", half, what)], counts
+    counts[f"{half} pairs"] = len(both)
     names = Names(fgr[stem] for stem in both), Names(pha[stem] for stem in both)
     return Foregrounds(entry["fgr"], names[0], entry["pha"], names[1]), faults, counts
 
