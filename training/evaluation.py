@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from dataset.augmentation import NEUTRAL, affine, augment, draw_misalignment_affine
+from dataset.augmentation import NEUTRAL, augment, draw_misalignment_affine
+from dataset.geometry import affine
 from dataset.images import Backgrounds, Foregrounds
 from dataset.matting import MattingDataset, batches, collate, leave_signals
 from dataset.sampler import SampleKey, seed_of
