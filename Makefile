@@ -34,8 +34,9 @@ test-slow: $(VENV)/installed-dev
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 	@! grep -rnE "weights_only *= *False|pickle\.(load|Unpickler)" --include=*.py --exclude-dir=$(VENV) --exclude-dir=tests . \
 		|| (echo "a pickle would be executed: see above"; exit 1)
 
 clean:
-	rm -rf $(VENV) .pytest_cache .pytest_output .ruff_cache
+	rm -rf $(VENV) .pytest_cache .pytest_output .ruff_cache .mypy_cache

@@ -158,7 +158,7 @@ def verdict(faults: list["Fault"], errors: set[str], headers_only: bool) -> str:
     return f"{fit}: {what}{only if headers_only else ''}"
 
 
-def what_it_takes(groups: list["Group"], options: argparse.Namespace) -> dict[str, int | float]:
+def what_it_takes(groups: list["Group"], options: argparse.Namespace) -> dict[str, int]:
     """Of training on what can be read; empty where there are no pairs or no backgrounds to train
     on. A sample reads a foreground, its alpha and a background, at their mean size."""
     train = {group.paired: group for group in groups if group.half == "train"}
@@ -180,7 +180,7 @@ def what_it_takes(groups: list["Group"], options: argparse.Namespace) -> dict[st
     }
 
 
-def said_of(takes: dict[str, int | float], options: argparse.Namespace) -> str:
+def said_of(takes: dict[str, int], options: argparse.Namespace) -> str:
     low, high = options.crop_size
     return (
         f"training would take {takes['pictures']:,} foregrounds on {takes['backgrounds']:,} "
@@ -246,7 +246,7 @@ def write_json(
     counts: dict[str, int],
     faults: list["Fault"],
     errors: set[str],
-    takes: dict[str, int | float],
+    takes: dict[str, int],
 ) -> None:
     import json
 

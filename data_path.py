@@ -6,7 +6,7 @@ An entry has `train` and `valid`, each either two folders of pictures, `fgr` (RG
 that bring no `backgrounds` of their own, as `demo` does.
 """
 
-DATA_PATH = {
+DATA_PATH: dict[str, dict] = {
     "demo": {  # drawn by the program itself on first use
         "train": {"fgr": "data/demo/train/fgr", "pha": "data/demo/train/pha"},
         "valid": {"fgr": "data/demo/valid/fgr", "pha": "data/demo/valid/pha"},

@@ -116,8 +116,9 @@ def evaluate(options: argparse.Namespace) -> None:
                 clips.add(batch)
             if batch.region is not None:
                 empty += int((~batch.region.flatten(1).any(1)).sum())
-            for place, score in enumerate(scores if gallery else ()):
-                gallery.offer(score, batch, place)
+            if gallery:
+                for place, score in enumerate(scores):
+                    gallery.offer(score, batch, place)
             bar.update(len(scores))
 
     # ---- Tell -----------------------------------------------------------------------------------
@@ -129,7 +130,7 @@ def evaluate(options: argparse.Namespace) -> None:
         write_json(options.json, result)
     if options.csv:
         write_csv(options.csv, result)
-    if options.report:
+    if gallery:
         write_report(options.report, result, gallery, title)
     if outputs:
         print(f"\nwrote {', '.join(shown(str(path)) for path in outputs)}")
@@ -148,7 +149,7 @@ def of_checkpoint(
 
     precision = machine.choose_precision(options.precision, device)
     model = load_matting_base(options.model_checkpoint)
-    model = model.to(device, memory_format=machine.LAYOUTS[device.type])
+    model = model.to(device, memory_format=machine.LAYOUTS[device.type])  # type: ignore[call-overload]
     if device.type == "cpu":
         machine.keep_memory()
 

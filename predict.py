@@ -19,6 +19,8 @@ from training.options import Formatter, whole
 from training.signals import Stopped, StopRequest
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     import numpy as np
 
     from dataset.frames import Frame
@@ -233,7 +235,7 @@ def predict_pictures(options: argparse.Namespace, at_end: contextlib.ExitStack) 
     def begin(batch: "list[Frame]") -> list:
         return [readers.submit(read, frame) for frame in batch]
 
-    writing = []
+    writing: list[Future] = []
     for batch, begun in one_ahead(batches(left, options.batch_size), begin):
         good = []
         for frame, future in zip(batch, begun, strict=True):
@@ -306,6 +308,7 @@ def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> 
         print("all outputs are there already")
         return
     video = at_end.enter_context(VideoReader(options.src))
+    bgrs: Iterator[np.ndarray]
     if is_video(options.bgr):
         backgrounds = at_end.enter_context(VideoReader(options.bgr))
         bgr_size, bgrs, one_for_all = backgrounds.size, (bgr for bgr, _ in backgrounds), False
@@ -332,6 +335,7 @@ def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> 
             elif not ended:
                 ended = True
                 progress.say(f"{options.bgr} ends after {number} frames; its last one is held")
+            assert bgr is not None  # a video has a first frame
             yield src, at, bgr
 
     stream, count = frames(), frames_at_once(video.size, options.batch_size)
@@ -354,7 +358,7 @@ def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> 
         def begin(_number: int) -> Any:
             return reader.submit(lambda: list(itertools.islice(stream, count)))
 
-        writing = []
+        writing: list[Future] = []
         for _number, begun in one_ahead(itertools.count(), begin):
             batch = begun.result()
             if not batch:

@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,21 +78,21 @@ def draw_jitter(rng: random.Random, prefix: str, strength: float, hue: float) ->
     }
 
 
-def draw_fgr_affine(rng: random.Random) -> dict[str, float]:
+def draw_fgr_affine(rng: random.Random) -> dict[str, Any]:
     """For fgr and pha together: a figure may be as small as 0.4 of the crop."""
     return draw_affine(rng, rotate=5, translate=0.1, scale=(0.4, 1), shear=5, flip=0.5)
 
 
-def draw_bgr_affine(rng: random.Random) -> dict[str, float]:
+def draw_bgr_affine(rng: random.Random) -> dict[str, Any]:
     """For the background: it always fills the crop, but for what reflection adds at its borders."""
     return draw_affine(rng, rotate=5, translate=0.1, scale=(1, 2), shear=5, flip=0.5)
 
 
-def draw_shadow_affine(rng: random.Random) -> dict[str, float]:
+def draw_shadow_affine(rng: random.Random) -> dict[str, Any]:
     return draw_affine(rng, rotate=5, translate=0.2, scale=(0.5, 1.5), shear=5)
 
 
-def draw_misalignment_affine(rng: random.Random) -> dict[str, float]:
+def draw_misalignment_affine(rng: random.Random) -> dict[str, Any]:
     return draw_affine(rng, rotate=1, translate=0.01)
 
 
@@ -102,7 +103,7 @@ def draw_affine(
     scale: tuple[float, float] = (1, 1),
     shear: float = 0,
     flip: float = 0,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """rotate, shear: up to so many degrees either way; translate: up to this part of the output's
     sides; flip: probability of a horizontal one. Returns the arguments of `affine`."""
     return {
@@ -211,7 +212,7 @@ def cast_shadow(bgr: Tensor, pha: Tensor, matrix: Tensor, strength: Tensor, blur
     """
     (height, width), scale = pha.shape[2:], SHADOW_SCALE
     pha = F.avg_pool2d(pha, scale, ceil_mode=True)
-    small = pha.shape[2:]
+    small = (pha.shape[2], pha.shape[3])
     sizes = torch.stack([torch.full_like(strength, scale * side) for side in small], dim=1)
     points = source_points(sizes, matrix * constant((scale, scale, 1), pha.device), small)
     shadow = box_blur(warp(pha, points), (blur / scale - 1) / 2) * strength[:, None, None, None]
@@ -290,11 +291,11 @@ def augment(batch: dict, device: torch.device) -> tuple[Tensor, Tensor, Tensor, 
     if device.type != "cpu":
         return augment_together(batch, device)
     count, size = len(batch["numbers"]), batch["size"]
-    whole = tuple(torch.empty(count, channels, *size) for channels in (3, 3, 1, 3))
+    whole = src, bgr, pha, fgr = [torch.empty(count, channels, *size) for channels in (3, 3, 1, 3)]
     for row, sample in enumerate(one_by_one(batch)):
         for outputs, output in zip(whole, augment_together(sample, device), strict=True):
             outputs[row] = output[0]
-    return whole
+    return src, bgr, pha, fgr
 
 
 def one_by_one(batch: dict) -> Iterator[dict]:
@@ -338,7 +339,7 @@ def augment_together(batch: dict, device: torch.device) -> tuple[Tensor, Tensor,
     size = tuple(batch["size"])
     on = on_device(batch, device)
     numbers = Numbers(batch["numbers"], on["numbers"])
-    fgr, pha, bgr = (
+    fgr, pha, bgr_pictures = (
         [
             pixels.view(*shape, -1).permute(2, 0, 1)
             for pixels, shape in zip(
@@ -363,12 +364,12 @@ def augment_together(batch: dict, device: torch.device) -> tuple[Tensor, Tensor,
     count = len(true_pha)
     moved = numbers.differs("misaligned").nonzero().squeeze(1)
     rows = torch.cat([torch.arange(count), moved])
-    host, bgr = numbers.host[rows], [bgr[row] for row in rows.tolist()]
+    host, bgr_pictures = numbers.host[rows], [bgr_pictures[row] for row in rows.tolist()]
     moved, rows = (index.to(device, non_blocking=True) for index in (moved, rows))
     twice = Numbers(host, numbers.device[rows])
     matrix = torch.cat([on["bgr_matrix"], on["input_matrix"][moved]])
     points = source_points(on["bgr_size"][rows], matrix, size)
-    pictures = warp(bgr, points, reflect=True).div_(255)
+    pictures = warp(bgr_pictures, points, reflect=True).div_(255)
     pictures = jitter(focus(pictures, twice, "bgr"), twice, "bgr")
     behind = pictures[:count]
     bgr = behind.index_copy(0, moved, pictures[count:]) if len(moved) else behind

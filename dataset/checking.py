@@ -6,8 +6,8 @@ It never changes a file. What it finds is a list of faults; what they mean is in
 import hashlib
 import multiprocessing
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dataset.demo import ignore_interrupt, interrupts_later
-from dataset.folders import HALVES, in_tars
+from dataset.folders import HALVES, opened
 from dataset.images import (
     Backgrounds,
     DataError,
@@ -45,7 +45,7 @@ HASHED_AT_ONCE = 1 << 20  # bytes
 class Seen(NamedTuple):
     """What one picture, or pair, showed. digests: of its files, 0 where there is none."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
     size: tuple[int, int]  # height, width, upright; 0, 0 where it could not be read
     bytes: int
     digests: tuple[int, int]
@@ -68,7 +68,9 @@ def list_groups(folders: dict, say: Callable[[str], None]) -> tuple[list[Group],
     """The groups of an entry as dataset.folders.data_folders gives it; what is wrong with folders
     and names; and how many pictures are in each folder, by its name. Raises DataError where no
     folder can be used at all."""
-    groups, faults, counts = [], [], {}
+    groups: list[Group] = []
+    faults: list[Fault] = []
+    counts: dict[str, int] = {}
     for half in HALVES:
         for found in (_list_foregrounds(folders, half, say), _list_backgrounds(folders, half, say)):
             pictures, some, lengths = found
@@ -84,10 +86,8 @@ def list_groups(folders: dict, say: Callable[[str], None]) -> tuple[list[Group],
 def _list_foregrounds(
     folders: dict, half: str, say: Callable[[str], None]
 ) -> tuple[Foregrounds | None, list[Fault], dict[str, int]]:
-    entry = {kind: Path(folder) for kind, folder in folders.get(half, {}).items()}
     try:
-        if "tars" in entry:
-            entry = in_tars(entry["tars"], say)
+        entry = opened(folders, half, say)
         if "rgba" not in entry and not ("fgr" in entry and "pha" in entry):
             raise DataError(
                 f"the entry in data_path.py has no {half!r} with 'fgr' and 'pha', or with 'rgba'; "
@@ -96,7 +96,9 @@ def _list_foregrounds(
     except DataError as error:
         return None, [Fault("folder", half, str(error))], {}
     kinds = ("rgba",) if "rgba" in entry else ("fgr", "pha")
-    stems, faults, counts = {}, [], {}
+    stems: dict[str, dict[str, str]] = {}
+    faults: list[Fault] = []
+    counts: dict[str, int] = {}
     for kind in kinds:
         try:
             names = find_pictures(entry[kind])
@@ -123,8 +125,8 @@ def _list_foregrounds(
         what = f"no picture in {entry['fgr']} has the name of one in {entry['pha']}"
         return None, [*faults, Fault("folder", half, what)], counts
     counts[f"{half} pairs"] = len(both)
-    names = Names(fgr[stem] for stem in both), Names(pha[stem] for stem in both)
-    return Foregrounds(entry["fgr"], names[0], entry["pha"], names[1]), faults, counts
+    fgr_names, pha_names = Names(fgr[stem] for stem in both), Names(pha[stem] for stem in both)
+    return Foregrounds(entry["fgr"], fgr_names, entry["pha"], pha_names), faults, counts
 
 
 def _list_backgrounds(
@@ -171,7 +173,7 @@ def look_at_all(
 
 def _in_order(
     chunks: list[tuple[int, int, int]], pictures: list, halves: list[str], look: Look, workers: int
-) -> Iterator[tuple[int, list[Seen]]]:
+) -> Generator[tuple[int, list[Seen]], None, None]:
     if workers <= 1:
         _begin(pictures, halves, look)
         for chunk in chunks:
@@ -181,7 +183,8 @@ def _in_order(
     context = multiprocessing.get_context("spawn")
     begin = (pictures, halves, look)
     pool = ProcessPoolExecutor(workers, context, _begin_worker, begin)
-    waiting, rest = deque(), iter(chunks)
+    waiting: deque[tuple[int, Future[list[Seen]]]] = deque()
+    rest = iter(chunks)
     try:
         while True:
             with interrupts_later():  # the first ones start the processes
@@ -206,14 +209,14 @@ def _in_order(
 _here: tuple[list, list[str], Look]  # of this process: what a worker is started with
 
 
-def _begin(*what: object) -> None:
+def _begin(pictures: list, halves: list[str], look: Look) -> None:
     global _here
-    _here = what
+    _here = pictures, halves, look
 
 
-def _begin_worker(*what: object) -> None:
+def _begin_worker(pictures: list, halves: list[str], look: Look) -> None:
     ignore_interrupt()
-    _begin(*what)
+    _begin(pictures, halves, look)
 
 
 def _look_at_chunk(number: int, start: int, stop: int) -> list[Seen]:
@@ -288,7 +291,7 @@ def _read(
             shrink = SHRINK if mode == "RGB" else 1
             if mode == "L" and picture.mode in ("RGB", "P"):
                 mode = "RGB"
-            small = tuple(-(-side // shrink) for side in size)
+            small = -(-size[0] // shrink), -(-size[1] // shrink)
             matrix = np.array([[shrink, 0, 0], [0, shrink, 0]], dtype=np.float64)
             pixels, _ = decode(picture, mode, small, matrix)
         return size, pixels[..., 0] if pixels.shape[2] == 1 else pixels, _digest(path)

@@ -24,7 +24,7 @@ TITLES = ("foreground", "alpha", "composite")
 class Row(NamedTuple):
     half: str
     pairs: Foregrounds
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
     wrong: str  # what, or ""
 
 
@@ -32,7 +32,9 @@ def choose_rows(groups: Sequence[Group], faults: Sequence[Fault], count: int) ->
     """At most `count` pairs that something is wrong with, of each kind of fault the first, then of
     each the second, and so on; and as many evenly spaced ones, two in train for one in valid.
     Being small is no fault that a picture would show."""
-    pairs = {group.half: group.pictures for group in groups if group.paired}
+    pairs = {
+        group.half: group.pictures for group in groups if isinstance(group.pictures, Foregrounds)
+    }
     wrong: dict[tuple[str, int], list[str]] = {}
     of_kind: Counter[str] = Counter()
     ranked = []
@@ -76,13 +78,13 @@ def _drawn(row: Row) -> Image.Image:
     lines += [(line, 14, FAINT) for line in _wrapped(f"{row.half}, {size}", 14, 3)]
     lines += [(line, 14, ALARM) for line in _wrapped(row.wrong, 14, 4)]
     heights = [picture.height for picture in pictures if picture]
-    height = max([*heights, sum(size + 7 for _, size, _ in lines), 60])
+    height = max([*heights, sum(high + 7 for _, high, _ in lines), 60])
     strip = Image.new("RGB", (2 * GAP + LABEL + 3 * (CELL + GAP), height), PAPER)
     pen = ImageDraw.Draw(strip)
     y = 0
-    for line, size, colour in lines:
-        pen.text((GAP, y), line, colour, _font(size))
-        y += size + 7
+    for line, high, colour in lines:
+        pen.text((GAP, y), line, colour, _font(high))
+        y += high + 7
     for column, picture in enumerate(pictures):
         left = 2 * GAP + LABEL + column * (CELL + GAP)
         pen.rectangle((left, 0, left + CELL - 1, height - 1), PANEL)
@@ -141,7 +143,7 @@ def _font(height: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def _wrapped(text: str, height: int, at_most: int) -> list[str]:
     """Lines that fit beside the pictures, broken anywhere: names have few spaces."""
-    lines = []
+    lines: list[str] = []
     while text and len(lines) < at_most:
         count = len(text)
         while count > 1 and _font(height).getlength(text[:count]) > LABEL:

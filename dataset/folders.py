@@ -4,7 +4,7 @@ It draws the demo where that is asked for, and touches no other data set's files
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from data_path import DATA_PATH
@@ -56,9 +56,7 @@ def open_half(
 ) -> tuple[Foregrounds, Backgrounds]:
     """The foregrounds and backgrounds of one half, "train" or "valid". stop: whether a picture
     whose header is bad is an error already; else it is one when it is read. Raises DataError."""
-    entry = {kind: Path(folder) for kind, folder in folders.get(half, {}).items()}
-    if "tars" in entry:
-        entry = in_tars(entry["tars"], say)
+    entry = opened(folders, half, say)
     if "rgba" in entry:
         foregrounds = find_rgba(entry["rgba"], stop)
     elif "fgr" in entry and "pha" in entry:
@@ -72,6 +70,12 @@ def open_half(
     if tars_in(behind):
         behind = open_tars(behind, ("",), say)[""]
     return foregrounds, find_backgrounds(behind, stop)
+
+
+def opened(folders: dict, half: str, say: Callable[[str], None]) -> Mapping[str, Path | TarFolder]:
+    """The folders of one half by their kinds, or what is in their place in tars."""
+    entry = {kind: Path(folder) for kind, folder in folders.get(half, {}).items()}
+    return in_tars(entry["tars"], say) if "tars" in entry else entry
 
 
 def in_tars(folder: Path, say: Callable[[str], None]) -> dict[str, TarFolder]:

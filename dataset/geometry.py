@@ -73,7 +73,7 @@ def source_points(sizes: Tensor, matrix: Tensor, size: tuple[int, int]) -> Tenso
     return positions(centred / half, size)
 
 
-def warp(pictures: Sequence[Tensor], points: Tensor, reflect: bool = False) -> Tensor:
+def warp(pictures: Sequence[Tensor] | Tensor, points: Tensor, reflect: bool = False) -> Tensor:
     """Each picture sampled bilinearly, once.
 
     pictures: (C, h, w) each, of any sizes, float, or uint8, which stays 0..255; points: (B, H, W,
@@ -88,7 +88,7 @@ def warp(pictures: Sequence[Tensor], points: Tensor, reflect: bool = False) -> T
     return together(warped)
 
 
-def together(tensors: Sequence[Tensor]) -> Tensor:
+def together(tensors: list[Tensor]) -> Tensor:
     """All in one, along their first dimension; one alone is not copied."""
     return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from dataset.names import Names
 from dataset.orientation import ORIENTATIONS, orientation_of, upright_size
@@ -90,7 +90,7 @@ def find_pictures(folder: "Path | TarFolder") -> list[str]:
 def _walk(top: str) -> Iterator[str]:
     # Of each folder that is left: where it is, how its names begin, the folders on the way to it,
     # their links resolved (a link back to one would be walked for ever), how many were links.
-    left = [(top, "", (os.path.realpath(top),), 0)]
+    left: list[tuple[str, str, tuple[str, ...], int]] = [(top, "", (os.path.realpath(top),), 0)]
     while left:
         folder, prefix, way, links = left.pop()
         folders = []
@@ -164,7 +164,7 @@ def find_pairs(
             (fgr_folder, fgr_names, fgr_stems, pha_stems),
             (pha_folder, pha_names, pha_stems, fgr_stems),
         )
-        for place in np.flatnonzero(~np.isin(stems, others))
+        for place in np.flatnonzero(~np.isin(stems, others)).tolist()
     ]
     if orphans:
         raise DataError(
@@ -194,7 +194,7 @@ def find_pairs(
     return pairs
 
 
-def _sizes(paths: Iterable[Path], mode: str) -> list[tuple[int, int]]:
+def _sizes(paths: "Iterable[Path | Member]", mode: str) -> list[tuple[int, int]]:
     """Of each picture's header; many at once, since disks may be far away, and some in a row, since
     handing over a single one costs as much as to read it."""
     paths = list(paths)
@@ -204,27 +204,29 @@ def _sizes(paths: Iterable[Path], mode: str) -> list[tuple[int, int]]:
         return list(chain.from_iterable(sizes))
 
 
-def _size_of(path: Path, mode: str) -> tuple[int, int]:
+def _size_of(path: "Path | Member", mode: str) -> tuple[int, int]:
     """(width, height), as people say it, of a picture that can be taken as `mode`."""
     with open_picture(path) as picture:
         check_mode(picture, mode)
         return upright_size(picture)[::-1]
 
 
-def check_mode(picture: Image.Image, mode: str) -> None:
+def check_mode(picture: ImageFile.ImageFile, mode: str) -> None:
     """Raises DataError where an opened picture cannot be taken as RGB, L or RGBA."""
+    path = os.fsdecode(picture.filename)
     if mode == "RGBA" and "A" not in picture.getbands() and "transparency" not in picture.info:
-        raise DataError(f"{picture.filename} has no alpha channel; expected RGBA pictures")
+        raise DataError(f"{path} has no alpha channel; expected RGBA pictures")
     if picture.mode not in MODES[mode]:
         kind = {"L": "an alpha", "RGB": "colours", "RGBA": "colours with their alpha"}[mode]
         grey = " (grey)" if mode == "L" else ""
         raise DataError(
-            f"{picture.filename} cannot be taken as {kind}: its mode is {picture.mode}; convert "
+            f"{path} cannot be taken as {kind}: its mode is {picture.mode}; convert "
             f"it to {mode}{grey}"
         )
 
 
-def unlike(fgr: Path, fgr_size: tuple[int, int], pha: Path, pha_size: tuple[int, int]) -> str:
+def unlike(fgr: object, fgr_size: tuple[int, int], pha: object, pha_size: tuple[int, int]) -> str:
+    """Two pictures as a message names them."""
     return f"{fgr} ({fgr_size[0]}x{fgr_size[1]}) and {pha} ({pha_size[0]}x{pha_size[1]})"
 
 
@@ -267,14 +269,15 @@ def listed(items: Sequence) -> str:
     return ", ".join(map(str, items[:NAMED_AT_MOST])) + (f" and {more} more" if more > 0 else "")
 
 
-def open_picture(path: "Path | Member") -> Image.Image:
+def open_picture(path: "Path | Member") -> ImageFile.ImageFile:
     """The picture with its header read and its pixels not yet. Raises DataError."""
     source = path if isinstance(path, Path) else path.open()
     try:
         picture = Image.open(source, formats=("JPEG", "PNG"))
         picture.filename = str(path)
     except FileNotFoundError:
-        what = "is a link to nothing" if path.is_symlink() else "is not there any more"
+        link = isinstance(path, Path) and path.is_symlink()
+        what = "is a link to nothing" if link else "is not there any more"
         raise DataError(f"{path} {what}; restore or remove it, and start again") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise DataError(_undecodable(str(path), error)) from None
@@ -288,7 +291,7 @@ def open_picture(path: "Path | Member") -> Image.Image:
 
 
 def decode(
-    picture: Image.Image, mode: str, size: tuple[int, int], *matrices: np.ndarray
+    picture: ImageFile.ImageFile, mode: str, size: tuple[int, int], *matrices: np.ndarray
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """The part of an opened picture that a warp will look at, at the smallest sufficient scale.
 
@@ -304,7 +307,7 @@ def decode(
     Returns the pixels, uint8 (h, w, channels), and the matrices to *their* coordinates.
     Raises DataError naming the file where it cannot be decoded.
     """
-    path, width = picture.filename, picture.width
+    path, width = os.fsdecode(picture.filename), picture.width
     check_mode(picture, mode)
     if (orientation := orientation_of(picture)) != 1:
         rows = np.array(ORIENTATIONS[orientation], dtype=np.float64)

@@ -58,7 +58,7 @@ class Fault(NamedTuple):
     kind: str  # a key of KINDS
     half: str  # "train" or "valid"
     what: str  # a sentence with the path
-    index: int = -1  # of the pair in its half, where it is a pair's
+    index: int = -1  # type: ignore[assignment]  # of the pair in its half, where it is a pair's
 
 
 @dataclass

@@ -8,8 +8,9 @@ import multiprocessing
 import random
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -154,11 +155,11 @@ class MattingDataset(Dataset):
         }
 
 
-def collate(samples: list[dict | DataError]) -> dict | DataError:
+def collate(samples: list[Any]) -> dict | DataError:
     """One batch for augmentation.augment: fgr, pha and bgr each a block of uint8 (pixels, C), one
     picture's behind the other's, with their sizes (B, 2), height and width; matrices (B, 2, 3)
     float32; numbers (B, N) float32; noise_seeds (B, 2) int64; the crop's size; files; faults of
-    what was left out. A sample that failed fails its batch."""
+    what was left out. A sample that failed, a DataError, fails its batch."""
     for sample in samples:
         if isinstance(sample, DataError):
             return sample
@@ -181,7 +182,7 @@ def collate(samples: list[dict | DataError]) -> dict | DataError:
     return batch
 
 
-def batches(loader: Iterable, left_out: "LeftOut | None" = None) -> Iterator[dict]:
+def batches(loader: Iterable, left_out: "LeftOut | None" = None) -> Generator[dict, None, None]:
     """The loader's batches. Raises the DataError of a sample that failed in a worker, and a
     DataError where a worker has died. left_out: told of faults."""
     others, workers, iterator = set(multiprocessing.active_children()), [], None

@@ -19,7 +19,7 @@ class Names(Sequence[str]):
     def __len__(self) -> int:
         return len(self._ends)
 
-    def __getitem__(self, index: int) -> str:
+    def __getitem__(self, index: int) -> str:  # type: ignore[override]  # it takes no slices
         if not 0 <= index < len(self):
             raise IndexError(index)
         start = self._ends[index - 1] if index else 0

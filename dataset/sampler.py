@@ -7,7 +7,7 @@ change nothing. It never reads a picture.
 import hashlib
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -19,7 +19,7 @@ class SampleKey(NamedTuple):
     """All that a sample is computed from, beside the seed and the files."""
 
     epoch: int
-    index: int  # of the foreground
+    index: int  # type: ignore[assignment]  # of the foreground
     draw: int  # which of the epoch's draws of this foreground: 0, or 1 where it fills a last batch
     size: tuple[int, int]  # height, width of the crop
 
@@ -87,7 +87,7 @@ class BatchSampler(Sampler[list[SampleKey]]):
         last_step: int,
         parts: range = range(1),
         of_parts: int = 1,
-        **order: object,
+        **order: Any,
     ) -> None:
         self.steps = range(first_step, last_step)
         self.parts, self.of_parts = parts, of_parts

@@ -220,7 +220,7 @@ def _write_tars(
     for number, held in enumerate(_split(groups, shard_bytes)):
         path = folder / f"{number:05}.tar"
         with path.open("xb") as file:
-            with tarfile.open(
+            with tarfile.open(  # type: ignore[call-overload]  # of its copybufsize
                 fileobj=file, mode="w:", format=tarfile.PAX_FORMAT, encoding="utf-8",
                 errors="surrogateescape", copybufsize=1 << 20,
             ) as archive:  # fmt: skip
@@ -267,7 +267,7 @@ def _add(archive: tarfile.TarFile, name: str, picture: "Path | Member") -> None:
             raise DataError(f"{picture} changed while it was packed; start again") from None
         if file.read(1):
             raise DataError(f"{picture} changed while it was packed; start again")
-    archive.members.clear()  # it would keep all of them
+    archive.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
 
 
 def _compare(
@@ -279,9 +279,11 @@ def _compare(
     from dataset.folders import describe
     from dataset.images import DataError
 
+    read: list[Foregrounds | Backgrounds] = [*source]
+    kept: list[Foregrounds | Backgrounds] = [*packed]
     same = describe(*source) == describe(*packed) and all(
-        _size_of(picture) == member.size
-        for part, other in zip(source, packed, strict=True)
+        _size_of(picture) == _size_of(member)
+        for part, other in zip(read, kept, strict=True)
         for group, written in zip(_groups(part), _groups(other), strict=True)
         for (_, picture), (_, member) in zip(group, written, strict=True)
     )

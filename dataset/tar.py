@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -107,8 +108,10 @@ class TarFolder:
         place = bisect_left(self.names, name)
         if place == len(self.names) or self.names[place] != name:
             raise KeyError(name)
+        tar, tar_bytes = self._tars[self._tar[place]]
         return Member(
-            *self._tars[self._tar[place]],
+            tar,
+            tar_bytes,
             self._prefix + name,
             int(self._offsets[place]),
             int(self._sizes[place]),
@@ -189,7 +192,7 @@ class _Part(io.RawIOBase):
         self._at = max(0, start + offset)
         return self._at
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: Any) -> int:
         wanted = min(len(buffer), self._member.size - self._at)
         if wanted <= 0:
             return 0

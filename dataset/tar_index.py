@@ -100,7 +100,7 @@ def scan(path: Path, say: Callable[[str], None] = print) -> Index:
             ) as archive:
                 before = -1
                 while (info := archive.next()) is not None:
-                    archive.members.clear()  # it would keep all of them
+                    archive.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
                     if info.size < 0 or info.offset <= before:
                         raise tarfile.ReadError("a member that leads back")
                     before = info.offset

@@ -4,7 +4,7 @@ Needs PyAV (https://pyav.org), which is no requirement of the rest: it is import
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -86,7 +86,7 @@ class VideoReader:
             yield first
         yield from self._frames
 
-    def _decode(self, stream) -> Iterator[tuple[np.ndarray, int]]:
+    def _decode(self, stream) -> Generator[tuple[np.ndarray, int], None, None]:
         last, size = None, None
         step = max(1, round(1 / (self.rate * self.time_base)))
         try:

@@ -26,6 +26,7 @@ class SampleDropout(nn.Module):
 
     @torch.jit.unused
     def masked(self, x: Tensor) -> Tensor:
+        assert self.seeds is not None
         device, shape = x.device, x.shape[1:]
         masks = [
             torch.rand(shape, device=device, generator=torch.Generator(device).manual_seed(seed))

@@ -31,6 +31,7 @@ class Inference(nn.Module):
         channels = dict(zip(OUTPUTS, torch.arange(37).split(list(CHANNELS.values())), strict=True))
         kept = torch.cat([channels[name] for name in outputs])
         last = self.decoder.conv4
+        assert last.bias is not None
         last.weight, last.bias = nn.Parameter(last.weight[kept]), nn.Parameter(last.bias[kept])
         last.out_channels = len(kept)
         self.eval().requires_grad_(False)

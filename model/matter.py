@@ -6,6 +6,7 @@ Works on tensors alone; files are predict.py's business.
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,7 +47,8 @@ class Matter:
         self.precision = precision or ("fp16" if on_gpu else "fp32")
         self.size, self.guided = size, guided
         layout = torch.channels_last if on_gpu else torch.contiguous_format
-        self.model = load_matting_base(checkpoint).to(self.device, memory_format=layout)
+        model = load_matting_base(checkpoint)
+        self.model = model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def __call__(
@@ -132,7 +134,7 @@ def reduced(x: Tensor, size: tuple[int, int]) -> Tensor:
     channel: a photograph as float32 takes four times its own memory."""
     if tuple(x.shape[2:]) == size:
         return as_float(x)
-    how = {"mode": "bilinear", "align_corners": False, "antialias": True}
+    how: dict[str, Any] = {"mode": "bilinear", "align_corners": False, "antialias": True}
     return torch.cat([F.interpolate(as_float(each), size, **how) for each in x.split(1, 1)], dim=1)
 
 

@@ -4,6 +4,8 @@ Encoder, ASPP, decoder, and what each output channel means. Its entry names are 
 format, which other programs read and write; they never change.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torchvision.models.segmentation.deeplabv3 import ASPP
@@ -19,12 +21,12 @@ BACKBONES = ("resnet50", "resnet101", "mobilenetv2")
 
 class _Clamp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
         return x.clamp(0, 1)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         outward = ((x < 0) & (grad > 0)) | ((x > 1) & (grad < 0))  # descent goes against grad
         return grad.masked_fill(outward, 0)

@@ -83,9 +83,9 @@ class Report:
             rows.append((module or "total", f"{came}/{entries}", share, why))
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         lines = [f"Transferred from {self.source}, {self.backbone}:"]
-        for module, entries, parameters, why in rows:
+        for module, share, parameters, why in rows:
             lines.append(
-                f"  {module:<{widths[0]}}  {entries:>{widths[1]}}  {parameters:>{widths[2]}}  {why}"
+                f"  {module:<{widths[0]}}  {share:>{widths[1]}}  {parameters:>{widths[2]}}  {why}"
             )
         for name, (theirs, ours) in self.mismatched.items():
             lines.append(f"  {name}: shape {_by(theirs)} in the file, {_by(ours)} in the model")

@@ -34,7 +34,7 @@ def _number(dtype: np.dtype, content: bytes) -> np.generic:
     return np.frombuffer(content, dtype)[0]
 
 
-ALLOWED = [
+ALLOWED: list[Any] = [
     (_number, "numpy.core.multiarray.scalar"),
     (_number, "numpy._core.multiarray.scalar"),
     np.dtype,

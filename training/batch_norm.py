@@ -4,6 +4,8 @@ PyTorch's SyncBatchNorm refuses tensors on the CPU. Names and shapes of entries 
 BatchNorm2d.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -15,12 +17,12 @@ class _Mean(torch.autograd.Function):
     """The mean over the processes, whose gradient is the mean of theirs."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, group: object) -> Tensor:
+    def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
         ctx.group = group
         return _mean(x, group)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return _mean(grad, ctx.group), None
 
 
@@ -44,6 +46,8 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         centred = x - mean[:, None, None]
         variance = _Mean.apply(centred.square().mean((0, 2, 3)), self.group)
         count = x.numel() // x.shape[1] * dist.get_world_size(self.group)
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
@@ -60,4 +64,4 @@ def over_all_processes(model: nn.Module, group: dist.ProcessGroup, device: torch
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = GlobalBatchNorm2d
-            module.group = group
+            module.group = group  # type: ignore[assignment]  # it is of the other class now

@@ -25,7 +25,7 @@ from model.weights_file import WeightsFileError, read_file, read_weights
 try:
     import fcntl
 except ImportError:  # Windows has no locks that die with their process
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 STATE_FORMAT = 2
 KEYS = {"step", "steps_per_epoch", "optimizer", "scaler", "options", "data", "weights_checksum"}
@@ -61,6 +61,13 @@ def progress_of(name: str) -> Progress | None:
     return Progress(int(epoch), float(step) if step else float("inf"))
 
 
+def progress_in(name: str) -> Progress:
+    """What the name of a checkpoint says."""
+    progress = progress_of(name)
+    assert progress is not None, name
+    return progress
+
+
 def steps_of(name: str, steps_per_epoch: int) -> int:
     """How many steps a file's name says are completed, counted with epochs of this length; 0 where
     it says nothing."""
@@ -76,14 +83,14 @@ def find_checkpoints(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     found = [path for path in folder.iterdir() if progress_of(path.name)]
-    return sorted(found, key=lambda path: progress_of(path.name))
+    return sorted(found, key=lambda path: progress_in(path.name))
 
 
 def progress_at(step: int, steps_per_epoch: int) -> Progress:
     """What the name of a checkpoint after `step` steps says; before every one where it is 0."""
     if step == 0:
         return Progress(-1, 0)
-    return progress_of(checkpoint_name(step, steps_per_epoch))
+    return progress_in(checkpoint_name(step, steps_per_epoch))
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,8 @@ def newest_whole(folder: Path, set_aside: bool) -> Checkpoint | None:
     spare = None  # the newest weights that are whole, while their state is not
     passed: list[Path] = []
     found = find_checkpoints(folder)
+    if not found:
+        return None
     chosen = None
     for path in reversed(found):
         try:
@@ -129,7 +138,7 @@ def newest_whole(folder: Path, set_aside: bool) -> Checkpoint | None:
             chosen = Checkpoint(path, weights, state)
         break
     chosen = chosen or spare
-    if found and chosen is None:
+    if chosen is None:
         raise CheckpointError(
             f"no checkpoint in {folder} is whole; see above. Give another one by its path, or move "
             "them away to start afresh"
@@ -160,9 +169,9 @@ def prune(folder: Path, keep: int) -> None:
     if len(ours) <= keep:
         return
     for path in ours[:-keep]:
-        if progress_of(path.name).step != float("inf"):
+        if progress_in(path.name).step != float("inf"):
             path.unlink()
-    oldest_kept = progress_of(ours[-keep].name)
+    oldest_kept = progress_in(ours[-keep].name)
     for state in folder.glob("epoch-*.state.pth"):
         progress = progress_of(state.name.replace(".state.pth", ".pth"))
         if progress and progress < oldest_kept:
@@ -302,7 +311,8 @@ def checksum(weights: dict[str, Tensor]) -> int:
     """CRC-32 of all values: tells weights apart."""
     crc = 0
     for value in weights.values():
-        crc = zlib.crc32(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy(), crc)
+        array = value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+        crc = zlib.crc32(array, crc)  # type: ignore[arg-type]  # an array is a buffer
     return crc
 
 

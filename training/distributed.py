@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -81,17 +81,19 @@ class Team:
     def each(self, work: Callable[[], T]) -> T:
         """The result of `work` in this process, when it has succeeded in all of them. Otherwise
         raises: its own error in the first that failed, ElsewhereError in the others."""
-        result, error = None, None
+        result: T | None = None
+        error: Exception | None = None
         try:
             result = work()
         except Exception as raised:
             error = raised
         failed = [rank for rank, bad in enumerate(self.gather(error is not None)) if bad]
         if failed and failed[0] == self.rank:
+            assert error is not None
             raise error
         if failed:
             raise ElsewhereError(f"process {failed[0]} has failed")
-        return result
+        return cast(T, result)
 
     def first(self, work: Callable[[], T]) -> T:
         """The result of `work` in the first process, which alone does it, sent to all."""
@@ -100,7 +102,7 @@ class Team:
             sent = [result]
             dist.broadcast_object_list(sent)
             result = sent[0]
-        return result
+        return cast(T, result)
 
     def check_same(self, what: str, value: Any) -> None:
         """Raises DataError in the first process, ElsewhereError in the others, where `value` is
@@ -188,11 +190,13 @@ class Team:
             return model
         known = inspect.signature(DistributedDataParallel).parameters
         buffers = {"forward_sync_buffers", "broadcast_buffers"} & known.keys()  # by torch's version
+        # Buffers are shared before each validation, not at each step.
+        unshared: dict[str, Any] = {max(buffers): False}
         return DistributedDataParallel(
             model,
             process_group=self.tensors,
             gradient_as_bucket_view=True,
-            **{max(buffers): False},  # they are shared before each validation, not at each step
+            **unshared,
         )
 
     def share_of(self, items: list[T]) -> list[T]:
@@ -215,8 +219,9 @@ def _step_like(optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor:
 def averaging(forward: nn.Module, last: bool) -> contextlib.AbstractContextManager:
     """Around a forward and backward pass: gradients are averaged over the processes in the last of
     a step, those of the others having been added to them."""
-    several = isinstance(forward, DistributedDataParallel)
-    return contextlib.nullcontext() if last or not several else forward.no_sync()
+    if isinstance(forward, DistributedDataParallel) and not last:
+        return forward.no_sync()
+    return contextlib.nullcontext()
 
 
 def under_torchrun() -> bool:
@@ -261,8 +266,14 @@ def join(options: argparse.Namespace) -> Team:
         size=size,
         local_rank=int(os.environ["LOCAL_RANK"]),
         local_size=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-        answers=dist.new_group(backend="gloo", timeout=training),
+        answers=_group("gloo", training),
     )
+
+
+def _group(backend: str, timeout: timedelta) -> dist.ProcessGroup:
+    """Of all processes."""
+    group = dist.new_group(backend=backend, timeout=timeout)
+    return cast(dist.ProcessGroup, group)  # another type is for processes that are not in it
 
 
 def with_device(team: Team, device: torch.device, options: argparse.Namespace) -> Team:
@@ -271,7 +282,7 @@ def with_device(team: Team, device: torch.device, options: argparse.Namespace) -
         return team
     timeout = timedelta(seconds=options.dist_timeout or TIMEOUTS[1])
     backend = "nccl" if device.type == "cuda" else "gloo"
-    tensors = dist.new_group(backend=backend, timeout=timeout)
+    tensors = _group(backend, timeout)
     return Team(team.rank, team.size, team.local_rank, team.local_size, team.answers, tensors)
 
 

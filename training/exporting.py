@@ -10,7 +10,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,7 +86,7 @@ def export_weights(
     if precision == "fp16":
         weights = halved(weights)
 
-    def fill(file: BinaryIO) -> dict[str, float]:
+    def fill(file: Any) -> dict[str, float]:
         if about is None:
             write_sealed(weights, file)
         else:
@@ -125,7 +125,7 @@ def export_torchscript(
     with torch.no_grad(), _quiet():
         traced = torch.jit.trace(network, _pictures(EXAMPLE, precision), check_trace=False)
 
-    def fill(file: BinaryIO) -> dict[str, float]:
+    def fill(file: Any) -> dict[str, float]:
         content = io.BytesIO()
         with _quiet():
             torch.jit.save(traced, content, _extra_files={"metadata.json": json.dumps(about)})
@@ -152,7 +152,7 @@ def export_onnx(
     content = _onnx_model(network, precision, size, about).SerializeToString()
     shapes = SHAPES if size is None else ((1, *size), (1, *size))
 
-    def fill(file: BinaryIO) -> dict[str, float]:
+    def fill(file: Any) -> dict[str, float]:
         file.write(content)
         run = onnx_runner(Path(file.raw.name))
         return compare(model, run, outputs, shapes, precision, path)
@@ -169,7 +169,7 @@ def _onnx_model(
     dynamic = {0: "batch", 2: "height", 3: "width"}
     try:
         with torch.no_grad(), _quiet():
-            exported = torch.onnx.export(
+            program = torch.onnx.export(
                 network,
                 _pictures((1, *size) if size else EXAMPLE, precision),
                 dynamo=True,
@@ -179,7 +179,9 @@ def _onnx_model(
                 dynamic_shapes=None if size else (dynamic, dynamic),
                 external_data=False,  # one file: the largest network has a ninth of the 2 GB
                 verbose=False,
-            ).model_proto
+            )
+            assert program is not None  # with dynamo
+            exported = program.model_proto
         # The exporter notes on every node which line of which file it comes from, with paths of
         # the machine it ran on.
         graph = exported.graph
@@ -295,7 +297,7 @@ def _pictures(shape: tuple[int, int, int], precision: str, seed: int = 0) -> tup
     return src, bgr
 
 
-def _write(path: Path, fill: Callable[[BinaryIO], dict[str, float]], size: int) -> dict[str, float]:
+def _write(path: Path, fill: Callable[[Any], dict[str, float]], size: int) -> dict[str, float]:
     """What `fill` returns, which writes the file under a temporary name and compares it; only
     then does it become `path`."""
     found: dict[str, float] = {}

@@ -139,16 +139,22 @@ class Journal:
         self._pictures(step, "valid", shown)
         with self._log():
             if self.folder:
-                row = {"start": self._start, "step": step, "epoch": epoch, "conn": "", **results}
+                row: dict[str, float | str] = {
+                    "start": self._start,
+                    "step": step,
+                    "epoch": epoch,
+                    "conn": "",
+                    **results,
+                }
                 _append_row(self.folder / "results.csv", row)
                 preview(self.folder / "preview.png", shown)
-                self._draw_results()
+                self._draw_results(self.folder)
         # Validating is not training: it counts neither as speed nor as waiting.
         self._since, self._since_step, self._waited = time.perf_counter(), step, 0.0
 
-    def _draw_results(self) -> None:
+    def _draw_results(self, folder: Path) -> None:
         try:
-            draw_results(self.folder / "results.csv", self.folder / "results.png")
+            draw_results(folder / "results.csv", folder / "results.png")
         except Exception as error:  # of whatever kind: a picture is no reason to end a training
             self.say(f"results.png could not be drawn ({error})")
 
@@ -177,12 +183,16 @@ class Journal:
 
     def _scalars(self, step: int, group: str, values: dict[str, float]) -> None:
         with self._log():
-            for name, value in values.items() if self.writer else ():
+            if not self.writer:
+                return
+            for name, value in values.items():
                 self.writer.add_scalar(f"{group}/{name}", value, step)
 
     def _pictures(self, step: int, group: str, shown: dict[str, Tensor]) -> None:
         with self._log():
-            for name, batch in shown.items() if self.writer else ():
+            if not self.writer:
+                return
+            for name, batch in shown.items():
                 self.writer.add_image(f"{group}/{name}", make_grid(batch.cpu(), nrow=5), step)
 
 

@@ -68,7 +68,12 @@ def find_mattes(
         else:
             stems.append(stem)
     pairs = [
-        Pair(shown(s), *(files[kind][s] if kind in files else None for kind in folders))
+        Pair(
+            shown(s),
+            files["pred"][s],
+            files["true"][s],
+            *(files[kind][s] if kind in files else None for kind in optional),
+        )
         for s in stems
     ]
     with ThreadPoolExecutor(16) as threads:  # disks may be far away

@@ -180,7 +180,7 @@ def write_sealed(content: Any, file: BinaryIO) -> None:
 
 def write_whole(
     path: Path,
-    write: Callable[[BinaryIO], object],
+    write: Callable[[Any], object],
     size: int = 0,
     given_up: Callable[[], bool] = lambda: False,
 ) -> None:

@@ -272,7 +272,7 @@ def checkpoints_ahead(
     own = [path.resolve() for path in found]
     if source and source.resolve() in own:
         here = checkpoint.progress_at(first_step, epoch_steps)
-        found = [path for path in found if checkpoint.progress_of(path.name) > here]
+        found = [path for path in found if checkpoint.progress_in(path.name) > here]
     if found and not options.overwrite:
         raise OptionError(
             f"{folder} already holds {len(found)} checkpoint(s) ahead of this start, up to "

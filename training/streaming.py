@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def com_background(options: argparse.Namespace) -> Callable[[tuple[int, int]], T
     if text == "transparent":
         return lambda _size: None
     with contextlib.suppress(ValueError):
-        red, green, blue = ImageColor.getrgb(text)  # with an alpha, ValueError: too many
+        red, green, blue = ImageColor.getrgb(text)  # type: ignore[misc]  # with an alpha, ValueError: too many
         colour = torch.tensor([red, green, blue], dtype=torch.uint8).view(1, 3, 1, 1)
         return lambda _size: colour
     if not Path(text).is_file():
@@ -69,7 +70,8 @@ def com_background(options: argparse.Namespace) -> Callable[[tuple[int, int]], T
             f"--com-bgr {text} is neither a colour, such as green or #00b140, nor a file, nor the "
             "word transparent"
         )
-    pixels, made = read_rgb(Path(text)), {}
+    pixels = read_rgb(Path(text))
+    made: dict[tuple[int, int], Tensor] = {}
 
     def covering(size: tuple[int, int]) -> Tensor:
         if size not in made:
@@ -82,9 +84,9 @@ def com_background(options: argparse.Namespace) -> Callable[[tuple[int, int]], T
 
 def batches(frames: list[Frame], most: int) -> Iterator[list[Frame]]:
     """Of frames of one size, as many as go together; those of one size follow each other."""
-    for size, group in itertools.groupby(sorted(frames, key=lambda f: f.size), lambda f: f.size):
+    for size, alike in itertools.groupby(sorted(frames, key=lambda f: f.size), lambda f: f.size):
         count = frames_at_once(size, most)
-        group = list(group)
+        group = list(alike)
         yield from (group[first : first + count] for first in range(0, len(group), count))
 
 
@@ -95,7 +97,7 @@ def write_pictures(paths: dict[str, Path], arrays: dict[str, np.ndarray]) -> Non
         Image.fromarray(arrays[name]).save(content, "PNG", compress_level=PNG_EFFORT)
         path.parent.mkdir(parents=True, exist_ok=True)
         data = content.getbuffer()
-        write_whole(path, lambda file, data=data: file.write(data), len(data))
+        write_whole(path, methodcaller("write", data), len(data))
 
 
 def frames_at_once(size: tuple[int, int], most: int) -> int:

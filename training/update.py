@@ -80,7 +80,8 @@ class Update:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm, scale = get_total_norm(gradients), self.scaler.scale(self._one)
         if self.clip:
-            clip_grads_with_norm_(self.parameters, self.clip * scale, norm)
+            most = self.clip * scale  # a tensor: as a float it would have to wait for the device
+            clip_grads_with_norm_(self.parameters, most, norm)  # type: ignore[arg-type]
         gradients[-1].add_(norm * 0)  # so that the scaler sees it, too, if the norm is not finite
         self.scaler.step(self.optimizer)
         self.scaler.update()

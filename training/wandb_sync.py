@@ -27,7 +27,7 @@ def wandb_run(folder: Path, options: argparse.Namespace) -> Iterator[None]:
     try:
         # Without copies of the event files, which TensorBoard would show again, and wandb, where
         # they lie below `folder`, follow in turn, without end.
-        wandb.tensorboard.patch(save=False, root_logdir=str(folder.absolute()))
+        wandb.tensorboard.patch(save=False, root_logdir=str(folder.absolute()))  # type: ignore[attr-defined]
         run = wandb.init(
             dir=os.path.abspath(os.environ.get("WANDB_DIR", FILES)),
             project=os.environ.get("WANDB_PROJECT", "mattingbase"),
@@ -60,7 +60,7 @@ def wandb_run(folder: Path, options: argparse.Namespace) -> Iterator[None]:
         except Exception as error:
             print(f"warning: wandb did not end well ({_first_line(error)})")
         finally:
-            wandb.tensorboard.unpatch()
+            wandb.tensorboard.unpatch()  # type: ignore[attr-defined]
 
 
 def _first_line(error: Exception) -> str:

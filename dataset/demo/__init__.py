@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ VERSION = 1  # raise it when the drawings change: an older folder is then refuse
 COUNTS = {"train": 200, "valid": 20, "backgrounds_train": 100, "backgrounds_valid": 20}
 SIZES = ((640, 360), (720, 480), (480, 640), (600, 600))
 SECONDS_EACH = 0.2  # rough time to draw one picture on one processor
-JPEG = {"quality": 92, "subsampling": 0}
+JPEG: dict[str, Any] = {"quality": 92, "subsampling": 0}
 
 
 def make_demo(

@@ -241,7 +241,7 @@ class Canvas:
         """Fine hairs along `paths` [n, k, 2] in shades of one colour, fading to the tip."""
         n, half = len(paths), paths.shape[1] // 2
         shades = base * (1 + spread * np.clip(self.rng.standard_normal((n, 1)), -2, 2.5))
-        strength = self.rng.uniform(*opacity, n)
+        strength = self.rng.uniform(opacity[0], opacity[1], n)
         self.flat(paths[:, half:], shades, strength * 0.6, width=1)
         self.flat(paths[:, : half + 1], shades, strength, width=1 if self.h < 1000 else 2)
 

@@ -26,9 +26,9 @@ from dataset.demo.brush import (
 )
 
 # A body is measured in heads: the top of the skull is y = 0, the chin 1, the feet about 7.3.
-SKINS = ((0.96, 0.80, 0.69), (0.91, 0.72, 0.58), (0.80, 0.58, 0.43), (0.62, 0.42, 0.29))
+SKINS: tuple = ((0.96, 0.80, 0.69), (0.91, 0.72, 0.58), (0.80, 0.58, 0.43), (0.62, 0.42, 0.29))
 SKINS += ((0.46, 0.30, 0.21), (0.33, 0.21, 0.15), (0.87, 0.66, 0.50))
-HAIRS = ((0.08, 0.06, 0.05), (0.17, 0.10, 0.06), (0.33, 0.20, 0.11), (0.55, 0.36, 0.18))
+HAIRS: tuple = ((0.08, 0.06, 0.05), (0.17, 0.10, 0.06), (0.33, 0.20, 0.11), (0.55, 0.36, 0.18))
 HAIRS += ((0.78, 0.62, 0.38), (0.60, 0.25, 0.12), (0.68, 0.67, 0.66), (0.88, 0.80, 0.62))
 # hair style: how far it stands off the skull, length, wave, curl
 STYLES = {
@@ -344,7 +344,7 @@ def glasses(canvas: Canvas, look: Person) -> None:
     fw, rim = look.face, colour(rng, sat=(0, 0.5), val=(0.05, 0.5))
     tint, dark = colour(rng, val=(0.05, 0.3)), pick(rng, 0.12, 0.12, 0.9)
     rx, ry = rng.uniform(0.12, 0.15), rng.uniform(0.09, 0.13)
-    lines = [
+    lines: list = [
         [(-0.05, 0.5), (0.05, 0.5)],
         [(-fw, 0.49), (-fw * 0.7, 0.5)],
         [(fw, 0.49), (fw * 0.7, 0.5)],

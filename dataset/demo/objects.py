@@ -97,7 +97,7 @@ def paint_ball(canvas: Canvas, rng: Generator, f, size: float) -> None:
     skin = cloth(rng, size * 1.2, ("plain", "stripes", "checks", "dots", "print"))
     canvas.paint(f(ellipse(0, -0.5, 0.5, 0.5, 48)), skin, relief=0.9)
     spot = np.array([0, -0.5]) + canvas.light * 0.24
-    canvas.paint(f(ellipse(*spot, 0.1, 0.08)), (1, 1, 1), soft=size * 0.05, opacity=0.5)
+    canvas.paint(f(ellipse(spot[0], spot[1], 0.1, 0.08)), (1, 1, 1), soft=size * 0.05, opacity=0.5)
 
 
 def paint_car(canvas: Canvas, rng: Generator, f, size: float) -> None:
@@ -139,7 +139,7 @@ def paint_animal(canvas: Canvas, rng: Generator, f, size: float) -> None:
     coat = replace(coat, two=fur * rng.uniform(0.3, 0.6))
     dog = rng.random() < 0.5
     tail = [(-0.5, -0.5), (-0.75, -0.6), (-0.8, -0.95)]
-    parts = [(tail, (0.06, 0.05, 0.03))]
+    parts: list[tuple[list, tuple[float, ...]]] = [(tail, (0.06, 0.05, 0.03))]
     for x in (-0.42, -0.3, 0.25, 0.38):
         parts.append(([(x, -0.4), (x + rng.normal(0, 0.04), -0.03)], (0.09, 0.06)))
     parts.append(([(-0.42, -0.52), (0, -0.5), (0.36, -0.54)], (0.2, 0.19, 0.21)))

@@ -40,7 +40,7 @@ from dataset.demo.heads import (
 from dataset.demo.objects import OBJECT_KINDS, paint_object
 
 # an arm's angles from hanging straight down: upper arm, forearm; below 0 is inwards
-POSES = ((8, 3), (14, -8), (12, 10), (42, -58), (48, -50), (22, -105), (18, -80))
+POSES: tuple = ((8, 3), (14, -8), (12, 10), (42, -58), (48, -50), (22, -105), (18, -80))
 POSES += ((150, 172), (120, 175), (85, 95), (70, 160), (165, 150), (28, -165), (95, 20))
 
 
@@ -243,7 +243,8 @@ def draw_person(canvas: Canvas, at, unit: float, whole: bool) -> None:
     poses = [POSES[i] for i in rng.integers(len(POSES), size=2)]
     if rng.random() < 0.35:
         poses[1] = poses[0]
-    front, back = [], []
+    front: list[partial] = []
+    back: list[partial] = []
     held = pick(rng, *OBJECT_KINDS) if rng.random() < 0.2 else None
     for side, pose, item in zip((-1, 1), poses, (None, held), strict=True):
         behind = pose[0] > 100 or (pose[0] < 15 and rng.random() < 0.5)

@@ -6,6 +6,7 @@ It never reads or writes a file: every picture is a function of the generator it
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +71,8 @@ def shelf(canvas: Canvas, x0, y0, x1, y1) -> None:
     canvas.paint(rect(x0, y0, x1, y1), wood * 0.45, soft=0.5, folds=0.05)
     rows = int(rng.integers(3, 7))
     step, t = (y1 - y0) / rows, max(4, (y1 - y0) * 0.015)
-    books, tones = [], []
+    books: list = []
+    tones: list = []
     for row in range(rows):
         floor, x = y0 + (row + 1) * step, x0 + t
         while x < x1 - t * 2:
@@ -117,7 +119,7 @@ def picture(canvas: Canvas, x0, y0, x1, y1) -> None:
     for _ in range(int(rng.integers(1, 6))):
         r = rng.uniform(0.08, 0.3) * (x1 - x0)
         at = rng.uniform((x0 + r, y0 + r), (max(x1 - r, x0 + r + 1), max(y1 - r, y0 + r + 1)))
-        blob = np.clip(ellipse(*at, r, r * rng.uniform(0.4, 1.4)), (x0, y0), (x1, y1))
+        blob = np.clip(ellipse(at[0], at[1], r, r * rng.uniform(0.4, 1.4)), (x0, y0), (x1, y1))
         canvas.paint(blob, colour(rng), opacity=0.8)
 
 
@@ -277,12 +279,15 @@ def scene_studio(canvas: Canvas) -> None:
     rng, w, h = canvas.rng, canvas.w, canvas.h
     tone = colour(rng, sat=(0.0, 0.7), val=(0.2, 0.95))
     if rng.random() < 0.3:
-        tone = np.float32(pick(rng, (0.1, 0.7, 0.25), (0.15, 0.3, 0.8), (0.3, 0.75, 0.3)))
+        screens = (0.1, 0.7, 0.25), (0.15, 0.3, 0.8), (0.3, 0.75, 0.3)
+        tone = np.array(pick(rng, *screens), np.float32)
     gradient(canvas, (0, 0, w, h), tone * rng.uniform(0.6, 1.1), tone * rng.uniform(0.5, 1.0))
     glow = ellipse(w * rng.uniform(0.2, 0.8), h * rng.uniform(0.2, 0.7), w * 0.35, h * 0.4)
     canvas.shade(glow, rng.uniform(1.2, 1.7), h * 0.15)
     if rng.random() < 0.6:
-        crease = sum(noise(rng, w, h, 3 * k, int(rng.integers(2, 4)) * k) / k for k in (1, 2, 5))
+        crease: Any = sum(
+            noise(rng, w, h, 3 * k, int(rng.integers(2, 4)) * k) / k for k in (1, 2, 5)
+        )
         canvas.rgba[..., :3] *= (1 + rng.uniform(0.03, 0.12) * crease)[..., None]
     if rng.random() < 0.5:
         base = int(h * rng.uniform(0.75, 0.92))

@@ -168,7 +168,8 @@ def building(canvas: Canvas, box, far: float) -> None:
         max(2, int((base - top) / (canvas.h * rng.uniform(0.05, 0.11)))),
     )
     dx, dy = (x1 - x0) / columns, (base - top) / rows
-    panes, tones = [], []
+    panes: list = []
+    tones: list = []
     glass = colour(rng, hue=(0.5, 0.65), sat=(0.05, 0.4), val=(0.2, 0.7))
     mx, my = rng.uniform(0.12, 0.3, 2)
     for i in range(columns):
@@ -241,7 +242,7 @@ def scene_lights(canvas: Canvas) -> None:
     canvas.shade(rect(-99, -99, w + 99, h + 99), 0.3, 1)
     for _ in range(4):
         r = rng.uniform(0.01, 0.07) * h
-        spots = [ellipse(*at, r, r, 20) for at in rng.uniform((0, 0), (w, h), (18, 2))]
+        spots = [ellipse(x, y, r, r, 20) for x, y in rng.uniform((0, 0), (w, h), (18, 2))]
         tones = [colour(rng, hue=(-0.05, 0.2), sat=(0.1, 0.8), val=(0.7, 1)) for _ in spots]
         canvas.flat(spots, tones, rng.uniform(0.3, 0.9, 18), soft=2)
 
