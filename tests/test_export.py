@@ -266,11 +266,18 @@ def test_too_much_is_lost_in_fp16(
     assert [path.name for path in tmp_path.iterdir()] == ["large.pth"]
 
 
-def test_comparing_finds_a_wrong_shape_and_what_is_not_finite(trained: Path) -> None:
+def test_comparing_finds_what_differs_in_any_way(trained: Path) -> None:
     model = load_matting_base(trained)
     good = Inference(model, ("pha",))
     arguments = (("pha",), ((1, 64, 64),), "fp32", Path("file"))
     assert exporting.compare(model, good, *arguments)["pha"] < 1e-5
+    # In fp16 a grey level on average, and more at a pixel.
+    raised = [
+        lambda src, bgr, by=by: [good(src.float(), bgr.float())[0] + by] for by in (3e-3, 8e-3)
+    ]
+    assert exporting.compare(model, raised[0], *arguments[:2], "fp16", Path("file"))["pha"] > 2e-3
+    with pytest.raises(exporting.ExportError, match=r"by 0\.008, 0\.008 on average"):
+        exporting.compare(model, raised[1], *arguments[:2], "fp16", Path("file"))
     with pytest.raises(exporting.ExportError, match="pha would differ from PyTorch's by nan"):
         exporting.compare(model, lambda *x: [good(*x)[0] * float("nan")], *arguments)
     with pytest.raises(exporting.ExportError, match=r"outputs of \[\(1, 1, 64, 63\)\]"):
@@ -450,3 +457,17 @@ def test_inference_is_mattingbase_and_leaves_it_alone(trained: Path) -> None:
     after = model.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs_and_says_what_it_measured(tmp_path: Path) -> None:
+    from benchmarks import export as benchmark
+
+    benchmark.main(["--quick", "--json", str(tmp_path / "export.json")])
+    (case,) = json.loads((tmp_path / "export.json").read_text())["cases"]
+    assert set(case["seconds"]) == set(case["times_as_fast"]) and len(case["seconds"]) == 5
+    assert case["times_as_fast"]["PyTorch"] == 1.0
+    for name, ratio in case["times_as_fast"].items():
+        least, most = (case["seconds"][name][of] for of in ("least", "most"))
+        plain = case["seconds"]["PyTorch"]
+        assert plain["least"] / most <= ratio <= plain["most"] / least
