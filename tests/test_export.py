@@ -23,6 +23,8 @@ from model.load import load_matting_base
 from training import exporting
 from training.saving import write_checkpoint
 
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+
 ROOT = Path(export.__file__).parent
 SIZE = (3, 33, 47)  # batch, height, width; none of those that the export itself compares at
 
