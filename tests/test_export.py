@@ -1,5 +1,4 @@
-"""Each exported file does what the network does; one that does not is not kept. Files go both ways
-between this program and the published one."""
+"""Each exported file does what the network does; one that does not is not kept."""
 
 import json
 import subprocess
@@ -13,8 +12,7 @@ import pytest
 import safetensors
 import torch
 from conftest import STATE_DICTS, published_state, reference_entry
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import load_file
 
 import export
 from model import MattingBase
@@ -22,6 +20,8 @@ from model.inference import OUTPUTS, Inference
 from model.load import load_matting_base
 from training import exporting
 from training.saving import write_checkpoint
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
 
 ROOT = Path(export.__file__).parent
 SIZE = (3, 33, 47)  # batch, height, width; none of those that the export itself compares at
@@ -362,86 +362,6 @@ def test_ctrl_c_ends_quietly(
 def test_options_need_no_torch() -> None:
     code = "import export, sys; export.parse_options; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
-
-
-# ---- Exchange with the published program --------------------------------------------------------
-
-# What MattingRefine adds to MattingBase's entries: its refiner's, for kernels of 3x3.
-REFINER = {
-    "refiner.conv1.weight": [24, 42, 3, 3], "refiner.conv2.weight": [16, 24, 3, 3],
-    "refiner.conv3.weight": [12, 22, 3, 3], "refiner.conv4.weight": [4, 12, 3, 3],
-    "refiner.conv4.bias": [4],
-} | {
-    f"refiner.bn{number}.{entry}": [] if entry == "num_batches_tracked" else [channels]
-    for number, channels in ((1, 24), (2, 16), (3, 12))
-    for entry in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-}  # fmt: skip
-
-
-class Listed(nn.Module):
-    """A module with exactly the entries of a listing, for load_state_dict to be strict about."""
-
-    def __init__(self, listing: dict[str, list[int]]) -> None:
-        super().__init__()
-        for full, shape in listing.items():
-            module: nn.Module = self
-            *path, name = full.split(".")
-            for step in path:
-                if step not in module._modules:
-                    module.add_module(step, nn.Module())
-                module = module._modules[step]
-            whole = name == "num_batches_tracked"
-            module.register_buffer(name, torch.zeros(shape, dtype=torch.long if whole else None))
-
-
-@pytest.mark.parametrize(
-    ("kind", "backbone"),
-    [
-        ("checkpoint", "resnet50"),
-        ("checkpoint", "resnet101"),
-        ("checkpoint", "mobilenetv2"),
-        ("weights", "mobilenetv2"),
-        ("safetensors", "mobilenetv2"),
-    ],
-)
-def test_ours_load_into_the_published_networks(tmp_path: Path, kind: str, backbone: str) -> None:
-    path = tmp_path / "epoch-3.pth"
-    write_checkpoint(path, MattingBase(backbone).state_dict(), STATE)
-    if kind != "checkpoint":
-        run(path, kind, tmp_path / "out")
-        path = tmp_path / "out"
-    state = load_file(path) if kind == "safetensors" else torch.load(path, weights_only=True)
-    listing = STATE_DICTS[f"mattingbase_{backbone}"]
-    base = Listed(listing)
-    base.load_state_dict(state, strict=True)
-    assert all(torch.equal(value, state[name]) for name, value in base.state_dict().items())
-    refine = Listed(listing | REFINER).load_state_dict(state, strict=False)
-    assert set(refine.missing_keys) == set(REFINER) and not refine.unexpected_keys
-
-
-@pytest.mark.parametrize("ending", ["pth", "safetensors"])
-def test_published_files_load_into_ours(tmp_path: Path, ending: str) -> None:
-    refiner = {name: torch.zeros(shape) for name, shape in REFINER.items()}
-    state = published_state("mattingbase_mobilenetv2")
-    path = tmp_path / f"refine.{ending}"
-    (torch.save if ending == "pth" else save_file)(state | refiner, path)
-    read = load_matting_base(path).state_dict()
-    assert list(read) == list(state)
-    assert all(torch.equal(read[name], value) for name, value in state.items())
-
-
-def test_torch_hub(trained: Path) -> None:
-    arguments = {"repo_or_dir": str(ROOT), "model": "mattingbase", "source": "local"}
-    model = torch.hub.load(**arguments, backbone="mobilenetv2", weights=str(trained))
-    assert not model.training
-    src, bgr = pictures(1, 64, 64)
-    with torch.no_grad():
-        assert torch.equal(model(src, bgr)[0], expected(trained, src, bgr)["pha"])
-    assert torch.hub.load(**arguments, backbone="mobilenetv2").training
-    with pytest.raises(ValueError, match='is of mobilenetv2, not of resnet50; give backbone="mob'):
-        torch.hub.load(**arguments, weights=str(trained))
-    with pytest.raises(ValueError, match="choose one of"):
-        torch.hub.load(**arguments, backbone="resnet18")
 
 
 def test_inference_is_mattingbase_and_leaves_it_alone(trained: Path) -> None:
