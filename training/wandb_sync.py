@@ -6,12 +6,16 @@ Nothing else depends on it, and nothing that goes wrong in it ends a training.
 import argparse
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 # What a machine without network may cost: at the start, at the end. What was not sent by then is
 # on disk all the same, for `wandb sync`.
 START_S, END_S = 60, 60
+
+# It looks for event files at intervals: what ends before it has looked would arrive empty.
+SEEN_S = 6
 
 FILES = "log"  # its own are in log/wandb, unless WANDB_DIR says otherwise
 
@@ -49,13 +53,15 @@ def wandb_run(folder: Path, options: argparse.Namespace) -> Iterator[None]:
             f"warning: wandb did not start ({_first_line(error)}); this run goes to TensorBoard "
             "alone. Type `wandb login`, or set WANDB_MODE=offline and send it later by `wandb sync`"
         )
-    status = 1
+    status, began = 1, time.monotonic()
     try:
         yield
         status = 0
     finally:
         try:
             if run:
+                if not status:
+                    time.sleep(max(0.0, SEEN_S - (time.monotonic() - began)))
                 run.finish(exit_code=status)
         except Exception as error:
             print(f"warning: wandb did not end well ({_first_line(error)})")
