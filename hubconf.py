@@ -8,7 +8,7 @@ from pathlib import Path
 from model import MattingBase
 from model.load import load_matting_base
 
-dependencies = ["torch", "torchvision", "numpy"]
+dependencies = ["torch", "torchvision", "numpy", "safetensors"]
 
 
 def mattingbase(backbone: str = "resnet50", weights: str | Path | None = None) -> MattingBase:

@@ -82,6 +82,9 @@ def test_it_gets_what_tensorboard_gets(
             by_step.setdefault(event.step, {})[tag] = event.value
     assert not list(Path("log/wandb").rglob("*tfevents*"))  # which TensorBoard would show again
     files = sorted(Path("log/wandb").glob("offline-run-*/run-*.wandb"), key=os.path.getmtime)
+    deadline = time.monotonic() + 10  # its process may still be writing after finish()
+    while any(not wandb_history(path) for path in files) and time.monotonic() < deadline:
+        time.sleep(0.2)
     first, second = (wandb_history(path) for path in files)
     assert list(first) == [0, 1, 2] and list(second) == [3, 4]
     for step, numbers in by_step.items():
