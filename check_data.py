@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_path import DATA_PATH
-from training.options import Formatter, whole
+from training.options import Formatter, add_dataset_name, whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -294,10 +293,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "check_data.py", description=DESCRIPTION, formatter_class=Formatter, allow_abbrev=False
     )
     data = parser.add_argument_group("data")
-    data.add_argument(
-        "--dataset-name", choices=list(DATA_PATH), default="demo", metavar="NAME",
-        help=f"an entry of data_path.py: {', '.join(n for n in DATA_PATH if n != 'backgrounds')}",
-    )  # fmt: skip
+    add_dataset_name(data)
     data.add_argument(
         "--dataset-dir", type=Path, metavar="DIR",
         help="instead: look at DIR/{train,valid}/{fgr,pha} and DIR/backgrounds/{train,valid}",

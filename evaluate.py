@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_path import DATA_PATH
-from training.options import Formatter, seed, whole
+from training.options import Formatter, add_dataset_name, seed, whole
 
 if TYPE_CHECKING:
     import torch
@@ -240,10 +239,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "--model-checkpoint", type=Path, metavar="FILE",
         help="weights of MattingBase: this program's or the published one's",
     )  # fmt: skip
-    model.add_argument(
-        "--dataset-name", choices=list(DATA_PATH), default="demo", metavar="NAME",
-        help=f"an entry of data_path.py: {', '.join(n for n in DATA_PATH if n != 'backgrounds')}",
-    )  # fmt: skip
+    add_dataset_name(model)
     model.add_argument(
         "--dataset-dir", type=Path, metavar="DIR",
         help="instead: read DIR/valid/{fgr,pha} and DIR/backgrounds/valid",

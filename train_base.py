@@ -242,7 +242,7 @@ def train(
         if ahead:
             start.put_aside(ahead)
         if is_best and not begun.best:
-            start.keep_other_best(folder)
+            checkpoint.rename_aside(folder / checkpoint.BEST)  # of a start that is not continued
         begun.best = best
 
         def then() -> None:

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
@@ -153,8 +153,8 @@ class Team:
 
     def mean(self, tensor: Tensor) -> Tensor:
         """Over the processes, in place; nothing waits for the device."""
+        self.total(tensor)
         if self.size > 1:
-            dist.all_reduce(tensor, group=self.tensors)
             tensor /= self.size
         return tensor
 
@@ -282,8 +282,7 @@ def with_device(team: Team, device: torch.device, options: argparse.Namespace) -
         return team
     timeout = timedelta(seconds=options.dist_timeout or TIMEOUTS[1])
     backend = "nccl" if device.type == "cuda" else "gloo"
-    tensors = _group(backend, timeout)
-    return Team(team.rank, team.size, team.local_rank, team.local_size, team.answers, tensors)
+    return replace(team, tensors=_group(backend, timeout))
 
 
 def _die_with_launcher() -> None:

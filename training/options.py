@@ -49,10 +49,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     )
 
     data = parser.add_argument_group("data")
-    data.add_argument(
-        "--dataset-name", choices=list(DATA_PATH), default="demo", metavar="NAME",
-        help=f"an entry of data_path.py: {', '.join(n for n in DATA_PATH if n != 'backgrounds')}",
-    )  # fmt: skip
+    add_dataset_name(data)
     data.add_argument(
         "--dataset-dir", type=Path, metavar="DIR",
         help="instead: read DIR/{train,valid}/{fgr,pha} and DIR/backgrounds/{train,valid}",
@@ -227,6 +224,14 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     options.processes = 1  # until training.distributed knows better
     options.model_name = options.model_name or f"mattingbase-{options.model_backbone}-{dataset}"
     return options
+
+
+def add_dataset_name(group: argparse._ArgumentGroup) -> None:
+    """The option --dataset-name, the same in all scripts that read a data set."""
+    group.add_argument(
+        "--dataset-name", choices=list(DATA_PATH), default="demo", metavar="NAME",
+        help=f"an entry of data_path.py: {', '.join(n for n in DATA_PATH if n != 'backgrounds')}",
+    )  # fmt: skip
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

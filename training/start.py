@@ -298,11 +298,6 @@ def put_aside(paths: list[Path]) -> None:
                 each.replace(each.parent / REPLACED / each.name)
 
 
-def keep_other_best(folder: Path) -> None:
-    """Renames the best weights of a start that this one does not continue, if there are any."""
-    checkpoint.rename_aside(folder / checkpoint.BEST)
-
-
 def remove_replaced(folder: Path) -> list[str]:
     """Removes what put_aside has moved; returns the names of the checkpoints."""
     names = [path.name for path in checkpoint.find_checkpoints(folder / REPLACED)]
