@@ -6,7 +6,7 @@ step by step. Nothing here is random but for the generators it is given.
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from dataset.geometry import coverage, source_points, together, warp
+from dataset.one_by_one import PICTURES, areas, in_threads, one_by_one
 
 # ------------------------------------------------------------------------------------------------
 # What is drawn for one sample. The ranges are those of the published recipe
@@ -41,7 +42,6 @@ NEUTRAL = {
     "bgr_noise": 0.0,
     "misaligned": 0.0,  # 0 or 1: the background input is warped by a matrix of its own
 }
-PICTURES = ("fgr", "pha", "bgr")
 NUMBERS = tuple(NEUTRAL)  # the order of the columns in a batch
 
 
@@ -285,33 +285,20 @@ def augment(batch: dict, device: torch.device) -> tuple[Tensor, Tensor, Tensor, 
     """Turns a batch of decoded pictures (dataset.matting.collate) into what the network is given.
 
     Returns src, bgr, true_pha, true_fgr on `device`: float32, 0..1, (B, 3, H, W), alpha
-    (B, 1, H, W). On the CPU a sample is computed by itself, which its caches like and which makes
-    it the same to the last bit in every batch; a GPU takes all samples at once.
+    (B, 1, H, W). On the CPU a sample is computed by itself, in a thread of its own, which its
+    caches like and which makes it the same to the last bit in every batch; a GPU takes all at once.
     """
     if device.type != "cpu":
         return augment_together(batch, device)
     count, size = len(batch["numbers"]), batch["size"]
     whole = src, bgr, pha, fgr = [torch.empty(count, channels, *size) for channels in (3, 3, 1, 3)]
-    for row, sample in enumerate(one_by_one(batch)):
+
+    def augment_one(row: int, sample: dict) -> None:
         for outputs, output in zip(whole, augment_together(sample, device), strict=True):
             outputs[row] = output[0]
+
+    in_threads(augment_one, range(count), one_by_one(batch))
     return src, bgr, pha, fgr
-
-
-def one_by_one(batch: dict) -> Iterator[dict]:
-    """The samples of a batch, each as a batch of its own, of the same memory."""
-    names = [name for name, value in batch.items() if isinstance(value, Tensor)]
-    count = len(batch["numbers"])
-    rows = {
-        name: batch[name].split(areas(batch, name) if name in PICTURES else 1) for name in names
-    }
-    for number in range(count):
-        yield {"size": batch["size"], **{name: rows[name][number] for name in names}}
-
-
-def areas(batch: dict, name: str) -> list[int]:
-    """The pixels of each picture in one of PICTURES' blocks."""
-    return batch[f"{name}_size"].prod(1).tolist()
 
 
 def on_device(batch: dict, device: torch.device) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import Dataset
 
 from dataset import augmentation
-from dataset.augmentation import NEUTRAL, NUMBERS, PICTURES, draw_numbers
+from dataset.augmentation import NEUTRAL, NUMBERS, draw_numbers
 from dataset.geometry import affine, fit
 from dataset.images import (
     Backgrounds,
@@ -28,6 +28,7 @@ from dataset.images import (
     unlike,
     upright_size,
 )
+from dataset.one_by_one import PICTURES
 from dataset.sampler import SampleKey, seed_of
 
 TRIES = 100  # samples in a row that may be replaced; one bad background may meet several

@@ -20,6 +20,7 @@ from dataset.augmentation import NEUTRAL, augment, box_blur, colour_jitter
 from dataset.folders import data_folders, open_half
 from dataset.geometry import affine, coverage, fit, source_points, warp
 from dataset.matting import MattingDataset, batches, collate, validation_keys
+from dataset.one_by_one import in_threads
 from dataset.sampler import BatchSampler, SampleKey
 
 CPU = torch.device("cpu")
@@ -85,6 +86,25 @@ def test_a_sample_is_the_same_to_the_last_bit_with_any_number_of_threads(data: P
         torch.set_num_threads(before)
     for outputs in zip(*results, strict=True):
         assert all(torch.equal(outputs[0], each) for each in outputs)
+
+
+def test_threads_take_part_in_inference_and_pass_errors_on() -> None:
+    before, seen = torch.get_num_threads(), {}
+
+    def note(place: int) -> None:
+        seen[place] = torch.get_num_threads(), torch.is_inference_mode_enabled()
+        if place == 2:
+            raise MemoryError("of the third")
+
+    try:
+        torch.set_num_threads(2)
+        with torch.inference_mode(), pytest.raises(MemoryError, match="of the third"):
+            in_threads(note, range(3))
+        in_threads(note, range(2))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {0: (1, False), 1: (1, False), 2: (1, True)}
 
 
 def test_all_at_once_gives_what_one_by_one_gives(data: Path) -> None:
