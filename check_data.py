@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.options import Formatter, add_dataset_name, whole
+from training.options import Formatter, OptionError, add_dataset_name, whole
+from training.output import check_output, write_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,10 +32,6 @@ ERRORS_NAMED, WARNINGS_NAMED = 20, 5  # of a kind, on the terminal
 ROWS_AT_MOST = 200  # of the contact sheet: up to twice as many are drawn, 0.8 MB each
 
 
-class CheckError(ValueError):
-    """The command line asks for what cannot be; the message says what to type."""
-
-
 def main(argv: list[str] | None = None) -> int:
     """Checks as the command line says. Returns the exit status: 0; 1 where the data set is not fit
     to train on; 2 where the input is at fault, with one line that says what; 130 after Ctrl-C."""
@@ -51,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
 
     try:
         return check(options)
-    except (CheckError, DataError, OSError) as error:
+    except (OptionError, DataError, OSError) as error:
         sys.stdout.flush()
         print(f"check_data.py: error: {shown(str(error))}", file=sys.stderr)
         return 2
@@ -85,19 +82,13 @@ def check(options: argparse.Namespace) -> int:
 
     print_sizes(groups)
     print_faults(faults, errors)
-    takes = what_it_takes(groups, options)
-    written = []
+    print(verdict(faults, errors, options.headers_only))
+    if takes := what_it_takes(groups, options):
+        print(said_of(takes, options))
     if options.json:
         write_json(options, counts, faults, errors, takes)
-        written.append(options.json)
     if options.contact_sheet and any(group.paired for group in groups):
         write_contact_sheet(options, groups, faults)
-        written.append(options.contact_sheet)
-    for path in written:
-        print(f"wrote {shown(str(path))}")
-    print(verdict(faults, errors, options.headers_only))
-    if takes:
-        print(said_of(takes, options))
     return 1 if errors else 0
 
 
@@ -212,32 +203,10 @@ def shown(text: str) -> str:
 # Writing
 
 
-def check_output(path: Path, overwrite: bool) -> None:
-    """Raises CheckError where an output could not be written, or something would be lost."""
-    if path.is_dir():
-        raise CheckError(f"{path} is a folder; type the name of a file")
-    if path.exists() and path.stat().st_size and not overwrite:
-        raise CheckError(f"{path} exists; type another name, or --overwrite to replace it")
-    existing = path.parent
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir():
-        raise CheckError(f"{path.parent} cannot be made: {existing} is a file; move it away")
-    if not os.access(existing, os.W_OK):
-        raise CheckError(f"{path} cannot be written: {existing.resolve()} is not writable")
-
-
 def write(path: Path, content: bytes) -> None:
-    """Whole or not at all. Raises OSError."""
-    temporary = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        raise OSError(f"{path} cannot be written ({error.strerror or error})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda file: file.write(content), len(content))
+    print(f"wrote {shown(str(path))}")
 
 
 def write_json(

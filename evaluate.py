@@ -53,8 +53,8 @@ def run(options: argparse.Namespace) -> int:
     # torch takes seconds to import: only now, so that --help need not wait for it.
     from dataset.images import DataError
     from model.weights_file import WeightsFileError
-    from training.machine import OptionError
     from training.memory import SIGNS
+    from training.options import OptionError
     from training.scores import NotFiniteError
 
     try:
@@ -77,6 +77,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
     from training.machine import choose_device
     from training.mattes import Clips
+    from training.output import check_output
     from training.scores import (
         UNKNOWN,
         WHOLE,
@@ -191,8 +192,8 @@ def of_folders(
     options: argparse.Namespace, device: "torch.device"
 ) -> tuple[str, dict, int, Iterator["Batch"]]:
     """The same of predicted mattes beside true ones."""
-    from training.machine import OptionError
     from training.mattes import find_mattes, listed, read_pairs
+    from training.options import OptionError
     from training.scores import shown
 
     pairs, faults = find_mattes(
@@ -214,18 +215,6 @@ def of_folders(
     batches = read_pairs(pairs, device, unknown=options.unknown)
     title = f"{about['predicted']} against {about['true']}"
     return title, about, len(pairs), batches
-
-
-def check_output(path: Path, overwrite: bool) -> None:
-    """Raises OptionError where an output could not be written, or something would be lost."""
-    from training.machine import OptionError
-    from training.start import check_writable
-
-    if path.is_dir():
-        raise OptionError(f"{path} is a folder; type the name of a file")
-    if path.exists() and path.stat().st_size and not overwrite:
-        raise OptionError(f"{path} exists; type another name, or --overwrite to replace it")
-    check_writable(path.parent)
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:

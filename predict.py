@@ -159,9 +159,9 @@ def run(options: argparse.Namespace) -> int:
     from dataset.images import DataError
     from dataset.video import is_video
     from model.weights_file import WeightsFileError
-    from training.machine import OptionError
     from training.memory import SIGNS
-    from training.start import check_writable
+    from training.options import OptionError
+    from training.output import check_writable
 
     try:
         check_writable(options.output)
@@ -278,7 +278,7 @@ def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> 
     from dataset.frames import read_rgb
     from dataset.images import DataError
     from dataset.video import VideoReader, VideoWriter, is_video
-    from training.machine import OptionError
+    from training.options import OptionError
     from training.streaming import (
         Progress,
         arrays_of,

@@ -44,8 +44,8 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
     from model.weights_file import WeightsFileError
     from training.checkpoint import CheckpointError
     from training.distributed import ContactError, ElsewhereError, contact_lost
-    from training.machine import OptionError
     from training.memory import MemoryShortError, memory_short
+    from training.options import OptionError
     from training.start import checkpoint_folder
     from training.update import DivergedError
 
@@ -92,6 +92,7 @@ def train(
     from training.batch_norm import over_all_processes
     from training.journal import Journal, batch_picture
     from training.loss import matting_loss
+    from training.output import check_writable
     from training.saving import Saver
     from training.update import Update, loss_scaler
     from training.validation import pictures, validate
@@ -109,7 +110,7 @@ def train(
 
     def look_ahead() -> tuple[str, Any]:
         for each in (log_folder, folder):
-            start.check_writable(each)
+            check_writable(each)
         at_end.enter_context(checkpoint.only_run_in(folder))
         several = f", {team.size} processes" if team.size > 1 else ""
         what = f"{options.model_backbone}, {options.precision} on {device}{several}"

@@ -224,16 +224,22 @@ def whole_run(what: dict) -> dict:
 
 def listed(what: dict) -> dict:
     """Lists and pairs a data set, and opens no picture but to read headers."""
-    import resource
-
     from dataset.folders import data_folders, open_half
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _peak_mb()
     began = time.perf_counter()
     half = open_half(data_folders("", Path(what["data"]), print), "train")
     seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return {"seconds": seconds, "mb": peak / 1e3, "foregrounds": len(half[0])}
+    return {"seconds": seconds, "mb": _peak_mb() - before, "foregrounds": len(half[0])}
+
+
+def _peak_mb() -> float:
+    """The most memory that this process has held. Not getrusage's, which begins with what its
+    parent held; NaN where there is no /proc."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    peaks = [int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM")]
+    return peaks[0] if peaks else float("nan")
 
 
 def _wait(device: torch.device) -> None:

@@ -57,7 +57,7 @@ def find_frames(src: Path, bgr: Path) -> tuple[list[Frame], list[DataError]]:
         if not path.exists():
             raise DataError(f"there is no file or folder {path}; check {flag}")
     if src.is_dir():
-        names = {stem: src / name for stem, name in by_stem(src).items()}
+        names = by_stem(src)
     elif bgr.is_dir():
         raise DataError(
             f"--src {src} is one picture, and --bgr {bgr} a folder; give the one background"
@@ -65,7 +65,7 @@ def find_frames(src: Path, bgr: Path) -> tuple[list[Frame], list[DataError]]:
     else:
         names = {src.stem: src}
     if bgr.is_dir():
-        backgrounds = {stem: bgr / name for stem, name in by_stem(bgr).items()}
+        backgrounds = by_stem(bgr)
         lacking = [path for stem, path in names.items() if stem not in backgrounds]
         if lacking:
             raise DataError(

@@ -230,17 +230,19 @@ def unlike(fgr: object, fgr_size: tuple[int, int], pha: object, pha_size: tuple[
     return f"{fgr} ({fgr_size[0]}x{fgr_size[1]}) and {pha} ({pha_size[0]}x{pha_size[1]})"
 
 
-def by_stem(folder: "Path | TarFolder") -> dict[str, str]:
-    names: dict[str, str] = {}
+def by_stem(folder: Path) -> dict[str, Path]:
+    """The pictures below a folder, by their names without the endings. Raises DataError where a
+    name is there twice."""
+    found: dict[str, Path] = {}
     twice = []
     for name in find_pictures(folder):
         stem = name.rsplit(".", 1)[0]
-        if stem in names:
-            twice.append(f"{folder / names[stem]} and {folder / name}")
-        names[stem] = name
+        if stem in found:
+            twice.append(f"{found[stem]} and {folder / name}")
+        found[stem] = folder / name
     if twice:
-        raise DataError(f"{len(twice)} name(s) twice, with two endings: {listed(twice)}")
-    return names
+        raise DataError(_said_of_twice(twice))
+    return found
 
 
 def _names_and_stems(folder: "Path | TarFolder") -> tuple[Names, np.ndarray]:
@@ -254,8 +256,13 @@ def _names_and_stems(folder: "Path | TarFolder") -> tuple[Names, np.ndarray]:
     if len(again):
         twice = sorted((names[order[place]], names[order[place + 1]]) for place in again)
         said = [f"{folder / one} and {folder / other}" for one, other in twice]
-        raise DataError(f"{len(twice)} name(s) twice, with two endings: {listed(said)}")
+        raise DataError(_said_of_twice(said))
     return Names(names), stems
+
+
+def _said_of_twice(pairs: list[str]) -> str:
+    said = f"{len(pairs)} name(s) twice, with two endings: {listed(pairs)}"
+    return f"{said}; remove one of each"
 
 
 def _spread(items: Sequence) -> Iterator:

@@ -151,8 +151,9 @@ def test_a_good_data_set_is_fit_and_says_what_it_takes(
     assert content["fit"] and not content["faults"]
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "train: 6 fgr, 6 pha, 6 pairs, 6 backgrounds"
-    assert said[-2] == "fit to train on: 0 errors, 0 warnings"
-    assert "3 epochs of 2 steps (batch size 4), 6 steps in all" in said[-1]
+    verdict = said.index("fit to train on: 0 errors, 0 warnings")
+    assert "3 epochs of 2 steps (batch size 4), 6 steps in all" in said[verdict + 1]
+    assert all(line.startswith("wrote ") for line in said[verdict + 2 :])
     takes = content["takes"]
     assert takes["steps_per_epoch"] == steps_per_epoch(6, 4)
 
@@ -375,7 +376,7 @@ def test_wrong_input_ends_with_one_line(own: Path, capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize("wait", [0, 0.1, 1])  # seconds: before, in, after the start of workers
 def test_ctrl_c_ends_it_and_its_processes_without_a_word_more(own: Path, wait: float) -> None:
-    for number in range(3000):
+    for number in range(20_000):  # more than it can look at in the time
         os.link(own / "backgrounds/train/0.jpg", own / f"backgrounds/train/{number}x.jpg")
     command = [sys.executable, ROOT / "check_data.py", "--dataset-dir", own, "--num-workers", "2"]
     process = subprocess.Popen(

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from model.weights_file import WeightsFileError
-from training import checkpoint, saving
+from training import checkpoint, output, saving
 
 
 def test_names_say_epoch_and_step() -> None:
@@ -50,14 +50,14 @@ def test_the_newest_is_found_by_number_and_not_by_text_or_date(tmp_path: Path) -
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "epoch-0.pth"
-    saving.write_whole(path, lambda file: file.write(b"old"))
+    output.write_whole(path, lambda file: file.write(b"old"))
 
     def fail(file: object) -> None:
         file.write(b"half of the new")
         raise OSError("disk full")
 
     with pytest.raises(OSError, match=r"epoch-0.pth could not be written \(disk full\)"):
-        saving.write_whole(path, fail)
+        output.write_whole(path, fail)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 

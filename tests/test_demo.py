@@ -1,9 +1,12 @@
 """The built-in data set: in the layout that is read, the same for all, and never in the way."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -128,3 +131,19 @@ def test_a_process_that_starts_gets_no_ctrl_c() -> None:
         within = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     after = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert (within, after) == ("True\n", "False\n")
+
+
+def test_ctrl_c_that_another_thread_gets_waits_for_the_start_of_a_process_too() -> None:
+    over = threading.Event()
+    other = threading.Thread(target=over.wait)
+    other.start()
+    done = []
+    try:
+        with pytest.raises(KeyboardInterrupt), interrupts_later():
+            os.kill(os.getpid(), signal.SIGINT)  # blocked in this thread alone
+            time.sleep(0.1)
+            done.append(True)
+    finally:
+        over.set()
+        other.join()
+    assert done

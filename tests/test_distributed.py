@@ -23,7 +23,8 @@ from dataset.sampler import BatchSampler, places_of
 from model.dropout import SampleDropout
 from training import checkpoint
 from training.distributed import Team
-from training.machine import OptionError, choose_device, share_of_batch
+from training.machine import choose_device, share_of_batch
+from training.options import OptionError
 
 TESTS = Path(__file__).parent
 WORDS = ["--model-backbone", "mobilenetv2", "--model-name", "run", "--crop-size", "32", "64"]

@@ -324,7 +324,7 @@ def test_wrong_input(
     line = error_of(capsys, "--pred-dir", ".", "--true-dir", "true")
     assert "no matte below . has the name of one below true" in line
     Image.new("CMYK", (160, 120)).save("pred/blur.jpg")
-    assert "have the same name" in error_of(capsys, *folders)
+    assert "1 name(s) twice, with two endings" in error_of(capsys, *folders)
     Path("pred/blur.png").unlink()
     assert "its mode is CMYK" in error_of(capsys, *folders)
     Path("pred/blur.jpg").unlink()

@@ -20,7 +20,8 @@ from model.inference import OUTPUTS, Inference
 from model.matting_base import MattingBase
 from model.weights_file import read_weights
 from training.checkpoint import load_state
-from training.saving import size_of, write_sealed, write_whole
+from training.output import write_whole
+from training.saving import size_of, write_sealed
 
 OPSET = 18  # the lowest that the exporter writes without converting: what most runtimes read
 UNKNOWN = "unknown"

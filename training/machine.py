@@ -14,6 +14,7 @@ import torch
 
 from training.batch_norm import LEAST
 from training.distributed import Team
+from training.options import OptionError
 
 # How the network lies in memory, and how Adam is computed, by type of device. `python -m
 # benchmarks.step` compares them: on a CPU channels_last was the fastest with AVX-512, and slower
@@ -24,10 +25,6 @@ LAYOUTS = {
     "cuda": torch.channels_last,
 }
 ADAM: dict[str, dict[str, Any]] = {"cpu": {"fused": True}, "cuda": {"fused": True}}
-
-
-class OptionError(ValueError):
-    """Options that do not go with this machine or with what lies in the run's folders."""
 
 
 def settle(options: argparse.Namespace, team: Team) -> tuple[torch.device, int]:

@@ -18,8 +18,8 @@ from torch import Tensor
 from dataset.images import (
     NAMED_AT_MOST,
     DataError,
+    by_stem,
     check_mode,
-    find_pictures,
     open_picture,
     orientation_of,
     upright_size,
@@ -50,8 +50,8 @@ def find_mattes(
     those is given, frames in the order of their numbers; and what is wrong with the others, each
     with its path. Raises DataError where a folder is missing or empty, or a header is bad."""
     optional = {"trimap": trimap_dir, "src": src_dir}
-    files = {"pred": _by_stem(pred_dir), "true": _by_stem(true_dir)}
-    files |= {kind: _by_stem(folder) for kind, folder in optional.items() if folder}
+    files = {"pred": by_stem(pred_dir), "true": by_stem(true_dir)}
+    files |= {kind: by_stem(folder) for kind, folder in optional.items() if folder}
     folders = {"pred": pred_dir, "true": true_dir, **optional}
     if files["pred"].keys().isdisjoint(files["true"]):
         pred, true = (next(iter(files[kind].values())) for kind in ("pred", "true"))
@@ -85,19 +85,6 @@ def find_mattes(
 def listed(faults: Sequence[str]) -> str:
     more = len(faults) - NAMED_AT_MOST
     return "; ".join(faults[:NAMED_AT_MOST]) + (f"; and {more} more" if more > 0 else "")
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for name in find_pictures(folder):
-        stem = name.rsplit(".", 1)[0]
-        if stem in found:
-            raise DataError(
-                f"{found[stem]} and {folder / name} have the same name but for the ending; remove "
-                "one of them"
-            )
-        found[stem] = folder / name
-    return found
 
 
 def _unlike(pair: Pair) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from training.checkpoint import rename_aside
-from training.saving import write_whole
+from training.output import write_whole
 from training.start import Begun
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "tensorboard", "safetensors")

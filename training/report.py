@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from training.mattes import read_colours
-from training.saving import write_whole
+from training.output import write_whole
 from training.scores import TITLES, WHOLE, Batch, Result, Score, counted, said_of_empty, units
 
 SIDE = 480  # pixels: the longer side of the page's pictures

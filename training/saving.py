@@ -3,9 +3,7 @@
 One write at a time; one that fails stops the run at its next step.
 """
 
-import errno
 import os
-import shutil
 import struct
 import threading
 from collections.abc import Callable
@@ -18,8 +16,7 @@ from torch import Tensor
 
 from model.weights_file import SEAL, SEAL_SIZE, sha256_of
 from training.checkpoint import CheckpointError, checksum, state_path
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from training.output import write_whole
 
 
 class Saver:
@@ -176,67 +173,3 @@ def write_sealed(content: Any, file: BinaryIO) -> None:
     file.write(struct.pack("<H", SEAL_SIZE))
     digest = sha256_of(file, file.tell())
     file.write(SEAL + digest.encode())
-
-
-def write_whole(
-    path: Path,
-    write: Callable[[Any], object],
-    size: int = 0,
-    given_up: Callable[[], bool] = lambda: False,
-) -> None:
-    """Has `write` fill a temporary file in the same folder, flushes it to disk and renames it, so
-    that `path` is at every instant either what it was or what it becomes. size: the bytes that it
-    will take, for the message. given_up: asked on the way whether to leave it. Raises OSError."""
-    temporary = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    try:
-        with temporary.open("w+b", buffering=0) as raw:
-            file = _Output(raw, given_up)
-            try:
-                write(file)
-            except Exception:
-                if file.error:  # the cause, which torch.save does not tell
-                    raise file.error from None
-                raise
-            os.fsync(raw.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        if error.errno in FULL:
-            free = shutil.disk_usage(path.parent).free
-            raise OSError(
-                f"{path} could not be written ({error.strerror}): it needs {size / 1e6:,.1f} MB, "
-                f"and {free / 1e6:,.1f} MB are free in {path.parent}; what was saved before it is "
-                "whole: make room (or have a quota or a limit on file sizes raised) and continue"
-            ) from None
-        raise OSError(f"{path} could not be written ({error.strerror or error})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the new name, too, survives a loss of power
-        finally:
-            os.close(folder)
-
-
-class _Output:
-    """An open file that keeps the error that a write ended with, writes all or fails, and stops
-    when it is given up."""
-
-    def __init__(self, raw: BinaryIO, given_up: Callable[[], bool]) -> None:
-        self.raw, self.given_up = raw, given_up
-        self.error: OSError | None = None
-        self.read, self.seek, self.tell, self.flush = raw.read, raw.seek, raw.tell, raw.flush
-
-    def write(self, data: bytes) -> int:
-        view = memoryview(data).cast("B")
-        try:
-            done = 0
-            while done < len(view):
-                if self.given_up():
-                    raise InterruptedError("given up")
-                done += self.raw.write(view[done : done + (1 << 24)])
-        except OSError as error:
-            self.error = error
-            raise
-        return done

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from training.metrics import conn, fgr_mse, grad, mad, mse, sad
-from training.saving import write_whole
+from training.output import write_whole
 
 METRICS = {"sad": sad, "mad": mad, "mse": mse, "grad": grad, "conn": conn}
 TITLES = {

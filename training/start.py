@@ -23,8 +23,9 @@ from model.weights_file import read_weights
 from training import checkpoint
 from training.checkpoint import Checkpoint, CheckpointError
 from training.distributed import Team
-from training.machine import OptionError
-from training.saving import size_of, write_whole
+from training.options import OptionError
+from training.output import write_whole
+from training.saving import size_of
 
 
 @contextlib.contextmanager
@@ -43,22 +44,6 @@ def checkpoint_folder(options: argparse.Namespace) -> Iterator[Path]:
         if made:
             with contextlib.suppress(OSError):  # something has come into it meanwhile
                 folder.rmdir()
-
-
-def check_writable(folder: Path) -> None:
-    """Raises OptionError where `folder` could not be made or written into."""
-    existing = folder
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir():
-        raise OptionError(f"{folder} cannot be made: {existing} is a file; move it away")
-    try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise OptionError(
-            f"{folder} cannot be written: {error.strerror} in {existing.resolve()}"
-        ) from None
 
 
 def check_room(folder: Path, model: torch.nn.Module) -> None:

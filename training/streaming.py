@@ -23,8 +23,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dataset.frames import Frame, cover, read_rgb
-from training.machine import OptionError
-from training.saving import write_whole
+from training.options import OptionError
+from training.output import write_whole
 
 PIXELS_AT_ONCE = 1 << 24  # of pictures in a batch: eight of 1920x1080, one of 24 megapixels
 LINE_EVERY_S = 10  # of progress, where the output is no terminal

@@ -14,7 +14,8 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from dataset.augmentation import augment
 from training.distributed import Team
 from training.loss import total
-from training.saving import size_of, write_whole
+from training.output import write_whole
+from training.saving import size_of
 
 SKIPPED_AT_MOST = 50  # steps in a row that overflow in fp16
 BEHIND = 4  # steps behind which a GPU's numbers are looked at: the same in every process

@@ -143,16 +143,22 @@ def draw_all(folder: Path, seed: int, counts: dict[str, int], workers: int) -> N
 
 @contextlib.contextmanager
 def interrupts_later() -> Iterator[None]:
-    """Around the start of processes: what begins within it never gets a Ctrl-C, not even before
-    its first line of ours; this program gets it behind it."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Around the start of processes, in the main thread: what begins within it never gets a Ctrl-C,
+    not even before its first line of ours; this program gets it behind it."""
+    came: list[int] = []
+    # A blocked signal is the children's, too, but goes to another thread of this program, if there
+    # is one: so it is put off here as well.
+    handler = signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
+    masks = hasattr(signal, "pthread_sigmask")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masks else set()
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if masks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def ignore_interrupt() -> None:

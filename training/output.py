@@ -1,0 +1,104 @@
+"""Output files: looked at before the work, written whole or not at all."""
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from training.options import OptionError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """Raises OptionError where an output could not be written, or something would be lost."""
+    if path.is_dir():
+        raise OptionError(f"{path} is a folder; type the name of a file")
+    if path.exists() and path.stat().st_size and not overwrite:
+        raise OptionError(f"{path} exists; type another name, or --overwrite to replace it")
+    check_writable(path.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """Raises OptionError where `folder` could not be made or written into."""
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise OptionError(f"{folder} cannot be made: {existing} is a file; move it away")
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise OptionError(
+            f"{folder} cannot be written: {error.strerror} in {existing.resolve()}"
+        ) from None
+
+
+def write_whole(
+    path: Path,
+    write: Callable[[Any], object],
+    size: int | None = None,
+    given_up: Callable[[], bool] = lambda: False,
+) -> None:
+    """Has `write` fill a temporary file in the same folder, flushes it to disk and renames it, so
+    that `path` is at every instant either what it was or what it becomes. size: how many
+    bytes it will take, if known, for the message. given_up: asked on the way whether to leave it.
+    Raises OSError."""
+    temporary = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    try:
+        with temporary.open("w+b", buffering=0) as raw:
+            file = _Output(raw, given_up)
+            try:
+                write(file)
+            except Exception:
+                if file.error:  # the cause, which torch.save does not tell
+                    raise file.error from None
+                raise
+            os.fsync(raw.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno in FULL:
+            free = shutil.disk_usage(path.parent).free
+            needs = f"it needs {size / 1e6:,.1f} MB, and " if size else ""
+            raise OSError(
+                f"{path} could not be written ({error.strerror}): {needs}"
+                f"{free / 1e6:,.1f} MB are free in {path.parent}; what was saved before it is "
+                "whole: make room (or have a quota or a limit on file sizes raised) and continue"
+            ) from None
+        raise OSError(f"{path} could not be written ({error.strerror or error})") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name, too, survives a loss of power
+        finally:
+            os.close(folder)
+
+
+class _Output:
+    """An open file that keeps the error that a write ended with, writes all or fails, and stops
+    when it is given up."""
+
+    def __init__(self, raw: BinaryIO, given_up: Callable[[], bool]) -> None:
+        self.raw, self.given_up = raw, given_up
+        self.error: OSError | None = None
+        self.read, self.seek, self.tell, self.flush = raw.read, raw.seek, raw.tell, raw.flush
+
+    def write(self, data: bytes) -> int:
+        view = memoryview(data).cast("B")
+        try:
+            done = 0
+            while done < len(view):
+                if self.given_up():
+                    raise InterruptedError("given up")
+                done += self.raw.write(view[done : done + (1 << 24)])
+        except OSError as error:
+            self.error = error
+            raise
+        return done
