@@ -41,13 +41,14 @@ def main(argv: list[str] | None = None) -> None:
     folder = draw_data(options.data, 4 if quick else 16)
     # More foregrounds than are seen: at an epoch's end, the next step would share the processor
     # with the writing of a checkpoint.
-    samples = max((of["warm_up"] + of["steps"] + 1) * of["batch"] for of in cases(device, quick))
-    epoch = link_many(samples, folder)
-    loops = []
-    for case in cases(device, quick):
-        loops.append(measure(case, epoch, options, 1 if quick else 3))
-        print(line(loops[-1]), flush=True)
-    shutil.rmtree(epoch)
+    samples = max((_steps(of) + 1) * of["batch"] for of in cases(device, quick))
+    epoch, loops = link_many(samples, folder), []
+    try:
+        for case in cases(device, quick):
+            loops.append(measure(case, epoch, options, 1 if quick else 3))
+            print(line(loops[-1]), flush=True)
+    finally:
+        shutil.rmtree(epoch)
     names = options.names or ([200] if quick else [1_000, 100_000, 1_000_000])
     listing = [list_names(count, folder, options) for count in names]
     pairs = 100 if quick else 240_000
@@ -85,6 +86,12 @@ def cases(device: torch.device, quick: bool) -> Iterator[dict]:
         for backbone, size in (("mobilenetv2", 256), ("resnet50", 256)):
             yield {"backbone": backbone, "precision": "fp32", "size": size, "batch": 4,
                    "warm_up": 3, "steps": 12}  # fmt: skip
+
+
+def _steps(case: dict) -> int:
+    """Of a whole run: behind those that are measured as many as all workers read ahead, or the
+    last ones measured would share the cores with none of them."""
+    return case["warm_up"] + case["steps"] + 2 * min(16, len(os.sched_getaffinity(0))) + 1
 
 
 def measure(case: dict, folder: Path, options: argparse.Namespace, rounds: int) -> dict:
@@ -199,7 +206,7 @@ def whole_run(what: dict) -> dict:
     words = ["--dataset-dir", what["data"], "--model-backbone", what["backbone"]]
     words += ["--precision", what["precision"], "--batch-size", what["batch"]]
     words += ["--crop-size", what["size"], what["size"], "--device", what["device"]]
-    words += ["--max-steps", last, "--epoch-end", 10**6, "--log-valid-interval", 10**9]
+    words += ["--max-steps", _steps(what), "--epoch-end", 10**6, "--log-valid-interval", 10**9]
     words += ["--checkpoint-interval", 10**9, "--model-name", "benchmark", "--overwrite"]
     words += what.get("words", [])
     here = Path.cwd()

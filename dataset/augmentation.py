@@ -297,7 +297,7 @@ def augment(batch: dict, device: torch.device) -> tuple[Tensor, Tensor, Tensor, 
         for outputs, output in zip(whole, augment_together(sample, device), strict=True):
             outputs[row] = output[0]
 
-    in_threads(augment_one, range(count), one_by_one(batch))
+    in_threads(augment_one, list(enumerate(one_by_one(batch))))
     return src, bgr, pha, fgr
 
 

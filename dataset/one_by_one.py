@@ -1,8 +1,8 @@
 """The samples of a batch one by one, each in a thread of its own, as a processor likes them."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -26,21 +26,24 @@ def one_by_one(batch: dict) -> Iterator[dict]:
         yield {"size": batch["size"], **{name: rows[name][number] for name in names}}
 
 
-def in_threads(work: Callable, *arguments: Iterable) -> None:
-    """Calls work once for each of the arguments, in as many threads as torch computes with, each of
-    which computes with one: all cores are busy without waiting for each other at every operation.
-    Raises what the first failed call raises."""
-    count, inference = torch.get_num_threads(), torch.is_inference_mode_enabled()
+def in_threads(work: Callable, items: Sequence[tuple]) -> None:
+    """Calls work(*item) for each, in as many threads as torch computes with here, each of which
+    computes with one (with more, where there are fewer items): so the cores need not wait for each
+    other at every operation. Raises what the first failed call raises."""
+    cores, inference = torch.get_num_threads(), torch.is_inference_mode_enabled()
+    threads = max(1, min(cores, len(items)))
 
-    def call(*of: object) -> None:
+    def call(item: tuple) -> None:
         with torch.inference_mode(inference):  # which a thread does not inherit
-            work(*of)
+            work(*item)
 
-    for _ in map(work, *arguments) if count == 1 else pool(count).map(call, *arguments):
+    for _ in map(call, items) if threads == 1 else pool(threads, cores // threads).map(call, items):
         pass
 
 
 @lru_cache
-def pool(count: int) -> ThreadPoolExecutor:
-    # torch's number of threads is that of the thread which sets it.
-    return ThreadPoolExecutor(count, "one-by-one", initializer=torch.set_num_threads, initargs=(1,))
+def pool(threads: int, each: int) -> ThreadPoolExecutor:
+    # Who sets torch's number of threads sets it for itself, and for threads that first compute
+    # later; the caller keeps its own.
+    start = partial(torch.set_num_threads, each)
+    return ThreadPoolExecutor(threads, "one-by-one", initializer=start)

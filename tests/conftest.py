@@ -1,6 +1,7 @@
 """What several tests share: the reference's formulas, published files, and a tiny data set."""
 
 import json
+import signal
 import zlib
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import torch
 from PIL import Image
 
 torch.set_num_threads(1)  # tests run side by side, one a core
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts what it puts behind `&`
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATA = Path(__file__).parent / "data"
 REAL = Path(__file__).parents[2] / "shared" / "real"

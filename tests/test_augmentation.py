@@ -99,12 +99,14 @@ def test_threads_take_part_in_inference_and_pass_errors_on() -> None:
     try:
         torch.set_num_threads(2)
         with torch.inference_mode(), pytest.raises(MemoryError, match="of the third"):
-            in_threads(note, range(3))
-        in_threads(note, range(2))
-        assert torch.get_num_threads() == 2
+            in_threads(note, [(0,), (1,), (2,)])
+        in_threads(note, [(0,), (1,)])
+        torch.set_num_threads(6)
+        in_threads(note, [(3,), (4,)])
+        assert torch.get_num_threads() == 6
     finally:
         torch.set_num_threads(before)
-    assert seen == {0: (1, False), 1: (1, False), 2: (1, True)}
+    assert seen == {0: (1, False), 1: (1, False), 2: (1, True), 3: (3, False), 4: (3, False)}
 
 
 def test_all_at_once_gives_what_one_by_one_gives(data: Path) -> None:

@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -143,12 +144,13 @@ def draw_all(folder: Path, seed: int, counts: dict[str, int], workers: int) -> N
 
 @contextlib.contextmanager
 def interrupts_later() -> Iterator[None]:
-    """Around the start of processes, in the main thread: what begins within it never gets a Ctrl-C,
-    not even before its first line of ours; this program gets it behind it."""
+    """Around the start of processes: what begins within it never gets a Ctrl-C, not even before
+    its first line of ours; this program gets it behind it."""
     came: list[int] = []
     # A blocked signal is the children's, too, but goes to another thread of this program, if there
     # is one: so it is put off here as well.
-    handler = signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
+    mine = threading.current_thread() is threading.main_thread()  # no other one may set a handler
+    handler = mine and signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
     masks = hasattr(signal, "pthread_sigmask")
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masks else set()
     try:
@@ -156,7 +158,8 @@ def interrupts_later() -> Iterator[None]:
     finally:
         if masks:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        signal.signal(signal.SIGINT, handler)
+        if mine:
+            signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
         if came:
             signal.raise_signal(signal.SIGINT)
 
