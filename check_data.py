@@ -5,12 +5,11 @@ python check_data.py --dataset-name videomatte240k --headers-only --json faults.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.options import Formatter, OptionError, add_dataset_name, whole
+from training.options import Formatter, OptionError, add_dataset_name, default_workers, whole
 from training.output import check_output, write_whole
 
 if TYPE_CHECKING:
@@ -314,8 +313,7 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     if options.dataset_name == "backgrounds" and not options.dataset_dir:
         parser.error("--dataset-name backgrounds has no foregrounds; choose another entry")
     if options.num_workers is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        options.num_workers = min(16, cores or 1)
+        options.num_workers = default_workers()
     if options.contact_rows > ROWS_AT_MOST:
         parser.error(f"--contact-rows {options.contact_rows} is above {ROWS_AT_MOST}")
     if options.contact_sheet and not options.contact_rows:

@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import arguments, draw_data, machine, spread, table, write
+from training.options import default_workers
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -91,7 +92,7 @@ def cases(device: torch.device, quick: bool) -> Iterator[dict]:
 def _steps(case: dict) -> int:
     """Of a whole run: behind those that are measured as many as all workers read ahead, or the
     last ones measured would share the cores with none of them."""
-    return case["warm_up"] + case["steps"] + 2 * min(16, len(os.sched_getaffinity(0))) + 1
+    return case["warm_up"] + case["steps"] + 2 * default_workers() + 1
 
 
 def measure(case: dict, folder: Path, options: argparse.Namespace, rounds: int) -> dict:

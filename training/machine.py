@@ -14,7 +14,7 @@ import torch
 
 from training.batch_norm import LEAST
 from training.distributed import Team
-from training.options import OptionError
+from training.options import OptionError, default_workers
 
 # How the network lies in memory, and how Adam is computed, by type of device. `python -m
 # benchmarks.step` compares them: on a CPU channels_last was the fastest with AVX-512, and slower
@@ -130,6 +130,5 @@ def share_of_batch(options: argparse.Namespace, team: Team) -> int:
             "--crop-size if memory is short"
         )
     if options.num_workers is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        options.num_workers = min(16, max(1, (cores or 1) // team.local_size))
+        options.num_workers = default_workers(team.local_size)
     return share

@@ -5,6 +5,7 @@ Imports nothing heavy, so that --help answers at once; never touches a file.
 
 import argparse
 import math
+import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -236,6 +237,13 @@ def add_dataset_name(group: argparse._ArgumentGroup) -> None:
         "--dataset-name", choices=list(DATA_PATH), default="demo", metavar="NAME",
         help=f"an entry of data_path.py: {', '.join(n for n in DATA_PATH if n != 'backgrounds')}",
     )  # fmt: skip
+
+
+def default_workers(processes: int = 1) -> int:
+    """--num-workers where it is not given: one a core that this process may use, the cores shared
+    by so many processes, at most 16."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(16, max(1, (cores or 1) // processes))
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
