@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.options import Formatter, OptionError, add_dataset_name, default_workers, whole
-from training.output import check_output, write_whole
+from training.output import check_output, write_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -203,8 +203,7 @@ def shown(text: str) -> str:
 
 
 def write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda file: file.write(content), len(content))
+    write_bytes(path, content)
     print(f"wrote {shown(str(path))}")
 
 

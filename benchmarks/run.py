@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     folder = draw_data(options.data, 4 if quick else 16)
     # More foregrounds than are seen: at an epoch's end, the next step would share the processor
     # with the writing of a checkpoint.
-    samples = max((_steps(of) + 1) * of["batch"] for of in cases(device, quick))
+    samples = max((_steps(of, device) + 1) * of["batch"] for of in cases(device, quick))
     epoch, loops = link_many(samples, folder), []
     try:
         for case in cases(device, quick):
@@ -89,10 +89,11 @@ def cases(device: torch.device, quick: bool) -> Iterator[dict]:
                    "warm_up": 3, "steps": 12}  # fmt: skip
 
 
-def _steps(case: dict) -> int:
+def _steps(case: dict, device: torch.device) -> int:
     """Of a whole run: behind those that are measured as many as all workers read ahead, or the
-    last ones measured would share the cores with none of them."""
-    return case["warm_up"] + case["steps"] + 2 * default_workers() + 1
+    last ones measured would share the cores with none of them. On a CPU there are no workers."""
+    ahead = 0 if device.type == "cpu" else 2 * default_workers()
+    return case["warm_up"] + case["steps"] + ahead + 1
 
 
 def measure(case: dict, folder: Path, options: argparse.Namespace, rounds: int) -> dict:
@@ -207,8 +208,16 @@ def whole_run(what: dict) -> dict:
     words = ["--dataset-dir", what["data"], "--model-backbone", what["backbone"]]
     words += ["--precision", what["precision"], "--batch-size", what["batch"]]
     words += ["--crop-size", what["size"], what["size"], "--device", what["device"]]
-    words += ["--max-steps", _steps(what), "--epoch-end", 10**6, "--log-valid-interval", 10**9]
-    words += ["--checkpoint-interval", 10**9, "--model-name", "benchmark", "--overwrite"]
+    words += ["--max-steps", _steps(what, device), "--epoch-end", 10**6]
+    words += [
+        "--log-valid-interval",
+        10**9,
+        "--checkpoint-interval",
+        10**9,
+        "--model-name",
+        "benchmark",
+        "--overwrite",
+    ]
     words += what.get("words", [])
     here = Path.cwd()
     scratch = Path(what["data"]) / "scratch"

@@ -1,6 +1,7 @@
 """One training sample: which pictures, under which matrices, with which drawn numbers.
 
-Runs in the workers, which read and decode; the pixels are augmented later, on the device.
+Runs where pictures are read and decoded, in workers or, on a CPU, in the program itself between
+two steps; the pixels are augmented later, on the device.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ from dataset.images import (
     unlike,
     upright_size,
 )
-from dataset.one_by_one import PICTURES
+from dataset.one_by_one import PICTURES, in_threads
 from dataset.sampler import SampleKey, seed_of
 
 TRIES = 100  # samples in a row that may be replaced; one bad background may meet several
@@ -85,6 +86,10 @@ class MattingDataset(Dataset):
                 key = key._replace(index=(key.index + 1) % len(self))
             else:
                 return {**sample, "faults": faults}
+
+    def __getitems__(self, keys: list[SampleKey]) -> list[dict | DataError]:
+        """A batch's samples, which DataLoader asks for at once."""
+        return in_threads(self.__getitem__, [(key,) for key in keys])
 
     def _augmented(self, key: SampleKey) -> dict:
         rng = random.Random(seed_of(self.seed, "sample", key.epoch, key.index, key.draw))

@@ -1,8 +1,10 @@
-"""The samples of a batch one by one, each in a thread of its own, as a processor likes them."""
+"""The samples of a batch one by one, each in a thread of its own, as a processor likes them: where
+there are no workers, they are read and decoded so; and augmented so, where there is no GPU."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,19 +28,21 @@ def one_by_one(batch: dict) -> Iterator[dict]:
         yield {"size": batch["size"], **{name: rows[name][number] for name in names}}
 
 
-def in_threads(work: Callable, items: Sequence[tuple]) -> None:
-    """Calls work(*item) for each, in as many threads as torch computes with here, each of which
-    computes with one (with more, where there are fewer items): so the cores need not wait for each
-    other at every operation. Raises what the first failed call raises."""
+def in_threads(work: Callable, items: Sequence[tuple]) -> list:
+    """What work(*item) returns for each, called in as many threads as torch computes with here (a
+    loader's worker: one), each of which computes with one (with more, where there are fewer
+    items): so the cores need not wait for each other at every operation. Raises what the first
+    failed call raises."""
     cores, inference = torch.get_num_threads(), torch.is_inference_mode_enabled()
     threads = max(1, min(cores, len(items)))
 
-    def call(item: tuple) -> None:
+    def call(item: tuple) -> Any:
         with torch.inference_mode(inference):  # which a thread does not inherit
-            work(*item)
+            return work(*item)
 
-    for _ in map(call, items) if threads == 1 else pool(threads, cores // threads).map(call, items):
-        pass
+    if threads == 1:
+        return list(map(call, items))
+    return list(pool(threads, cores // threads).map(call, items))
 
 
 @lru_cache

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,6 +87,29 @@ def test_a_sample_is_the_same_to_the_last_bit_with_any_number_of_threads(data: P
         torch.set_num_threads(before)
     for outputs in zip(*results, strict=True):
         assert all(torch.equal(outputs[0], each) for each in outputs)
+
+
+def test_without_workers_a_batch_is_decoded_by_as_many_threads_as_torch_has(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, together = samples(data), threading.Barrier(2, timeout=10)
+    keys = [SampleKey(0, index, 0, (64, 64)) for index in (2, 0, 5, 1)]
+    alone = [dataset[key]["files"] for key in keys]
+    one = MattingDataset.__getitem__
+
+    def meet(self: MattingDataset, key: SampleKey) -> object:
+        together.wait()  # for another sample's thread
+        return one(self, key)
+
+    monkeypatch.setattr(MattingDataset, "__getitem__", meet)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        loader = DataLoader(dataset, batch_sampler=[keys], num_workers=0, collate_fn=collate)
+        (batch,) = batches(loader)
+    finally:
+        torch.set_num_threads(before)
+    assert batch["files"] == alone
 
 
 def test_threads_take_part_in_inference_and_pass_errors_on() -> None:

@@ -199,8 +199,20 @@ def test_defaults() -> None:
     )
     assert intervals == (10, 2000, 5000, 5000)
     assert options.crop_size == [256, 512]
-    assert machine.share_of_batch(options, Team()) == 8 and 1 <= options.num_workers <= 16
-    assert not options.sync_batchnorm
+    assert machine.share_of_batch(options, Team()) == 8 and not options.sync_batchnorm
+
+
+@pytest.mark.parametrize(
+    ("device", "local_size", "workers"), [("cpu", 1, 0), ("cuda", 1, 6), ("cuda", 2, 3)]
+)
+def test_workers_are_one_a_core_beside_a_gpu_and_none_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, device: str, local_size: int, workers: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _process: range(6))
+    monkeypatch.setattr(machine, "choose_device", lambda *_asked: torch.device(device))
+    options = parse_options([])
+    machine.settle(options, Team(size=local_size, local_size=local_size))
+    assert options.num_workers == workers
 
 
 @pytest.mark.parametrize(("scale", "factor"), [("none", 1), ("linear", 4), ("sqrt", 2)])

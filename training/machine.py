@@ -37,6 +37,10 @@ def settle(options: argparse.Namespace, team: Team) -> tuple[torch.device, int]:
     options.device, options.processes = str(device), team.size
     options.precision = choose_precision(options.precision, device)
     share = share_of_batch(options, team)
+    if options.num_workers is None:
+        # On a CPU workers would take the cores that the step computes on, and it, all of whose
+        # threads wait for each other, would lose more than they gain.
+        options.num_workers = 0 if device.type == "cpu" else default_workers(team.local_size)
     if device.type == "cpu":
         keep_memory()
     return device, share
@@ -108,9 +112,9 @@ def keep_memory() -> None:
 
 
 def share_of_batch(options: argparse.Namespace, team: Team) -> int:
-    """How many images each of this process's backward passes has. Settles what the command line
-    left open: whether batch norm is over all processes, and how many workers each has. Raises
-    OptionError where the batch cannot be shared out."""
+    """How many images each of this process's backward passes has. Settles whether batch norm
+    is over all processes, where the command line left that open. Raises OptionError where the batch
+    cannot be shared out."""
     parts = team.size * options.accumulate
     share, rest = divmod(options.batch_size, parts)
     if rest or not share:
@@ -129,6 +133,4 @@ def share_of_batch(options: argparse.Namespace, team: Team) -> int:
             f"samples, and sees one; type --batch-size {2 * parts} or more, with a smaller "
             "--crop-size if memory is short"
         )
-    if options.num_workers is None:
-        options.num_workers = default_workers(team.local_size)
     return share

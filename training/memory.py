@@ -28,7 +28,7 @@ def memory_short(error: BaseException, options: argparse.Namespace) -> MemorySho
         other = ", or --precision fp16 or bf16" if options.precision == "fp32" else ""
     else:
         what = f"this machine is out of memory: this process's peak was {_resident() / 1e9:.2f} GB"
-        other = ", or fewer --num-workers"
+        other = ", or fewer --num-workers" if options.num_workers else ""
     crop = getattr(error, "crop", None)
     where = f" at a crop of {crop[0]}x{crop[1]}" if crop else " before the first batch"
     return MemoryShortError(

@@ -71,8 +71,9 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     data.add_argument(
         "--num-workers", type=whole(0), metavar="N",
-        help="processes that read and decode pictures; 0: none, the program itself (default: one "
-        "a core, at most 16, shared among the processes that train on the machine)",
+        help="processes that read and decode pictures; 0: none, the program itself, between two "
+        "steps (default: one a core, at most 16, shared among the processes that train on the "
+        "machine; 0 where a CPU trains, whose cores have the step to compute)",
     )  # fmt: skip
     data.add_argument(
         "--on-bad-image", choices=["stop", "skip"], default="stop",

@@ -38,6 +38,12 @@ def check_writable(folder: Path) -> None:
         ) from None
 
 
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Writes the file whole, in a folder that is made if need be. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda file: file.write(content), len(content))
+
+
 def write_whole(
     path: Path,
     write: Callable[[Any], object],

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from training.checkpoint import rename_aside
-from training.output import write_whole
+from training.output import write_bytes
 from training.start import Begun
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "tensorboard", "safetensors")
@@ -53,9 +53,7 @@ def record(
             entries = []
             print(f"{path} cannot be read")
             rename_aside(path)
-    content = json.dumps([*entries, entry], indent=1) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda file: file.write(content.encode()), len(content))
+    write_bytes(path, (json.dumps([*entries, entry], indent=1) + "\n").encode())
     return entry
 
 

@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from training.mattes import read_colours
-from training.output import write_whole
+from training.output import write_bytes
 from training.scores import TITLES, WHOLE, Batch, Result, Score, counted, said_of_empty, units
 
 SIDE = 480  # pixels: the longer side of the page's pictures
@@ -197,9 +197,7 @@ def write_report(path: Path, result: Result, gallery: Gallery, title: str) -> No
         legend={"opaque": _css(OPAQUE), "transparent": _css(TRANSPARENT), "none": _css(NONE)},
         number=number,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = text.encode()
-    write_whole(path, lambda file: file.write(content), len(content))
+    write_bytes(path, text.encode())
 
 
 def number(value: float) -> str:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from training.metrics import conn, fgr_mse, grad, mad, mse, sad
-from training.output import write_whole
+from training.output import write_bytes
 
 METRICS = {"sad": sad, "mad": mad, "mse": mse, "grad": grad, "conn": conn}
 TITLES = {
@@ -178,7 +178,7 @@ def write_json(path: Path, result: Result) -> None:
     if result.clips:
         content["clips"] = [{"name": score.name, **score.figures} for score in result.clips]
     content["about"] = result.about
-    _write(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
 def write_csv(path: Path, result: Result) -> None:
@@ -187,10 +187,4 @@ def write_csv(path: Path, result: Result) -> None:
     writer = csv.writer(text)
     writer.writerow(["name", *result.images[0].figures])
     writer.writerows([score.name, *score.figures.values()] for score in result.images)
-    _write(path, text.getvalue())
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = text.encode()
-    write_whole(path, lambda file: file.write(content), len(content))
+    write_bytes(path, text.getvalue().encode())

@@ -24,7 +24,7 @@ from training import checkpoint
 from training.checkpoint import Checkpoint, CheckpointError
 from training.distributed import Team
 from training.options import OptionError
-from training.output import write_whole
+from training.output import write_bytes
 from training.saving import size_of
 
 
@@ -237,9 +237,8 @@ def initialise(
     print(f"start: {summary}")
     result = found | report.as_dict()
     if not options.dry_run:  # which must not replace the report of a run of this name
-        log_folder.mkdir(parents=True, exist_ok=True)
         content = json.dumps(result, indent=1) + "\n"
-        write_whole(log_folder / "transfer.json", lambda file: file.write(content.encode()))
+        write_bytes(log_folder / "transfer.json", content.encode())
     return summary, {name: result[name] for name in ("file", "sha256", "source", "stem", "modules")}
 
 

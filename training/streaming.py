@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from tqdm import tqdm
 
 from dataset.frames import Frame, cover, read_rgb
 from training.options import OptionError
-from training.output import write_whole
+from training.output import write_bytes
 
 PIXELS_AT_ONCE = 1 << 24  # of pictures in a batch: eight of 1920x1080, one of 24 megapixels
 LINE_EVERY_S = 10  # of progress, where the output is no terminal
@@ -95,9 +94,7 @@ def write_pictures(paths: dict[str, Path], arrays: dict[str, np.ndarray]) -> Non
     for name, path in paths.items():
         content = io.BytesIO()
         Image.fromarray(arrays[name]).save(content, "PNG", compress_level=PNG_EFFORT)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        data = content.getbuffer()
-        write_whole(path, methodcaller("write", data), len(data))
+        write_bytes(path, content.getbuffer())
 
 
 def frames_at_once(size: tuple[int, int], most: int) -> int:
