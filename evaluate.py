@@ -5,12 +5,12 @@ python evaluate.py --pred-dir A --true-dir B --report report.html
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dataset.processes import usable_processors
 from training.options import Formatter, add_dataset_name, seed, whole
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     model.add_argument("--seed", type=seed, default=0, metavar="N", help="of all randomness")
     model.add_argument("--batch-size", type=whole(1), default=4, metavar="N", help="images at once")
     model.add_argument(
-        "--num-workers", type=whole(0), default=min(4, os.cpu_count() or 1), metavar="N",
+        "--num-workers", type=whole(0), default=min(4, usable_processors()), metavar="N",
         help="processes that read and decode pictures; 0: none, the program itself",
     )  # fmt: skip
     model.add_argument(

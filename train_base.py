@@ -81,9 +81,9 @@ def train(
         LeftOut,
         MattingDataset,
         batches,
+        begin_worker,
         collate,
         grouped,
-        leave_signals,
         validation_keys,
     )
     from dataset.sampler import BatchSampler, places_of, seed_of, steps_per_epoch
@@ -171,7 +171,7 @@ def train(
         "num_workers": options.num_workers,
         "collate_fn": collate,
         "pin_memory": device.type == "cuda",
-        "worker_init_fn": leave_signals,
+        "worker_init_fn": begin_worker,
     }
     loader = DataLoader(
         MattingDataset(foregrounds, backgrounds, options.seed, options.dataset_pairing, skip=skip),

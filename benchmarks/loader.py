@@ -246,7 +246,7 @@ def with_workers(dataset: MattingDataset, batches: int, cores: int) -> dict[str,
         loader = DataLoader(
             dataset, batch_sampler=[keys[i : i + 8] for i in range(0, len(keys), 8)],
             num_workers=workers, collate_fn=collate,
-            worker_init_fn=matting.leave_signals,
+            worker_init_fn=matting.begin_worker,
         )  # fmt: skip
         iterator = matting.batches(loader)
         for _ in range(2 * workers):  # until all of them are at work

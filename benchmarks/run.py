@@ -1,6 +1,6 @@
 """How fast the real train_base.py is, beside its own step on data that is already on the device.
 
-    python -m benchmarks.run                       # about 12 minutes on two cores
+    python -m benchmarks.run                       # about 20 minutes on two cores
     python -m benchmarks.run --device cuda         # resnet50 fp16, batch 8 and 32, 512 pixels
     python -m benchmarks.run --quick               # under a minute: whether it runs
 
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     epoch, loops = link_many(samples, folder), []
     try:
         for case in cases(device, quick):
-            loops.append(measure(case, epoch, options, 1 if quick else 3))
+            loops.append(measure(case, epoch, options, 1 if quick else 5))
             print(line(loops[-1]), flush=True)
     finally:
         shutil.rmtree(epoch)

@@ -5,6 +5,7 @@ It never changes a file. What it finds is a list of faults; what they mean is in
 
 import hashlib
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -17,7 +18,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dataset.demo import ignore_interrupt, interrupts_later
 from dataset.folders import HALVES, opened
 from dataset.images import (
     Backgrounds,
@@ -32,6 +32,7 @@ from dataset.images import (
     upright_size,
 )
 from dataset.judging import Fault, Group, channels_differ, judge_alpha
+from dataset.processes import leave_signals, signals_later
 from dataset.tar import Member, open_tars
 from dataset.tar_index import tars_in
 
@@ -187,7 +188,7 @@ def _in_order(
     rest = iter(chunks)
     try:
         while True:
-            with interrupts_later():  # the first ones start the processes
+            with signals_later(signal.SIGINT):  # the first ones start the processes
                 for chunk in islice(rest, IN_FLIGHT * workers - len(waiting)):
                     waiting.append((chunk[0], pool.submit(_look_at_chunk, *chunk)))
             if not waiting:
@@ -215,7 +216,7 @@ def _begin(pictures: list, halves: list[str], look: Look) -> None:
 
 
 def _begin_worker(pictures: list, halves: list[str], look: Look) -> None:
-    ignore_interrupt()
+    leave_signals(signal.SIGINT)
     _begin(pictures, halves, look)
 
 

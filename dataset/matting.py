@@ -4,7 +4,6 @@ Runs where pictures are read and decoded, in workers or, on a CPU, in the progra
 two steps; the pixels are augmented later, on the device.
 """
 
-import contextlib
 import multiprocessing
 import random
 import signal
@@ -30,12 +29,10 @@ from dataset.images import (
     upright_size,
 )
 from dataset.one_by_one import PICTURES, in_threads
+from dataset.processes import STOP_SIGNALS, leave_signals, signals_later
 from dataset.sampler import SampleKey, seed_of
 
 TRIES = 100  # samples in a row that may be replaced; one bad background may meet several
-STOP_SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
-)
 
 
 class MattingDataset(Dataset):
@@ -193,7 +190,7 @@ def batches(loader: Iterable, left_out: "LeftOut | None" = None) -> Generator[di
     DataError where a worker has died. left_out: told of faults."""
     others, workers, iterator = set(multiprocessing.active_children()), [], None
     try:
-        with _undisturbed():
+        with signals_later(*STOP_SIGNALS):
             iterator = iter(loader)
         workers = [each for each in multiprocessing.active_children() if each not in others]
         if workers and threading.current_thread() is threading.main_thread():
@@ -228,26 +225,6 @@ def grouped(batches: Iterable[dict], count: int) -> Iterator[list[dict]]:
     iterator = iter(batches)
     while group := list(islice(iterator, count)):
         yield group
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Puts signals off while processes are started, which must not be left half done."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, _frame: came.append(number))
-        for number in STOP_SIGNALS
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for number in came:
-            signal.raise_signal(number)
 
 
 def _death(ends: set[int], error: str) -> str:
@@ -304,8 +281,6 @@ def validation_keys(
     return [SampleKey(0, index, draw, size) for index, draw in chosen]
 
 
-def leave_signals(_worker: int) -> None:
-    """For a worker: being asked to stop is the main process's business, which then ends its
-    workers itself; a terminal and a cluster send the signal to all of them."""
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+def begin_worker(_number: int) -> None:
+    """What a DataLoader of these samples calls in each of its workers first."""
+    leave_signals(*STOP_SIGNALS)

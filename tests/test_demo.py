@@ -18,10 +18,10 @@ from dataset.demo import (
     OBJECT_KINDS,
     draw_figure,
     draw_object,
-    interrupts_later,
     make_demo,
 )
 from dataset.images import find_backgrounds, find_pairs
+from dataset.processes import signals_later
 
 FEW = {"train": 3, "valid": 1, "backgrounds_train": 2, "backgrounds_valid": 1}
 
@@ -126,7 +126,7 @@ def test_figures_and_objects_stand_free(tmp_path: Path) -> None:
 def test_a_process_that_starts_gets_no_ctrl_c() -> None:
     blocked = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
     command = [sys.executable, "-c", blocked]
-    with pytest.raises(KeyboardInterrupt), interrupts_later():
+    with pytest.raises(KeyboardInterrupt), signals_later(signal.SIGINT):
         signal.raise_signal(signal.SIGINT)
         within = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     after = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -139,7 +139,7 @@ def test_ctrl_c_that_another_thread_gets_waits_for_the_start_of_a_process_too() 
     other.start()
     done = []
     try:
-        with pytest.raises(KeyboardInterrupt), interrupts_later():
+        with pytest.raises(KeyboardInterrupt), signals_later(signal.SIGINT):
             os.kill(os.getpid(), signal.SIGINT)  # blocked in this thread alone
             time.sleep(0.1)
             done.append(True)

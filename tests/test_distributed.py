@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from dataset.augmentation import augment
 from dataset.folders import data_folders, open_half
-from dataset.matting import MattingDataset, batches, collate, leave_signals, validation_keys
+from dataset.matting import MattingDataset, batches, begin_worker, collate, validation_keys
 from dataset.sampler import BatchSampler, places_of
 from model.dropout import SampleDropout
 from training import checkpoint
@@ -105,7 +105,7 @@ def seen(data: Path, processes: int, accumulate: int, workers: int) -> list[tupl
         parts = range(rank * accumulate, (rank + 1) * accumulate)
         loader = DataLoader(
             dataset, batch_sampler=BatchSampler(4, 7, parts, count, **order),
-            num_workers=workers, collate_fn=collate, worker_init_fn=leave_signals,
+            num_workers=workers, collate_fn=collate, worker_init_fn=begin_worker,
         )  # fmt: skip
         steps.append([augment(batch, torch.device("cpu")) for batch in batches(loader)])
     whole = []

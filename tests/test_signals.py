@@ -11,9 +11,10 @@ import pytest
 import torch
 
 import train_base
+from dataset.processes import STOP_SIGNALS
 from training import checkpoint, metrics  # noqa: F401
 from training.saving import Saver
-from training.signals import SIGNALS, Stopped, StopRequest
+from training.signals import Stopped, StopRequest
 
 ROOT = Path(train_base.__file__).parent
 WORDS = ["--model-backbone", "mobilenetv2", "--model-name", "run", "--crop-size", "32", "64"]
@@ -38,7 +39,7 @@ def ask_at(
     monkeypatch.setattr(name, asking)
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_the_step_ends_and_is_saved(
     data: Path,
     here: Path,
@@ -48,10 +49,10 @@ def test_the_step_ends_and_is_saved(
 ) -> None:
     words = ["--dataset-dir", str(data), *WORDS]
     assert train_base.main([*words, "--max-steps", "4", "--model-name", "whole"]) == 0
-    before = [signal.getsignal(each) for each in SIGNALS]
+    before = [signal.getsignal(each) for each in STOP_SIGNALS]
     ask_at(monkeypatch, "training.loss.matting_loss", 3, number)
     assert train_base.main([*words, "--max-steps", "4"]) == 128 + number
-    assert [signal.getsignal(each) for each in SIGNALS] == before
+    assert [signal.getsignal(each) for each in STOP_SIGNALS] == before
     saved = [path.name for path in checkpoint.find_checkpoints(Path("checkpoint/run"))]
     assert saved == ["epoch-0.pth", "epoch-1-iter-3.pth"]
     last = capsys.readouterr().err.strip().splitlines()[-1]

@@ -19,8 +19,8 @@ import torch
 from conftest import make_data
 
 import train_base
+from dataset.processes import STOP_SIGNALS
 from training import checkpoint
-from training.signals import SIGNALS
 
 ROOT = Path(train_base.__file__).parent
 pytestmark = pytest.mark.slow
@@ -177,7 +177,7 @@ def test_asked_to_stop_at_any_instant(
             before = assert_all_whole(folder)
             words = ["--num-workers", rng.choice([0, 1]), "--log-valid-interval", 2]
             pid = zygote.start(folder, *words, "--checkpoint-interval", 1000)
-            number = rng.choice(SIGNALS)
+            number = rng.choice(STOP_SIGNALS)
             while not handled(pid):
                 time.sleep(0.001)
             time.sleep(rng.uniform(0, seconds / 4))

@@ -23,7 +23,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dataset.images import DataError
 from dataset.matting import LeftOut
-from training.signals import SIGNALS, StopRequest
+from dataset.processes import STOP_SIGNALS
+from training.signals import StopRequest
 
 T = TypeVar("T")
 TIMEOUTS = (300, 120)  # seconds, of start-up and of training, in which every process must answer
@@ -136,7 +137,7 @@ class Team:
                 item = next(steps, None)
             except Exception as raised:
                 error = raised
-            asked = [stop.number == number for number in SIGNALS]
+            asked = [stop.number == number for number in STOP_SIGNALS]
             failures, faults, *asked = self.sum([error is not None, len(left_out.seen), *asked])
             if error:
                 raise error
@@ -144,7 +145,7 @@ class Team:
                 raise ElsewhereError("another process has failed")
             left_out.check(faults)
             if any(asked):  # every process ends with the same one
-                stop.number = next(n for n, count in zip(SIGNALS, asked, strict=True) if count)
+                stop.number = next(n for n, count in zip(STOP_SIGNALS, asked, strict=True) if count)
             if stop.number is not None or item is None:
                 return
             yield item

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from dataset.augmentation import NEUTRAL, augment, draw_misalignment_affine
 from dataset.geometry import affine
 from dataset.images import Backgrounds, Foregrounds
-from dataset.matting import MattingDataset, batches, collate, leave_signals
+from dataset.matting import MattingDataset, batches, begin_worker, collate
 from dataset.sampler import SampleKey, seed_of
 from training.metrics import unknown_region
 from training.scores import Batch, shown
@@ -103,7 +103,7 @@ def predictions(
         collate_fn=collate,
         num_workers=num_workers,
         pin_memory=device.type == "cuda",
-        worker_init_fn=leave_signals,
+        worker_init_fn=begin_worker,
     )
     done = 0
     for batch in batches(loader):

@@ -5,12 +5,12 @@ Imports nothing heavy, so that --help answers at once; never touches a file.
 
 import argparse
 import math
-import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 from data_path import DATA_PATH
+from dataset.processes import usable_processors
 
 RECIPE_BATCH = 8  # to which the default learning rates belong
 LR_SCALES = {"none": lambda ratio: 1.0, "linear": lambda ratio: ratio, "sqrt": math.sqrt}
@@ -243,8 +243,7 @@ def add_dataset_name(group: argparse._ArgumentGroup) -> None:
 def default_workers(processes: int = 1) -> int:
     """--num-workers where it is not given: one a core that this process may use, the cores shared
     by so many processes, at most 16."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(16, max(1, (cores or 1) // processes))
+    return min(16, max(1, usable_processors() // processes))
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

@@ -6,16 +6,13 @@ deletes or overwrites a file that it did not make itself.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import multiprocessing
-import os
 import shutil
 import signal
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -26,6 +23,7 @@ import numpy as np
 from dataset.demo.objects import OBJECT_KINDS, draw_object
 from dataset.demo.people import draw_figure
 from dataset.demo.scenes import draw_background
+from dataset.processes import leave_signals, signals_later, usable_processors
 
 __all__ = ["COUNTS", "OBJECT_KINDS", "VERSION"]
 __all__ += ["draw_background", "draw_figure", "draw_object", "make_demo"]
@@ -96,13 +94,6 @@ def is_complete(folder: Path) -> bool:
     return all(file.is_file() for job in expected for file in files_of(folder, *job))
 
 
-def usable_processors() -> int:
-    """The number of processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def jobs(counts: dict[str, int]):
     """Every picture to draw as (part, number), part being a key of COUNTS."""
     return ((part, number) for part in COUNTS for number in range(counts[part]))
@@ -128,9 +119,11 @@ def draw_all(folder: Path, seed: int, counts: dict[str, int], workers: int) -> N
         return
     # a forked child of a process with threads (torch has some) may hang: start fresh ones
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=ignore_interrupt)
+    pool = ProcessPoolExecutor(
+        workers, mp_context=context, initializer=leave_signals, initargs=(signal.SIGINT,)
+    )
     try:
-        with interrupts_later():
+        with signals_later(signal.SIGINT):
             drawn = [pool.submit(draw_one, folder, seed, *job) for job in todo]
         for done in drawn:
             done.result()
@@ -140,33 +133,6 @@ def draw_all(folder: Path, seed: int, counts: dict[str, int], workers: int) -> N
             draw_one(folder, seed, *job)
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def interrupts_later() -> Iterator[None]:
-    """Around the start of processes: what begins within it never gets a Ctrl-C, not even before
-    its first line of ours; this program gets it behind it."""
-    came: list[int] = []
-    # A blocked signal is the children's, too, but goes to another thread of this program, if there
-    # is one: so it is put off here as well.
-    mine = threading.current_thread() is threading.main_thread()  # no other one may set a handler
-    handler = mine and signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
-    masks = hasattr(signal, "pthread_sigmask")
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masks else set()
-    try:
-        yield
-    finally:
-        if masks:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if mine:
-            signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
-        if came:
-            signal.raise_signal(signal.SIGINT)
-
-
-def ignore_interrupt() -> None:
-    """Leave Ctrl-C to the parent, which then ends its workers in good order."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def draw_one(folder: Path, seed: int, part: str, number: int) -> None:

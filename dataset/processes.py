@@ -1,0 +1,49 @@
+"""Processes that read or draw pictures: to be stopped is their program's business, which then ends
+them itself; a terminal and a cluster send a signal to all of them. Imports nothing heavy."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+STOP_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+)
+
+
+def usable_processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def signals_later(*numbers: int) -> Iterator[None]:
+    """Around the start of processes, which must not be left half done: what begins within it never
+    gets these signals, not even before its first line of ours; this program gets them behind it."""
+    came: list[int] = []
+    # A blocked signal is the children's, too, but goes to another thread of this program, if there
+    # is one: so it is put off here as well.
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():  # no other one may set a handler
+        for number in numbers:
+            handlers[number] = signal.signal(number, lambda number, _frame: came.append(number))
+    masks = hasattr(signal, "pthread_sigmask")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers) if masks else set()
+    try:
+        yield
+    finally:
+        if masks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        for number in came:
+            signal.raise_signal(number)
+
+
+def leave_signals(*numbers: int) -> None:
+    """For such a process, whatever else asks for these to be handled in it."""
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
