@@ -1,6 +1,7 @@
 """What several tests share: the reference's formulas, published files, and a tiny data set."""
 
 import json
+import shutil
 import signal
 import zlib
 from pathlib import Path
@@ -14,6 +15,7 @@ torch.set_num_threads(1)  # tests run side by side, one a core
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts what it puts behind `&`
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+SMALL = 20_000  # bytes of a tar, so that the tiny data set takes several
 DATA = Path(__file__).parent / "data"
 REAL = Path(__file__).parents[2] / "shared" / "real"
 STATE_DICTS = json.loads((DATA / "state_dicts.json").read_text())
@@ -119,6 +121,21 @@ def make_data(folder: Path, train: int = 6, valid: int = 2) -> Path:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Read only; tests that spoil a data set make their own."""
     return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def packed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same in tar files, several because they are small. Read only."""
+    from dataset import shard
+
+    target = tmp_path_factory.mktemp("packed") / "data"
+    shard.pack(data, target, SMALL)
+    return target
+
+
+@pytest.fixture
+def own_packed(packed: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(packed, tmp_path / "own")
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import run, weights
+from running import run, weights
 
 from dataset.augmentation import augment
 from training import checkpoint

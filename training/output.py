@@ -74,7 +74,7 @@ def write_whole(
             raise OSError(
                 f"{path} could not be written ({error.strerror}): {needs}"
                 f"{free / 1e6:,.1f} MB are free in {path.parent}; what was saved before it is "
-                "whole: make room (or have a quota or a limit on file sizes raised) and continue"
+                "whole; make room, or have a quota or a limit on file sizes raised"
             ) from None
         raise OSError(f"{path} could not be written ({error.strerror or error})") from None
     finally:
