@@ -1,9 +1,14 @@
-# make demo: set up, train on drawn pictures, look at the result.   make test: set up, run the tests.
+# make demo: set up, train on drawn pictures, go on at a lower learning rate, look at the result.
+# make test: set up, run the tests.
 
 PYTHON ?= python3
 DEMO_STEPS ?= 440
 VENV := .venv
 RUN := $(VENV)/bin/python
+
+TRAIN_DEMO := $(RUN) train_base.py --dataset-name demo --model-backbone mobilenetv2 \
+	--model-name demo --crop-size 128 128 --epoch-end 1000 --log-valid-interval 110
+rates = --lr-backbone $(1) --lr-aspp $(1) --lr-decoder $(1)
 
 .PHONY: demo test test-slow lint clean
 
@@ -18,9 +23,9 @@ $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt requirements-extra
 	touch $@
 
 demo: $(VENV)/installed
-	$(RUN) train_base.py --dataset-name demo --model-backbone mobilenetv2 --model-name demo \
-		--crop-size 128 128 --lr-backbone 2e-3 --lr-aspp 2e-3 --lr-decoder 2e-3 \
-		--epoch-end 1000 --max-steps $(DEMO_STEPS) --log-valid-interval 110 --overwrite
+	$(TRAIN_DEMO) $(call rates,2e-3) --overwrite \
+		--max-steps $$(( ($(DEMO_STEPS) * 3 + 3) / 4 ))
+	$(TRAIN_DEMO) $(call rates,5e-4) --model-last-checkpoint auto --max-steps $(DEMO_STEPS)
 	$(RUN) evaluate.py --dataset-name demo --model-checkpoint checkpoint/demo/best.pth --size 128 \
 		--json log/demo/evaluation.json --report log/demo/report.html --overwrite
 	@echo "look at log/demo/preview.png and, in a browser, at log/demo/report.html"
