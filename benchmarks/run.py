@@ -1,6 +1,6 @@
 """How fast the real train_base.py is, beside its own step on data that is already on the device.
 
-    python -m benchmarks.run                       # about 20 minutes on two cores
+    python -m benchmarks.run                       # about half an hour on two cores
     python -m benchmarks.run --device cuda         # resnet50 fp16, batch 8 and 32, 512 pixels
     python -m benchmarks.run --quick               # under a minute: whether it runs
 
@@ -27,6 +27,7 @@ from benchmarks.common import arguments, draw_data, machine, spread, table, writ
 from training.options import default_workers
 
 ROOT = Path(__file__).resolve().parents[1]
+RATIOS = ("loop_over_model", "with_workers_over_model")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     folder = draw_data(options.data, 4 if quick else 16)
     # More foregrounds than are seen: at an epoch's end, the next step would share the processor
     # with the writing of a checkpoint.
-    samples = max((_steps(of, device) + 1) * of["batch"] for of in cases(device, quick))
+    samples = max((_steps(of) + 1) * of["batch"] for of in cases(device, quick))
     epoch, loops = link_many(samples, folder), []
     try:
         for case in cases(device, quick):
@@ -89,24 +90,27 @@ def cases(device: torch.device, quick: bool) -> Iterator[dict]:
                    "warm_up": 3, "steps": 12}  # fmt: skip
 
 
-def _steps(case: dict, device: torch.device) -> int:
+def _steps(case: dict) -> int:
     """Of a whole run: behind those that are measured as many as all workers read ahead, or the
-    last ones measured would share the cores with none of them. On a CPU there are no workers."""
-    ahead = 0 if device.type == "cpu" else 2 * default_workers()
-    return case["warm_up"] + case["steps"] + ahead + 1
+    last ones measured would share the cores with none of them."""
+    return case["warm_up"] + case["steps"] + 2 * default_workers() + 1
 
 
 def measure(case: dict, folder: Path, options: argparse.Namespace, rounds: int) -> dict:
-    ratios, runs = [], []
+    """The run beside its step alone; and on a CPU, where workers are not the default, with them."""
+    ratios, with_workers, runs = [], [], []
+    whole = {"what": "run", "device": options.device, "data": str(folder.resolve()), **case}
     for _ in range(rounds):
         alone = start_child({"what": "model", "device": options.device, **case})
-        run = start_child(
-            {"what": "run", "device": options.device, "data": str(folder.resolve()), **case}
-        )
+        run = start_child(whole)
         ratios.append(run["images_per_s"] / alone["images_per_s"])
         runs.append({**run, "model_images_per_s": alone["images_per_s"]})
+        if options.device == "cpu" and not options.quick:
+            other = start_child({**whole, "workers": default_workers()})
+            with_workers.append(other["images_per_s"] / alone["images_per_s"])
     middle = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
-    return {**case, "loop_over_model": spread(ratios), **middle}
+    result = {**case, "loop_over_model": spread(ratios), **middle}
+    return result | ({"with_workers_over_model": spread(with_workers)} if with_workers else {})
 
 
 def start_child(what: dict) -> dict:
@@ -203,22 +207,16 @@ def whole_run(what: dict) -> dict:
             iterator.close()
 
     Update.watch, Saver.save, matting.batches = watched, saved, waited
-    if what.get("time_augment", True) and device.type == "cpu":
+    if device.type == "cpu":
         augmentation.augment = augmented
     words = ["--dataset-dir", what["data"], "--model-backbone", what["backbone"]]
     words += ["--precision", what["precision"], "--batch-size", what["batch"]]
     words += ["--crop-size", what["size"], what["size"], "--device", what["device"]]
-    words += ["--max-steps", _steps(what, device), "--epoch-end", 10**6]
-    words += [
-        "--log-valid-interval",
-        10**9,
-        "--checkpoint-interval",
-        10**9,
-        "--model-name",
-        "benchmark",
-        "--overwrite",
-    ]
-    words += what.get("words", [])
+    words += ["--max-steps", _steps(what), "--epoch-end", 10**6]
+    words += ["--log-valid-interval", 10**9, "--checkpoint-interval", 10**9]
+    words += ["--model-name", "benchmark", "--overwrite"]
+    if "workers" in what:
+        words += ["--num-workers", what["workers"]]
     here = Path.cwd()
     scratch = Path(what["data"]) / "scratch"
     scratch.mkdir(exist_ok=True)
@@ -315,15 +313,19 @@ def line(of: dict) -> str:
 def report(loops: list[dict]) -> tuple[list[str], list[list[str]]]:
     head = ["backbone", "precision", "side", "batch", "step alone, images/s", "run, images/s"]
     head += ["run over step", "waiting for data", "augmenting", "stall at a checkpoint, s"]
+    head += ["with workers over step"] * any("with_workers_over_model" in of for of in loops)
     rows = []
     for of in loops:
-        ratio = of["loop_over_model"]
+        ratios = [of[name] for name in RATIOS if name in of]
+        ratio, *others = [
+            f"{r['median']:.3f} ({r['least']:.3f} .. {r['most']:.3f})" for r in ratios
+        ]
         rows.append(
             [of["backbone"], of["precision"], of["size"], of["batch"]]
             + [f"{of[name]:.2f}" for name in ("model_images_per_s", "images_per_s")]
-            + [f"{ratio['median']:.3f} ({ratio['least']:.3f} .. {ratio['most']:.3f})"]
+            + [ratio]
             + [f"{of[name]:.1%}" for name in ("waiting_share", "augment_share")]
-            + [f"{of['checkpoint_stall_s']:.3f}"]
+            + [f"{of['checkpoint_stall_s']:.3f}", *others]
         )
     return head, rows
 

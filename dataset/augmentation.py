@@ -1,7 +1,7 @@
 """The augmentation: what is drawn for a sample, and what is then done to whole batches.
 
-Drawing (Python floats, in the workers) and applying (tensors, on the device) stand side by side,
-step by step. Nothing here is random but for the generators it is given.
+Drawing (Python floats, where pictures are decoded) and applying (tensors, on the device) stand side
+by side, step by step. Nothing here is random but for the generators it is given.
 """
 
 import math

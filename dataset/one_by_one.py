@@ -1,6 +1,7 @@
 """The samples of a batch one by one, each in a thread of its own, as a processor likes them: where
 there are no workers, they are read and decoded so; and augmented so, where there is no GPU."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
@@ -51,3 +52,7 @@ def pool(threads: int, each: int) -> ThreadPoolExecutor:
     # later; the caller keeps its own.
     start = partial(torch.set_num_threads, each)
     return ThreadPoolExecutor(threads, "one-by-one", initializer=start)
+
+
+if hasattr(os, "register_at_fork"):  # a fork has the pools, but not their threads
+    os.register_at_fork(after_in_child=pool.cache_clear)

@@ -26,21 +26,24 @@ def signals_later(*numbers: int) -> Iterator[None]:
     came: list[int] = []
     # A blocked signal is the children's, too, but goes to another thread of this program, if there
     # is one: so it is put off here as well.
-    handlers = {}
-    if threading.current_thread() is threading.main_thread():  # no other one may set a handler
-        for number in numbers:
-            handlers[number] = signal.signal(number, lambda number, _frame: came.append(number))
-    masks = hasattr(signal, "pthread_sigmask")
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers) if masks else set()
+    mine = threading.current_thread() is threading.main_thread()  # no other one may set a handler
+    masks, handlers, before = hasattr(signal, "pthread_sigmask"), {}, None
     try:
+        for number in numbers if mine else ():
+            handlers[number] = signal.signal(number, lambda number, _frame: came.append(number))
+        if masks:
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+            signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
         yield
     finally:
-        if masks:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        for number, handler in handlers.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-        for number in came:
-            signal.raise_signal(number)
+        try:  # in each of these calls, the handler of another signal may raise
+            if before is not None:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler or signal.SIG_DFL)
+            for number in came:
+                signal.raise_signal(number)
 
 
 def leave_signals(*numbers: int) -> None:

@@ -1,9 +1,11 @@
 """What several tests share: the reference's formulas, published files, and a tiny data set."""
 
+import contextlib
 import json
 import shutil
 import signal
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+pytest.register_assert_rewrite("running", "tars")  # so that a failure there shows its values
 torch.set_num_threads(1)  # tests run side by side, one a core
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts what it puts behind `&`
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -115,6 +118,16 @@ def make_data(folder: Path, train: int = 6, valid: int = 2) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             backdrop(120, 90, number).save(path)
     return folder
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

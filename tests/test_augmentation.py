@@ -1,5 +1,7 @@
 """Augmentation as a whole: per sample, aligned, reproducible."""
 
+import multiprocessing
+import os
 import random
 import shutil
 import threading
@@ -9,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import backdrop
+from conftest import backdrop, torch_threads
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -72,59 +74,69 @@ def test_a_sample_is_the_same_to_the_last_bit_in_every_batch(
 
 def test_a_sample_is_the_same_to_the_last_bit_with_any_number_of_threads(data: Path) -> None:
     """Processes that share a machine have fewer of them: torchrun gives each one."""
-    batch, before = batch_of(samples(data, seed=6), count=12, side=160), torch.get_num_threads()
-    results = []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
+    batch, results = batch_of(samples(data, seed=6), count=12, side=160), []
+    for count in (1, 2, 3):
+        with torch_threads(count):
             results.append(augment(batch, CPU))
-    finally:
-        torch.set_num_threads(before)
     for outputs in zip(*results, strict=True):
         assert all(torch.equal(outputs[0], each) for each in outputs)
 
 
-def test_without_workers_a_batch_is_decoded_by_as_many_threads_as_torch_has(
-    data: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("source", ["data", "packed"])
+def test_without_workers_as_many_threads_as_torch_has_decode_the_same_batch(
+    source: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dataset, together = samples(data), threading.Barrier(2, timeout=10)
-    keys = [SampleKey(0, index, 0, (64, 64)) for index in (2, 0, 5, 1)]
-    alone = [dataset[key]["files"] for key in keys]
-    one = MattingDataset.__getitem__
+    dataset = samples(request.getfixturevalue(source))
+    keys = [SampleKey(0, index % 6, index // 6, (64, 64)) for index in (2, 0, 5, 1, 11, 6, 3, 8)]
+    alone = collate([dataset[key] for key in keys])
+    one, together, seen = MattingDataset.__getitem__, threading.Barrier(2, timeout=10), set()
 
     def meet(self: MattingDataset, key: SampleKey) -> object:
+        seen.add(threading.get_ident())
         together.wait()  # for another sample's thread
         return one(self, key)
 
     monkeypatch.setattr(MattingDataset, "__getitem__", meet)
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
+    with torch_threads(2):
         loader = DataLoader(dataset, batch_sampler=[keys], num_workers=0, collate_fn=collate)
         (batch,) = batches(loader)
-    finally:
-        torch.set_num_threads(before)
-    assert batch["files"] == alone
+    assert len(seen) == 2 and threading.get_ident() not in seen
+    assert list(batch) == list(alone)
+    for name, value in alone.items():
+        same = torch.equal(batch[name], value) if torch.is_tensor(value) else batch[name] == value
+        assert same, name
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
+def test_a_fork_makes_threads_of_its_own(data: Path) -> None:
+    dataset, keys = samples(data), [SampleKey(0, index, 0, (32, 32)) for index in range(4)]
+    with torch_threads(2):
+        dataset.__getitems__(keys)
+        child = multiprocessing.get_context("fork").Process(
+            target=dataset.__getitems__, args=[keys]
+        )
+        child.start()
+        child.join(30)
+    code = child.exitcode
+    child.kill()
+    assert code == 0
 
 
 def test_threads_take_part_in_inference_and_pass_errors_on() -> None:
-    before, seen = torch.get_num_threads(), {}
+    seen = {}
 
     def note(place: int) -> None:
         seen[place] = torch.get_num_threads(), torch.is_inference_mode_enabled()
         if place == 2:
             raise MemoryError("of the third")
 
-    try:
-        torch.set_num_threads(2)
+    with torch_threads(2):
         with torch.inference_mode(), pytest.raises(MemoryError, match="of the third"):
             in_threads(note, [(0,), (1,), (2,)])
         in_threads(note, [(0,), (1,)])
-        torch.set_num_threads(6)
+    with torch_threads(6):
         in_threads(note, [(3,), (4,)])
         assert torch.get_num_threads() == 6
-    finally:
-        torch.set_num_threads(before)
     assert seen == {0: (1, False), 1: (1, False), 2: (1, True), 3: (3, False), 4: (3, False)}
 
 

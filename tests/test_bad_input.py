@@ -203,12 +203,19 @@ def test_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "local_size", "workers"), [("cpu", 1, 0), ("cuda", 1, 6), ("cuda", 2, 3)]
+    ("device", "cores", "local_size", "workers"),
+    [
+        ("cpu", 6, 1, 0),
+        ("cuda", 6, 1, 6),
+        ("cuda", 6, 2, 3),
+        ("cuda", 2, 4, 1),
+        ("cuda", 64, 1, 16),
+    ],
 )
 def test_workers_are_one_a_core_beside_a_gpu_and_none_on_a_cpu(
-    monkeypatch: pytest.MonkeyPatch, device: str, local_size: int, workers: int
+    monkeypatch: pytest.MonkeyPatch, device: str, cores: int, local_size: int, workers: int
 ) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _process: range(6))
+    monkeypatch.setattr("os.sched_getaffinity", lambda _process: range(cores))
     monkeypatch.setattr(machine, "choose_device", lambda *_asked: torch.device(device))
     options = parse_options([])
     machine.settle(options, Team(size=local_size, local_size=local_size))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_data
+from conftest import make_data, torch_threads
 from PIL import Image
 from running import error_of, run
 
@@ -39,6 +39,21 @@ def test_a_bad_picture_is_replaced_by_the_next_foreground(spoilt: Path) -> None:
     assert (replaced["bgr"] == plain["bgr"]).all()
     assert plain["faults"] == [] and "0003.jpg cannot be decoded" in replaced["faults"][0]
     assert isinstance(MattingDataset(*halves)[SampleKey(2, bad, 0, (32, 32))], DataError)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_threads_find_what_is_found_one_by_one(spoilt: Path, skip: bool) -> None:
+    halves = open_half(data_folders("", spoilt, print), "train", stop=False)
+    samples = MattingDataset(*halves, seed=1, skip=skip)
+    keys = [SampleKey(0, index, draw, (32, 32)) for draw in range(3) for index in range(6)]
+    alone = [samples[key] for key in keys]
+    with torch_threads(3):
+        together = samples.__getitems__(keys)
+    errors = [str(sample) for sample in alone if isinstance(sample, DataError)]
+    assert errors == [str(sample) for sample in together if isinstance(sample, DataError)]
+    faults = [sample["faults"] for sample in alone if isinstance(sample, dict)]
+    assert faults == [sample["faults"] for sample in together if isinstance(sample, dict)]
+    assert any(faults) if skip else errors and not any(faults)
 
 
 def test_skipping_counts_says_each_once_and_has_a_limit() -> None:

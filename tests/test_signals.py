@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import train_base
-from dataset.processes import STOP_SIGNALS
+from dataset.processes import STOP_SIGNALS, signals_later
 from training import checkpoint, metrics  # noqa: F401
 from training.saving import Saver
 from training.signals import Stopped, StopRequest
@@ -132,6 +132,29 @@ def test_a_request_is_raised_or_noted() -> None:
         assert list(stop.until([{}, {}])) == []
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no signal masks here")
+def test_another_signal_while_processes_start_leaves_handlers_and_mask_as_they_were() -> None:
+    def handle(_number: int, _frame: object) -> None:
+        raise TimeoutError
+
+    def state() -> tuple:
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        return mask, [signal.getsignal(number) for number in STOP_SIGNALS]
+
+    before, kept = state(), signal.signal(signal.SIGUSR2, handle)
+    try:
+        with pytest.raises(TimeoutError), signals_later(*STOP_SIGNALS):
+            within = state()
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+            signal.raise_signal(signal.SIGUSR2)  # which arrives as the mask is put back
+        assert state() == before != within
+        with signals_later(*STOP_SIGNALS):
+            pass
+        assert state() == before
+    finally:
+        signal.signal(signal.SIGUSR2, kept)
 
 
 @pytest.mark.slow

@@ -38,8 +38,8 @@ def settle(options: argparse.Namespace, team: Team) -> tuple[torch.device, int]:
     options.precision = choose_precision(options.precision, device)
     share = share_of_batch(options, team)
     if options.num_workers is None:
-        # On a CPU workers would take the cores that the step computes on, and it, all of whose
-        # threads wait for each other, would lose more than they gain.
+        # On a CPU workers would take the cores that the step computes on, all of whose threads
+        # wait for each other: see "The whole run" in docs/performance.md.
         options.num_workers = 0 if device.type == "cpu" else default_workers(team.local_size)
     if device.type == "cpu":
         keep_memory()
