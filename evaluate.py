@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dataset.processes import usable_processors
 from training.options import Formatter, add_dataset_name, seed, whole
 
 if TYPE_CHECKING:
@@ -183,7 +182,8 @@ def of_checkpoint(
     }
     batches = predictions(
         model, compositions, keys, device, precision,
-        batch_size=options.batch_size, num_workers=options.num_workers, unknown=options.unknown,
+        batch_size=options.batch_size, unknown=options.unknown,
+        num_workers=machine.choose_workers(options.num_workers, device),
     )  # fmt: skip
     return f"{weights} on {data}", about, len(keys), batches
 
@@ -252,8 +252,9 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     model.add_argument("--seed", type=seed, default=0, metavar="N", help="of all randomness")
     model.add_argument("--batch-size", type=whole(1), default=4, metavar="N", help="images at once")
     model.add_argument(
-        "--num-workers", type=whole(0), default=min(4, usable_processors()), metavar="N",
-        help="processes that read and decode pictures; 0: none, the program itself",
+        "--num-workers", type=whole(0), metavar="N",
+        help="processes that read and decode pictures; 0: none, the program itself (default: one "
+        "a core, at most 16; 0 on a CPU)",
     )  # fmt: skip
     model.add_argument(
         "--precision", choices=["fp16", "bf16", "fp32"],

@@ -37,10 +37,7 @@ def settle(options: argparse.Namespace, team: Team) -> tuple[torch.device, int]:
     options.device, options.processes = str(device), team.size
     options.precision = choose_precision(options.precision, device)
     share = share_of_batch(options, team)
-    if options.num_workers is None:
-        # On a CPU workers would take the cores that the step computes on, all of whose threads
-        # wait for each other: see "The whole run" in docs/performance.md.
-        options.num_workers = 0 if device.type == "cpu" else default_workers(team.local_size)
+    options.num_workers = choose_workers(options.num_workers, device, team.local_size)
     if device.type == "cpu":
         keep_memory()
     return device, share
@@ -86,6 +83,15 @@ def choose_precision(precision: str | None, device: torch.device) -> str:
     if precision == "fp16" and device.type != "cuda":
         raise OptionError(f"--precision fp16 needs CUDA, not {device}; type bf16 or fp32")
     return precision
+
+
+def choose_workers(asked: int | None, device: torch.device, processes: int = 1) -> int:
+    """How many processes read pictures for each of so many on the machine that compute with them.
+    On a CPU none, unless asked for: they would take the cores that the step computes on, all of
+    whose threads wait for each other (docs/performance.md, "The whole run")."""
+    if asked is not None:
+        return asked
+    return 0 if device.type == "cpu" else default_workers(processes)
 
 
 def make_deterministic() -> None:
