@@ -98,5 +98,5 @@ OTHERS = {  # of torchrun, SLURM, TensorBoard, pip and so on
     "--logdir", "--nproc-per-node", "--nnodes", "--max-restarts", "--rdzv-backend", "--rdzv-id",
     "--rdzv-endpoint", "--signals-to-handle", "--shutdown-timeout", "--nodes", "--ntasks-per-node",
     "--gpus-per-node", "--cpus-per-task", "--time", "--requeue", "--open-mode", "--signal",
-    "--help",
+    "--help", "--cov",
 }  # fmt: skip
