@@ -32,7 +32,7 @@ from dataset.images import (
     upright_size,
 )
 from dataset.judging import Fault, Group, channels_differ, judge_alpha
-from dataset.processes import leave_signals, signals_later
+from dataset.processes import ended_at_once, leave_signals, signals_later
 from dataset.tar import Member, open_tars
 from dataset.tar_index import tars_in
 
@@ -186,25 +186,24 @@ def _in_order(
     pool = ProcessPoolExecutor(workers, context, _begin_worker, begin)
     waiting: deque[tuple[int, Future[list[Seen]]]] = deque()
     rest = iter(chunks)
-    try:
-        while True:
-            with signals_later(signal.SIGINT):  # the first ones start the processes
-                for chunk in islice(rest, IN_FLIGHT * workers - len(waiting)):
-                    waiting.append((chunk[0], pool.submit(_look_at_chunk, *chunk)))
-            if not waiting:
-                break
-            number, future = waiting.popleft()
-            yield number, future.result()
-        pool.shutdown()
-    except BrokenProcessPool:
-        raise DataError(
-            "a process that reads pictures was killed, as happens where memory is short; type a "
-            "smaller --num-workers"
-        ) from None
-    finally:  # at Ctrl-C: without waiting for what is being read
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
-            process.terminate()
+    with ended_at_once():
+        try:
+            while True:
+                with signals_later(signal.SIGINT):  # the first ones start the processes
+                    for chunk in islice(rest, IN_FLIGHT * workers - len(waiting)):
+                        waiting.append((chunk[0], pool.submit(_look_at_chunk, *chunk)))
+                if not waiting:
+                    break
+                number, future = waiting.popleft()
+                yield number, future.result()
+            pool.shutdown()
+        except BrokenProcessPool:
+            raise DataError(
+                "a process that reads pictures was killed, as happens where memory is short; type "
+                "a smaller --num-workers"
+            ) from None
+        finally:  # at Ctrl-C: without waiting for what is being read
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 _here: tuple[list, list[str], Look]  # of this process: what a worker is started with

@@ -2,6 +2,7 @@
 them itself; a terminal and a cluster send a signal to all of them. Imports nothing heavy."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import threading
@@ -44,6 +45,22 @@ def signals_later(*numbers: int) -> Iterator[None]:
                 signal.signal(number, handler or signal.SIG_DFL)
             for number in came:
                 signal.raise_signal(number)
+
+
+@contextlib.contextmanager
+def ended_at_once() -> Iterator[None]:
+    """Ends, behind it, the processes that were started within and are still there, whatever they
+    do: a pool would wait for them, and a second Ctrl-C leave it waiting for ever."""
+    others = set(multiprocessing.active_children())
+    try:
+        yield
+    finally:
+        with signals_later(signal.SIGINT):
+            mine = [each for each in multiprocessing.active_children() if each not in others]
+            for process in mine:
+                process.kill()
+            for process in mine:
+                process.join()
 
 
 def leave_signals(*numbers: int) -> None:

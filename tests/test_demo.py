@@ -1,5 +1,6 @@
 """The built-in data set: in the layout that is read, the same for all, and never in the way."""
 
+import contextlib
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from dataset.demo import (
 from dataset.images import find_backgrounds, find_pairs
 from dataset.processes import signals_later
 
+ROOT = Path(__file__).parents[1]
 FEW = {"train": 3, "valid": 1, "backgrounds_train": 2, "backgrounds_valid": 1}
 
 
@@ -147,3 +149,25 @@ def test_ctrl_c_that_another_thread_gets_waits_for_the_start_of_a_process_too() 
         over.set()
         other.join()
     assert done
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_while_it_draws_ends_it_and_its_processes(tmp_path: Path, times: int) -> None:
+    draw = "from dataset.demo import make_demo; make_demo('demo', workers=2)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", draw], cwd=tmp_path, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    while not list(tmp_path.rglob("*.jpg")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    for _ in range(times):
+        os.killpg(process.pid, signal.SIGINT)  # as the terminal does: to all of them
+        time.sleep(0.2)
+    try:
+        process.communicate(timeout=60)  # which waits for all that hold its output
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGINT
+    assert times > 1 or not list(tmp_path.iterdir())

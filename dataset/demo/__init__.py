@@ -23,7 +23,7 @@ import numpy as np
 from dataset.demo.objects import OBJECT_KINDS, draw_object
 from dataset.demo.people import draw_figure
 from dataset.demo.scenes import draw_background
-from dataset.processes import leave_signals, signals_later, usable_processors
+from dataset.processes import ended_at_once, leave_signals, signals_later, usable_processors
 
 __all__ = ["COUNTS", "OBJECT_KINDS", "VERSION"]
 __all__ += ["draw_background", "draw_figure", "draw_object", "make_demo"]
@@ -122,17 +122,19 @@ def draw_all(folder: Path, seed: int, counts: dict[str, int], workers: int) -> N
     pool = ProcessPoolExecutor(
         workers, mp_context=context, initializer=leave_signals, initargs=(signal.SIGINT,)
     )
-    try:
-        with signals_later(signal.SIGINT):
-            drawn = [pool.submit(draw_one, folder, seed, *job) for job in todo]
-        for done in drawn:
-            done.result()
-    except BrokenProcessPool:
-        # a script without a main guard, or one read from stdin, cannot start workers
-        for job in todo:
-            draw_one(folder, seed, *job)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with ended_at_once():
+        try:
+            with signals_later(signal.SIGINT):
+                drawn = [pool.submit(draw_one, folder, seed, *job) for job in todo]
+            for done in drawn:
+                done.result()
+            pool.shutdown()
+        except BrokenProcessPool:
+            # a script without a main guard, or one read from stdin, cannot start workers
+            for job in todo:
+                draw_one(folder, seed, *job)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def draw_one(folder: Path, seed: int, part: str, number: int) -> None:
