@@ -4,7 +4,7 @@ there are no workers, they are read and decoded so; and augmented so, where ther
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -50,7 +50,10 @@ def in_threads(work: Callable, items: Sequence[tuple]) -> list:
 def pool(threads: int, each: int) -> ThreadPoolExecutor:
     # Who sets torch's number of threads sets it for itself, and for threads that first compute
     # later; the caller keeps its own.
-    start = partial(torch.set_num_threads, each)
+    def start() -> None:
+        torch.set_num_threads(each)
+        torch.get_num_threads()  # settles it, whatever others set before this thread computes
+
     return ThreadPoolExecutor(threads, "one-by-one", initializer=start)
 
 
