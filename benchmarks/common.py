@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import time
@@ -14,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+
+from dataset.processes import usable_processors
 
 PICTURE = (1080, 1920)  # height, width
 
@@ -39,7 +40,7 @@ def machine(device: torch.device) -> dict[str, Any]:
     about = {
         "date": date.today().isoformat(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_processors(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "pillow": Image.__version__,
@@ -88,7 +89,11 @@ def spread(values: list[float]) -> dict[str, float]:
 
 def said(values: list[float], scale: float = 1, digits: int = 1) -> str:
     """Median (least .. most), for a table."""
-    of = spread([value * scale for value in values])
+    return said_of(spread([value * scale for value in values]), digits)
+
+
+def said_of(of: dict[str, float], digits: int) -> str:
+    """The same of a spread."""
     return f"{of['median']:.{digits}f} ({of['least']:.{digits}f} .. {of['most']:.{digits}f})"
 
 

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.transforms import functional as vision
 
-from benchmarks.common import arguments, draw_data, in_turns, machine, spread, table, write
+from benchmarks.common import arguments, draw_data, in_turns, machine, said_of, spread, table, write
 from dataset import augmentation, matting
 from dataset.augmentation import augment
 from dataset.folders import data_folders, open_half
@@ -260,10 +260,7 @@ def with_workers(dataset: MattingDataset, batches: int, cores: int) -> dict[str,
 
 
 def report(figures: dict) -> str:
-    rows = [
-        [name.replace("_", " "), f"{of['median']:.1f} ({of['least']:.1f} .. {of['most']:.1f})"]
-        for name, of in figures["ms"].items()
-    ]
+    rows = [[name.replace("_", " "), said_of(of, 1)] for name, of in figures["ms"].items()]
     lines = [
         table(["one sample of 1920x1080 to 512x512, on one core", "ms of processor"], rows),
         "",
@@ -277,7 +274,7 @@ def report(figures: dict) -> str:
         ("published_over_ours", "times ours: the published steps"),
     ):
         of = figures[key]
-        lines.append(f"{of['median']:.2f} ({of['least']:.2f} .. {of['most']:.2f}) {what}")
+        lines.append(f"{said_of(of, 2)} {what}")
     lines.append(f"{figures['bytes_a_sample'] / 1e6:.2f} MB a sample from worker to program")
     rates = ", ".join(f"{n}: {rate:.1f}" for n, rate in figures["workers"].items())
     lines.append(f"samples a second by number of workers: {rates}")

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common import arguments, draw_data, machine, spread, table, write
+from benchmarks.common import arguments, draw_data, machine, said_of, spread, table, write
 from training.options import default_workers
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -316,10 +316,7 @@ def report(loops: list[dict]) -> tuple[list[str], list[list[str]]]:
     head += ["with workers over step"] * any("with_workers_over_model" in of for of in loops)
     rows = []
     for of in loops:
-        ratios = [of[name] for name in RATIOS if name in of]
-        ratio, *others = [
-            f"{r['median']:.3f} ({r['least']:.3f} .. {r['most']:.3f})" for r in ratios
-        ]
+        ratio, *others = [said_of(of[name], 3) for name in RATIOS if name in of]
         rows.append(
             [of["backbone"], of["precision"], of["size"], of["batch"]]
             + [f"{of[name]:.2f}" for name in ("model_images_per_s", "images_per_s")]

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from benchmarks.common import arguments, draw_data, machine, spread, table, write
+from benchmarks.common import arguments, draw_data, machine, said_of, spread, table, write
 
 ROOT = Path(__file__).resolve().parents[1]
 EVERY = 2  # steps between two speeds
@@ -44,8 +44,7 @@ def main(argv: list[str] | None = None) -> None:
         for name, values in rates.items()
     }
     rows = [
-        [name, f"{statistics.median(rates[name]):.2f}"]
-        + [f"{of['median']:.2f} ({of['least']:.2f} .. {of['most']:.2f})"]
+        [name, f"{statistics.median(rates[name]):.2f}"] + [said_of(of, 2)]
         for name, of in over_one.items()
     ]
     print(table(["mobilenetv2, fp32, one thread a process", "images/s", "times one process"], rows))

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.common import arguments, draw_data, in_turns, machine, spread, table, write
+from benchmarks.common import arguments, draw_data, in_turns, machine, said_of, spread, table, write
 from dataset import shard
 from dataset.folders import data_folders, open_half
 from dataset.images import find_pairs, open_picture
@@ -175,14 +175,11 @@ def held() -> int:
 
 
 def report(figures: dict) -> str:
-    def shown(of: dict[str, float], digits: int) -> str:
-        return f"{of['median']:.{digits}f} ({of['least']:.{digits}f} .. {of['most']:.{digits}f})"
-
     head = ["of one sample, on one core", "ms from files", "ms from tars", "tars over files"]
     rows = []
     for part, (text, digits) in PARTS.items():
-        places = [shown(figures["ms"][f"{part} {place}"], digits) for place in ("files", "tars")]
-        rows.append([text, *places, shown(figures["tars_over_files"][part], 2)])
+        places = [said_of(figures["ms"][f"{part} {place}"], digits) for place in ("files", "tars")]
+        rows.append([text, *places, said_of(figures["tars_over_files"][part], 2)])
     opened = figures["opening"]
     return (
         f"{table(head, rows)}\n\n"

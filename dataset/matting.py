@@ -4,7 +4,6 @@ Runs where pictures are read and decoded, in workers or, on a CPU, in the progra
 two steps; the pixels are augmented later, on the device.
 """
 
-import multiprocessing
 import random
 import signal
 import threading
@@ -29,7 +28,7 @@ from dataset.images import (
     upright_size,
 )
 from dataset.one_by_one import PICTURES, in_threads
-from dataset.processes import STOP_SIGNALS, leave_signals, signals_later
+from dataset.processes import STOP_SIGNALS, ended_at_once, leave_signals, signals_later
 from dataset.sampler import SampleKey, seed_of
 
 TRIES = 100  # samples in a row that may be replaced; one bad background may meet several
@@ -188,36 +187,34 @@ def collate(samples: list[Any]) -> dict | DataError:
 def batches(loader: Iterable, left_out: "LeftOut | None" = None) -> Generator[dict, None, None]:
     """The loader's batches. Raises the DataError of a sample that failed in a worker, and a
     DataError where a worker has died. left_out: told of faults."""
-    others, workers, iterator = set(multiprocessing.active_children()), [], None
-    try:
-        with signals_later(*STOP_SIGNALS):
-            iterator = iter(loader)
-        workers = [each for each in multiprocessing.active_children() if each not in others]
-        if workers and threading.current_thread() is threading.main_thread():
-            # torch's handler would raise in mid-step; it notices here, too, while it waits.
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        while True:
-            try:
-                batch = next(iterator)
-            except StopIteration:
-                return
-            except (RuntimeError, OSError, EOFError) as error:  # as it dies, so its pipes break
-                for worker in workers:
-                    worker.join(timeout=0.1)
-                ends = {worker.exitcode for worker in workers if worker.exitcode}
-                if not ends and "DataLoader worker (pid" not in str(error):
-                    raise
-                raise DataError(_death(ends, str(error))) from None
-            if isinstance(batch, DataError):
-                raise batch
-            if left_out is not None:
-                left_out.note(batch["faults"])
-            yield batch
-    finally:
-        del iterator  # which ends its workers, unless an error's traceback still holds it
-        for worker in multiprocessing.active_children():
-            if worker not in others:
-                worker.kill()  # they ignore multiprocessing's SIGTERM, which waits for their end
+    iterator = None
+    with ended_at_once() as mine:
+        try:
+            with signals_later(*STOP_SIGNALS):
+                iterator = iter(loader)
+            workers = mine()
+            if workers and threading.current_thread() is threading.main_thread():
+                # torch's handler would raise in mid-step; it notices here, too, while it waits.
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            while True:
+                try:
+                    batch = next(iterator)
+                except StopIteration:
+                    return
+                except (RuntimeError, OSError, EOFError) as error:  # as it dies, so its pipes break
+                    for worker in workers:
+                        worker.join(timeout=0.1)
+                    ends = {worker.exitcode for worker in workers if worker.exitcode}
+                    if not ends and "DataLoader worker (pid" not in str(error):
+                        raise
+                    raise DataError(_death(ends, str(error))) from None
+                if isinstance(batch, DataError):
+                    raise batch
+                if left_out is not None:
+                    left_out.note(batch["faults"])
+                yield batch
+        finally:
+            del iterator  # which ends its workers, unless an error's traceback still holds it
 
 
 def grouped(batches: Iterable[dict], count: int) -> Iterator[list[dict]]:

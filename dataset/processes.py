@@ -6,7 +6,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 
 STOP_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
@@ -48,18 +49,23 @@ def signals_later(*numbers: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ended_at_once() -> Iterator[None]:
+def ended_at_once() -> Iterator[Callable[[], list[BaseProcess]]]:
     """Ends, behind it, the processes that were started within and are still there, whatever they
-    do: a pool would wait for them, and a second Ctrl-C leave it waiting for ever."""
+    do: a pool would wait for them, and a second Ctrl-C leave it waiting for ever. Gives what lists
+    them."""
     others = set(multiprocessing.active_children())
+
+    def mine() -> list[BaseProcess]:
+        return [each for each in multiprocessing.active_children() if each not in others]
+
     try:
-        yield
+        yield mine
     finally:
         with signals_later(signal.SIGINT):
-            mine = [each for each in multiprocessing.active_children() if each not in others]
-            for process in mine:
-                process.kill()
-            for process in mine:
+            left = mine()
+            for process in left:
+                process.kill()  # workers of torch ignore multiprocessing's SIGTERM
+            for process in left:
                 process.join()
 
 
