@@ -28,7 +28,8 @@ def main(argv: list[str] | None = None) -> int:
         status, told = 128 + stopped.number, "stopped; "
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
-        told = "stopped at once: what was trained since the last checkpoint is lost; "
+        lost = ": what was trained since the last checkpoint is lost" if stop.saves else ""
+        told = f"stopped at once{lost}; "
     else:
         told = ""
     sys.stdout.flush()  # where both go to one file, the last line is to be the last
@@ -137,7 +138,8 @@ def train(
 
     torch.manual_seed(options.seed)
     model = MattingBase(options.model_backbone)
-    model = model.to(device).to(memory_format=machine.LAYOUTS[device.type])
+    layout = machine.LAYOUTS[device.type]
+    model = model.to(device).to(memory_format=layout)
     if options.sync_batchnorm and team.tensors:
         over_all_processes(model, team.tensors, device)
     optimizer = torch.optim.Adam(
@@ -274,7 +276,7 @@ def train(
             for part, batch in zip(parts, of_step, strict=True):
                 size, places = batch["size"], places_of(part, of_parts, options.batch_size)
                 model.seed_dropout([seed_of(options.seed, "dropout", step, at) for at in places])
-                src, bgr, true_pha, true_fgr = augment(batch, device)
+                src, bgr, true_pha, true_fgr = augment(batch, device, layout)
                 with distributed.averaging(forward, last=part == parts[-1]):
                     with autocast():
                         pred_pha, pred_fgr, pred_err, _ = forward(src, bgr)

@@ -186,6 +186,7 @@ def step_of(
     update = Update(model, optimizer, scaler, clip=None, precision=precision, folder=None)
     src, bgr, true_fgr = (torch.rand(batch, 3, side, side, device=device) for _ in range(3))
     true_pha = torch.rand(batch, 1, side, side, device=device)
+    src, bgr, true_fgr = (x.contiguous(memory_format=layout) for x in (src, bgr, true_fgr))
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
 
     def step() -> None:

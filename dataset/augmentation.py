@@ -281,24 +281,32 @@ def jitter(pictures: Tensor, numbers: Numbers, prefix: str) -> Tensor:
     )
 
 
-def augment(batch: dict, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def augment(
+    batch: dict, device: torch.device, layout: torch.memory_format = torch.contiguous_format
+) -> tuple[Tensor, ...]:
     """Turns a batch of decoded pictures (dataset.matting.collate) into what the network is given.
 
     Returns src, bgr, true_pha, true_fgr on `device`: float32, 0..1, (B, 3, H, W), alpha
-    (B, 1, H, W). On the CPU a sample is computed by itself, in a thread of its own, which its
-    caches like and which makes it the same to the last bit in every batch; a GPU takes all at once.
+    (B, 1, H, W), which lie in memory by `layout`: best as the network's weights do, since what is
+    joined of two layouts is slow. On the CPU a sample is computed by itself, in a thread of its
+    own, which its caches like and which makes it the same to the last bit in every batch; a GPU
+    takes all at once.
     """
     if device.type != "cpu":
-        return augment_together(batch, device)
+        return tuple(
+            each.contiguous(memory_format=layout) for each in augment_together(batch, device)
+        )
     count, size = len(batch["numbers"]), batch["size"]
-    whole = src, bgr, pha, fgr = [torch.empty(count, channels, *size) for channels in (3, 3, 1, 3)]
+    whole = tuple(
+        torch.empty(count, channels, *size, memory_format=layout) for channels in (3, 3, 1, 3)
+    )
 
     def augment_one(row: int, sample: dict) -> None:
         for outputs, output in zip(whole, augment_together(sample, device), strict=True):
             outputs[row] = output[0]
 
     in_threads(augment_one, list(enumerate(one_by_one(batch))))
-    return src, bgr, pha, fgr
+    return whole
 
 
 def on_device(batch: dict, device: torch.device) -> dict[str, Tensor]:

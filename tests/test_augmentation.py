@@ -82,6 +82,15 @@ def test_a_sample_is_the_same_to_the_last_bit_with_any_number_of_threads(data: P
         assert all(torch.equal(outputs[0], each) for each in outputs)
 
 
+def test_the_layout_is_the_one_asked_for_and_changes_no_bit(data: Path) -> None:
+    batch = batch_of(samples(data, seed=6))
+    for plain, output in zip(
+        augment(batch, CPU), augment(batch, CPU, torch.channels_last), strict=True
+    ):
+        assert plain.is_contiguous() and output.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(plain, output)
+
+
 @pytest.mark.parametrize("source", ["data", "packed"])
 def test_without_workers_as_many_threads_as_torch_has_decode_the_same_batch(
     source: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch

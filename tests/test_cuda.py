@@ -129,7 +129,9 @@ def test_the_device_augments_as_the_cpu_does(data: Path) -> None:
     for name in ("src_noise", "bgr_noise"):
         batch["numbers"][:, NUMBERS.index(name)] = 0
     on_cpu = augment(batch, torch.device("cpu"))
-    for one, other in zip(on_cpu, augment(batch, torch.device("cuda")), strict=True):
+    on_cuda = augment(batch, torch.device("cuda"), torch.channels_last)
+    for one, other in zip(on_cpu, on_cuda, strict=True):
+        assert other.is_contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(one, other.cpu(), atol=2e-3, rtol=0)
 
 

@@ -91,7 +91,7 @@ def test_before_the_first_step_there_is_nothing_to_save(
 
 
 def test_a_second_ctrl_c_ends_at_once(
-    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask_at(monkeypatch, "training.loss.matting_loss", 4, signal.SIGINT, times=2)
     check = Saver.check  # as where writing takes no longer than a step
@@ -100,6 +100,24 @@ def test_a_second_ctrl_c_ends_at_once(
     saved = [path.name for path in checkpoint.find_checkpoints(Path("checkpoint/run"))]
     assert saved == ["epoch-0.pth"]
     assert checkpoint.load_state(Path("checkpoint/run/epoch-0.pth"))["step"] == 2
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert told.startswith("stopped at once: what was trained since the last checkpoint is lost;")
+
+
+def test_a_second_ctrl_c_before_the_first_step_speaks_of_no_loss(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def twice(_options: object, _stop: object) -> int:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.raise_signal(signal.SIGINT)
+        return 0
+
+    monkeypatch.setattr(train_base, "run", twice)
+    assert train_base.main(WORDS) == 130
+    told = capsys.readouterr().err
+    assert told.startswith("stopped at once; this start has saved nothing yet; to start again: ")
 
 
 def test_a_second_ctrl_c_gives_up_a_write_that_takes_long(

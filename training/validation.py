@@ -9,6 +9,7 @@ from dataset.augmentation import augment
 from training import metrics
 from training.distributed import Team
 from training.loss import TERMS, matting_loss, total
+from training.machine import LAYOUTS
 
 FIGURES = ("loss", *TERMS, "mad", "mse", "grad")
 
@@ -37,7 +38,7 @@ def validate(
 
     def measure() -> None:
         for batch in loader:
-            src, bgr, true_pha, true_fgr = augment(batch, device)
+            src, bgr, true_pha, true_fgr = augment(batch, device, LAYOUTS[device.type])
             with autocast():
                 pred_pha, pred_fgr, pred_err, _ = model(src, bgr)
             terms = matting_loss(pred_pha, pred_fgr, pred_err, true_pha, true_fgr)
