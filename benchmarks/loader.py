@@ -1,6 +1,6 @@
 """What one training sample costs a processor, from the files to the finished batch.
 
-    python -m benchmarks.loader            # about 3 minutes on two cores
+    python -m benchmarks.loader            # about a minute on two cores
     python -m benchmarks.loader --quick    # under a minute: whether it runs, not what is true
 
 Everything is measured on one core, in turns with the decoding of the same three files, which is
@@ -28,7 +28,7 @@ from dataset.augmentation import augment
 from dataset.folders import data_folders, open_half
 from dataset.matting import MattingDataset, collate
 from dataset.sampler import SampleKey
-from training.machine import keep_memory
+from training.machine import LAYOUTS, keep_memory
 
 SIZE = (512, 512)
 PARTS = {  # of augment, by the functions that do them; what is left composites and converts
@@ -67,6 +67,7 @@ def one_core(dataset: MattingDataset, count: int, rounds: int) -> dict:
     samples = [dataset[key] for key in keys]
     batches = [collate(samples[start : start + 8]) for start in range(0, count, 8)]
     device = torch.device("cpu")
+    layout = LAYOUTS[device.type]
 
     def over(items: list, work: Callable) -> Callable:
         return lambda: [work(item) for item in items]
@@ -83,7 +84,7 @@ def one_core(dataset: MattingDataset, count: int, rounds: int) -> dict:
             "decode": over(triples, decode_in_full),
             "decode_reduced": over(triples, decode_reduced),
             "worker": over(keys, dataset.__getitem__),
-            "device_part": over(batches, lambda batch: augment(batch, device)),
+            "device_part": over(batches, lambda batch: augment(batch, device, layout)),
             "published": over(triples, published),
             "published_device_part": over(published_batches, published.rest),
         },
@@ -104,7 +105,7 @@ def one_core(dataset: MattingDataset, count: int, rounds: int) -> dict:
             [one / other for one, other in zip(theirs, whole, strict=True)]
         ),
         "ms": {name: spread(values) for name, values in ms.items()},
-        "augment_ms": parts_of_augment(batches, count, device),
+        "augment_ms": parts_of_augment(batches, count, device, layout),
         "bytes_a_sample": len(pickle.dumps(batches[0])) / len(batches[0]["files"]),
         "samples": count,
         "rounds": rounds,
@@ -130,7 +131,9 @@ def decode_reduced(paths: list[Path]) -> None:
             picture.load()
 
 
-def parts_of_augment(batches: list[dict], count: int, device: torch.device) -> dict[str, float]:
+def parts_of_augment(
+    batches: list[dict], count: int, device: torch.device, layout: torch.memory_format
+) -> dict[str, float]:
     """Milliseconds of each of PARTS for a sample, and of the rest."""
     spent = dict.fromkeys([*PARTS, "composite"], 0.0)
     kept = {name: getattr(augmentation, name) for names in PARTS.values() for name in names}
@@ -151,7 +154,7 @@ def parts_of_augment(batches: list[dict], count: int, device: torch.device) -> d
     try:
         began = time.process_time()
         for batch in batches:
-            augment(batch, device)
+            augment(batch, device, layout)
         whole = time.process_time() - began
     finally:
         for name, function in kept.items():
