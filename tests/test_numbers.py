@@ -56,8 +56,8 @@ def test_in_a_picture(
 ) -> None:
     calls = []
 
-    def spoilt(batch: dict, device: torch.device) -> tuple[torch.Tensor, ...]:
-        src, *others = augment(batch, device)
+    def spoilt(*arguments: object) -> tuple[torch.Tensor, ...]:
+        src, *others = augment(*arguments)
         calls.append(not torch.is_inference_mode_enabled())
         if sum(calls) >= 2:
             src[0, 0, 5, 5] = float("nan")
