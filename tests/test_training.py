@@ -15,9 +15,9 @@ from PIL import Image
 from running import ROOT, run, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from model import MattingBase
+from model import MattingBase, decoder
 from model.download import WEIGHTS
-from training import checkpoint
+from training import checkpoint, machine
 
 
 def test_steps_change_what_they_should(data: Path, here: Path) -> None:
@@ -232,6 +232,23 @@ def test_dropout_is_drawn_anew_at_every_step(
     )
     run(data, "--max-steps", 3)
     assert len(given) == len(set(given)) == 3 * 4  # each sample of each step has its own
+
+
+def test_nothing_is_joined_of_two_layouts(
+    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In training and in validation: torch would make it contiguous, and turn it over again."""
+    join, joined = decoder._join, []
+
+    def watched(*features: torch.Tensor) -> torch.Tensor:
+        joined.append(join(*features))
+        return joined[-1]
+
+    monkeypatch.setitem(machine.LAYOUTS, "cpu", torch.channels_last)
+    monkeypatch.setattr(decoder, "_join", watched)
+    run(data, "--max-steps", 1)
+    assert {each.requires_grad for each in joined} == {True, False}
+    assert all(each.is_contiguous(memory_format=torch.channels_last) for each in joined)
 
 
 def test_validation_measures_connectivity_if_asked_for(data: Path, here: Path) -> None:
