@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
         for name, values in rates.items()
     }
     rows = [
-        [name, f"{statistics.median(rates[name]):.2f}"] + [said_of(of, 2)]
+        [name, f"{statistics.median(rates[name]):.2f}", said_of(of, 2)]
         for name, of in over_one.items()
     ]
     print(table(["mobilenetv2, fp32, one thread a process", "images/s", "times one process"], rows))

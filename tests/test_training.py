@@ -15,6 +15,7 @@ from PIL import Image
 from running import ROOT, run, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import evaluate
 from model import MattingBase, decoder
 from model.download import WEIGHTS
 from training import checkpoint, machine
@@ -237,7 +238,8 @@ def test_dropout_is_drawn_anew_at_every_step(
 def test_nothing_is_joined_of_two_layouts(
     data: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In training and in validation: torch would make it contiguous, and turn it over again."""
+    """In training, in validation and by evaluate.py: torch would make it contiguous, and turn it
+    over again."""
     join, joined = decoder._join, []
 
     def watched(*features: torch.Tensor) -> torch.Tensor:
@@ -248,6 +250,10 @@ def test_nothing_is_joined_of_two_layouts(
     monkeypatch.setattr(decoder, "_join", watched)
     run(data, "--max-steps", 1)
     assert {each.requires_grad for each in joined} == {True, False}
+    seen = len(joined)
+    words = ["--model-checkpoint", "checkpoint/run/epoch-0-iter-1.pth", "--dataset-dir", str(data)]
+    assert evaluate.main([*words, "--size", "64", "--device", "cpu"]) == 0
+    assert len(joined) > seen
     assert all(each.is_contiguous(memory_format=torch.channels_last) for each in joined)
 
 

@@ -16,6 +16,7 @@ from dataset.geometry import affine
 from dataset.images import Backgrounds, Foregrounds
 from dataset.matting import MattingDataset, batches, begin_worker, collate
 from dataset.sampler import SampleKey, seed_of
+from training.machine import LAYOUTS
 from training.metrics import unknown_region
 from training.scores import Batch, shown
 
@@ -110,7 +111,7 @@ def predictions(
         some = keys[done : done + len(batch["files"])]
         done += len(some)
         with torch.inference_mode():
-            src, bgr, true_pha, true_fgr = augment(batch, device)
+            src, bgr, true_pha, true_fgr = augment(batch, device, LAYOUTS[device.type])
             gamma = torch.tensor([compositions.gamma_of(key) for key in some], device=device)
             bgr = bgr ** gamma[:, None, None, None]
             with torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32"):

@@ -171,12 +171,10 @@ def resume(
     if state is not None:
         others, notes = checkpoint.differences(state, options, data)
         if others and not options.resume_anyway:
-            anyway = ", or add --resume-anyway to go on with what it is now"
-            if any(each.startswith("--model-backbone ") for each in others):
-                anyway = ""  # the weights would not fit
+            fits = not any(each.startswith("--model-backbone ") for each in others)
             raise CheckpointError(
                 f"{path} is of another run: {'; '.join(others)}. Type (or put back) what it was"
-                f"{anyway}"
+                + (", or add --resume-anyway to go on with what it is now" if fits else "")
             )
         for each in others:
             print(f"warning: {each} (--resume-anyway)")
