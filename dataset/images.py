@@ -16,6 +16,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from dataset.names import Names
 from dataset.orientation import ORIENTATIONS, orientation_of, upright_size
+from dataset.png import open_image
 
 if TYPE_CHECKING:
     from dataset.tar import Member, TarFolder
@@ -280,7 +281,7 @@ def open_picture(path: "Path | Member") -> ImageFile.ImageFile:
     """The picture with its header read and its pixels not yet. Raises DataError."""
     source = path if isinstance(path, Path) else path.open()
     try:
-        picture = Image.open(source, formats=("JPEG", "PNG"))
+        picture = open_image(source)
         picture.filename = str(path)
     except FileNotFoundError:
         link = isinstance(path, Path) and path.is_symlink()
