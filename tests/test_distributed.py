@@ -154,6 +154,14 @@ def test_validation_is_shared_out_without_repeats() -> None:
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_first_process_shows_what_was_validated(count: int) -> None:
+    """It alone writes pictures, of its own share: which is empty only where there is nothing."""
+    for size in range(1, 9):
+        shares = [Team(rank=rank, size=size).share_of(list(range(count))) for rank in range(size)]
+        assert shares[0] and sum(shares, []) == list(range(count))
+
+
 # ---- Options ------------------------------------------------------------------------------------
 
 
@@ -255,6 +263,18 @@ def test_a_signal_to_one_process_stops_all_and_the_run_goes_on(many: Path, tmp_p
     assert newest(tmp_path / "run").state["step"] == 2
     end_of(launch(tmp_path / "run", many, 2, "--max-steps", 4, "--model-last-checkpoint", "auto"))
     assert_equal(newest(tmp_path / "run"), newest(tmp_path / "whole"))
+
+
+@pytest.mark.slow
+def test_more_processes_than_samples_to_validate_on(tmp_path: Path) -> None:
+    few = make_data(tmp_path / "few", train=4, valid=1)
+    backgrounds = sorted((few / "backgrounds/valid").iterdir())
+    assert len(backgrounds) == 1  # so that there is one sample in all
+    for words in (["--max-steps", 1], ["--max-steps", 1, "--dry-run"]):
+        launcher = launch(tmp_path / "run", few, 2, *words, "--overwrite")
+        told = end_of(launcher)
+        assert launcher.returncode == 0, told
+    assert len(results(tmp_path / "run")) == 2 and (tmp_path / "run/log/run/preview.png").exists()
 
 
 @pytest.mark.slow

@@ -201,10 +201,10 @@ class Team:
         )
 
     def share_of(self, items: list[T]) -> list[T]:
-        """This process's share of what is done once: all have about as many, in their order."""
-        return items[
-            self.rank * len(items) // self.size : (self.rank + 1) * len(items) // self.size
-        ]
+        """This process's share of what is done once: all have about as many, in their order. Where
+        there are fewer than processes, the first process has one: it is the one that shows it."""
+        begin, end = (-(-rank * len(items) // self.size) for rank in (self.rank, self.rank + 1))
+        return items[begin:end]
 
     def leave(self) -> None:
         if self.tensors is not None:
