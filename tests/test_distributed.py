@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from dataset.folders import data_folders, open_half
 from dataset.matting import MattingDataset, batches, begin_worker, collate, validation_keys
 from dataset.sampler import BatchSampler, places_of
 from model.dropout import SampleDropout
-from training import checkpoint
+from training import checkpoint, distributed
 from training.distributed import Team
 from training.machine import choose_device, share_of_batch
 from training.options import OptionError
@@ -160,6 +161,20 @@ def test_the_first_process_shows_what_was_validated(count: int) -> None:
     for size in range(1, 9):
         shares = [Team(rank=rank, size=size).share_of(list(range(count))) for rank in range(size)]
         assert shares[0] and sum(shares, []) == list(range(count))
+
+
+@pytest.mark.parametrize("asked", [None, 10])
+def test_what_is_lost_is_said_before_nccl_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch, asked: int | None
+) -> None:
+    asked_for = {}
+    monkeypatch.setattr(distributed, "_group", asked_for.setdefault)
+    team = Team(size=2, answers=object())
+    for device in ("cuda:0", "cpu"):
+        distributed.with_device(team, torch.device(device), options(dist_timeout=asked))
+    longest = max(asked or each for each in distributed.TIMEOUTS)
+    assert asked_for["nccl"] > timedelta(seconds=longest)
+    assert asked_for["gloo"] == timedelta(seconds=asked or distributed.TIMEOUTS[1])
 
 
 # ---- Options ------------------------------------------------------------------------------------

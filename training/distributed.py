@@ -243,9 +243,7 @@ def join(options: argparse.Namespace) -> Team:
             )
         return Team()
     _die_with_launcher()
-    starting, training = (
-        timedelta(seconds=options.dist_timeout or default) for default in TIMEOUTS
-    )
+    starting, training = _timeouts(options)
     try:
         store, rank, size = next(dist.rendezvous("env://", timeout=starting))
     except (RuntimeError, ValueError) as error:
@@ -281,9 +279,18 @@ def with_device(team: Team, device: torch.device, options: argparse.Namespace) -
     """The team with a group for the device's tensors: NCCL for GPUs, gloo for processors."""
     if team.answers is None:
         return team
-    timeout = timedelta(seconds=options.dist_timeout or TIMEOUTS[1])
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    return replace(team, tensors=_group(backend, timeout))
+    starting, training = _timeouts(options)
+    if device.type == "cuda":
+        # NCCL's watchdog ends the process without a word of ours. It waits longer than any answer
+        # on the host, whose error says what was lost; it is left for where the host waits for the GPU.
+        return replace(team, tensors=_group("nccl", starting + training))
+    return replace(team, tensors=_group("gloo", training))
+
+
+def _timeouts(options: argparse.Namespace) -> tuple[timedelta, timedelta]:
+    """In which every process must answer on the host: in start-up, and in training."""
+    starting, training = (options.dist_timeout or default for default in TIMEOUTS)
+    return timedelta(seconds=starting), timedelta(seconds=training)
 
 
 def _die_with_launcher() -> None:
