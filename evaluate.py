@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     # torch takes seconds to import: only now, so that --help need not wait for it.
     from dataset.images import DataError
     from model.weights_file import WeightsFileError
-    from training.memory import SIGNS
+    from training.memory import ran_out
     from training.options import OptionError
     from training.scores import NotFiniteError
 
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     except (OptionError, DataError, WeightsFileError, NotFiniteError, OSError) as error:
         said = str(error).removesuffix(", or type --on-bad-image skip")  # which train_base.py has
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in SIGNS):
+        if not ran_out(error):
             raise
         said = "out of memory; type a smaller --batch-size or --size, or --device cpu"
     sys.stdout.flush()

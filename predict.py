@@ -159,7 +159,7 @@ def run(options: argparse.Namespace) -> int:
     from dataset.images import DataError
     from dataset.video import is_video
     from model.weights_file import WeightsFileError
-    from training.memory import SIGNS
+    from training.memory import ran_out
     from training.options import OptionError
     from training.output import check_writable
 
@@ -170,7 +170,7 @@ def run(options: argparse.Namespace) -> int:
     except (OptionError, DataError, WeightsFileError, FloatingPointError, OSError) as error:
         message = str(error)
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in SIGNS):
+        if not ran_out(error):
             raise
         message = (
             f"out of memory with --batch-size {options.batch_size} and --size {options.size}; "

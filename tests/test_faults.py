@@ -1,5 +1,6 @@
 """What goes wrong around a run: files of another run, dead workers, no memory, no room."""
 
+import argparse
 import json
 import multiprocessing
 import os
@@ -15,7 +16,8 @@ from running import AUTO, ROOT, error_of, run, weights
 
 from dataset.folders import data_folders, describe, open_half
 from model import MattingBase
-from training import checkpoint, saving, start
+from training import checkpoint, machine, memory, saving, start
+from training.distributed import Team
 from training.options import parse_options
 from training.update import loss_scaler
 
@@ -132,7 +134,70 @@ def test_out_of_memory(
     told = error_of(capsys)
     assert "this machine is out of memory: this process's peak was " in told
     assert "at a crop of 64x64 with --batch-size 4. Type a smaller --batch-size" in told
+    assert "--accumulate 2 (the same batch in more parts)" in told
     assert checkpoint.read_checkpoint(Path("checkpoint/run/epoch-0.pth")).state["step"] == 2
+
+
+ENGINE = "GET was unable to find an engine to execute this computation"
+OPTIONS = {"batch_size": 8, "accumulate": 1, "processes": 1, "sync_batchnorm": False}
+OPTIONS |= {"crop_size": [256, 512], "precision": "fp16", "device": "cuda:0", "num_workers": 0}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        ENGINE,
+        "FIND was unable to find an engine to execute this computation",
+        "Unable to find a valid cuDNN algorithm to run convolution",
+        "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_a_library_that_finds_no_room_is_told_from_one_that_fails(
+    monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    gpu = {
+        "is_initialized": lambda: True,
+        "memory_reserved": lambda: 7_000_000_000,
+        "max_memory_allocated": lambda *_: 6_900_000_000,
+        "get_device_properties": lambda _: argparse.Namespace(total_memory=8_000_000_000),
+    }
+    for name, value in gpu.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    options = argparse.Namespace(**OPTIONS)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (200_000_000, 8_000_000_000))
+    told = str(memory.memory_short(RuntimeError(said), options))
+    assert f"cuda:0 is out of memory: the peak was 6.90 GB of 8.00 GB ({said})" in told
+    assert "--accumulate 2" in told
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (900_000_000, 8_000_000_000))
+    assert memory.memory_short(RuntimeError(said), options) is None
+
+    def broken() -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", broken)
+    assert memory.memory_short(RuntimeError(said), options) is None
+
+
+def test_without_a_gpu_no_library_of_one_is_short_of_memory() -> None:
+    assert not memory.ran_out(RuntimeError(ENGINE))
+    assert memory.ran_out(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
+    assert memory.ran_out(RuntimeError("cuDNN: CUDNN_STATUS_INTERNAL_ERROR_ALLOCATION_FAILED"))
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [({}, "2"), ({"accumulate": 2}, "4"), ({"accumulate": 4}, None), ({"batch_size": 9}, "3")]
+    + [({"batch_size": 2}, None), ({"batch_size": 3}, None), ({"processes": 4}, None)]
+    + [({"processes": 4, "sync_batchnorm": True}, "2")],
+)
+def test_accumulate_is_advised_where_it_can_be_typed(options: dict, parts: str | None) -> None:
+    options = argparse.Namespace(**OPTIONS | options)
+    told = str(memory.memory_short(MemoryError(), options))
+    assert (f" --accumulate {parts} " in told) if parts else ("--accumulate" not in told)
+    if parts:
+        given = argparse.Namespace(**vars(options) | {"accumulate": int(parts)})
+        assert machine.share_of_batch(given, Team(size=options.processes))
 
 
 def test_other_errors_are_not_taken_for_want_of_memory(

@@ -5,26 +5,59 @@ import sys
 
 import torch
 
-SIGNS = ("out of memory", "can't allocate memory", "Cannot allocate memory", "ALLOC_FAILED")
+SIGNS = (
+    "out of memory",
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "ALLOC_FAILED",
+    "ALLOCATION_FAILED",
+)
+# What cuDNN and cuBLAS say where they find no room to work in; and where something else is wrong.
+LIBRARIES = ("unable to find an engine", "cuDNN", "CUDNN_STATUS", "CUBLAS_STATUS")
+FULL = 0.9  # of a GPU's memory: above it, an error of LIBRARIES is put down to memory
 
 
 class MemoryShortError(RuntimeError):
     """Memory ran out; the message says how much was used, for what, and what to change."""
 
 
+def ran_out(error: BaseException) -> bool:
+    """Whether `error` is that memory ran out: the machine's, or the current GPU's."""
+    said = str(error)
+    return (
+        isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        or any(sign in said for sign in SIGNS)
+        or (any(sign in said for sign in LIBRARIES) and _nearly_full())
+    )
+
+
+def _nearly_full() -> bool:
+    """Whether the current GPU was full but for little when torch had most of its memory in use."""
+    if not torch.cuda.is_initialized():
+        return False
+    try:
+        free, total = torch.cuda.mem_get_info()
+    except RuntimeError:  # it is the device that has failed
+        return False
+    room = free + torch.cuda.memory_reserved() - torch.cuda.max_memory_allocated()
+    return room < (1 - FULL) * total
+
+
 def memory_short(error: BaseException, options: argparse.Namespace) -> MemoryShortError | None:
     """What to raise instead of `error`; None where it is about something else. error.crop: (height,
     width) of the batch at hand, if there was one."""
-    on_device = isinstance(error, torch.OutOfMemoryError) or "CUDA" in str(error)
-    if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and not any(
-        sign in str(error) for sign in SIGNS
-    ):
+    if not ran_out(error):
         return None
+    on_device = isinstance(error, torch.OutOfMemoryError) or any(
+        name in str(error) for name in ("CUDA", *LIBRARIES)
+    )
     if on_device and options.device.startswith("cuda"):
         total = torch.cuda.get_device_properties(options.device).total_memory
         peak = torch.cuda.max_memory_allocated(options.device)
         what = f"{options.device} is out of memory: the peak was {peak / 1e9:.2f} GB"
         what += f" of {total / 1e9:.2f} GB"
+        if not any(sign in str(error) for sign in SIGNS):
+            what += f" ({str(error).splitlines()[0]})"
         other = ", or --precision fp16 or bf16" if options.precision == "fp32" else ""
     else:
         what = f"this machine is out of memory: this process's peak was {_resident() / 1e9:.2f} GB"
@@ -33,9 +66,19 @@ def memory_short(error: BaseException, options: argparse.Namespace) -> MemorySho
     where = f" at a crop of {crop[0]}x{crop[1]}" if crop else " before the first batch"
     return MemoryShortError(
         f"{what},{where} with --batch-size {options.batch_size}. "
-        f"Type a smaller --batch-size, or a smaller MAX for --crop-size (now "
+        f"Type a smaller --batch-size,{_more_parts(options)} or a smaller MAX for --crop-size (now "
         f"{options.crop_size[1]}){other}; the checkpoints are as they were"
     )
+
+
+def _more_parts(options: argparse.Namespace) -> str:
+    """The next --accumulate that the batch can be shared out by, if there is one."""
+    share = options.batch_size // options.processes
+    together = options.processes if options.sync_batchnorm else 1
+    for parts in range(options.accumulate + 1, share + 1):
+        if share % parts == 0 and share // parts * together > 1:  # batch norm needs two samples
+            return f" --accumulate {parts} (the same batch in more parts),"
+    return ""
 
 
 def _resident() -> float:
