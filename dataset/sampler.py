@@ -5,14 +5,17 @@ change nothing. It never reads a picture.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
 
-CROP_GRID = 32  # crop sides are MIN + a multiple of it: few shapes, so kernels are chosen once
+# Crop sides are MIN plus a multiple of this many pixels. A new shape costs a GPU a search for the
+# kernels of each convolution, so there are to be few: 5 sides of 256 .. 512 make 25.
+CROP_GRID = 64
+SMALL_GRID = 32  # where the other would leave one or two sides
 
 
 class SampleKey(NamedTuple):
@@ -52,11 +55,17 @@ def batch_of_step(
     return keys
 
 
-def crop_of_step(step: int, seed: int, crop_size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of a step's crop, each drawn from MIN, MIN + 32, ... up to MAX."""
+def crop_grid(crop_size: Sequence[int]) -> int:
+    """How many pixels the sides of crops from MIN to MAX are apart."""
     low, high = crop_size
+    return CROP_GRID if high - low >= 2 * CROP_GRID else SMALL_GRID
+
+
+def crop_of_step(step: int, seed: int, crop_size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a step's crop, each drawn from MIN, MIN + crop_grid, ... up to MAX."""
+    (low, high), grid = crop_size, crop_grid(crop_size)
     rng = np.random.default_rng(seed_of(seed, "crop", step))
-    height, width = low + CROP_GRID * rng.integers(0, (high - low) // CROP_GRID + 1, size=2)
+    height, width = low + grid * rng.integers(0, (high - low) // grid + 1, size=2)
     return int(height), int(width)
 
 

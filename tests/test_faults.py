@@ -52,6 +52,28 @@ def test_a_checkpoint_of_another_run_is_refused_with_each_difference(
     assert "continuing checkpoint/run/epoch-0-iter-1.pth at step" in told
 
 
+def test_crops_that_another_version_drew_otherwise_are_told_apart(
+    data: Path, here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    wide = ["--crop-size", 32, 160]
+    for size, refused in ((["--crop-size", 32, 64], False), (wide, True)):
+        run(data, *size, "--max-steps", 1, "--overwrite")
+        path = Path("checkpoint/run/epoch-0-iter-1.state.pth")
+        state = checkpoint.read_file(path)
+        assert state.pop("crop_grid") == (64 if refused else 32)
+        torch.save(state, path)  # as the versions wrote it that knew a grid of 32 alone
+        run(data, *size, *AUTO, "--max-steps", 2, status=2 if refused else 0)
+    error = error_of(capsys)
+    assert "--crop-size 32 160 was in steps of 32, as another version" in error
+    assert "and is in steps of 64; add --resume-anyway to go on with what it is now" in error
+    run(data, "--crop-size", 32, 192, *AUTO, "--max-steps", 2, status=2)
+    error = error_of(capsys)
+    assert "--crop-size was 32 160 and is 32 192; type (or put back) what it was, or add" in error
+    run(data, *wide, *AUTO, "--max-steps", 2, "--resume-anyway")
+    assert "warning: --crop-size 32 160 was in steps of 32" in capsys.readouterr().out
+    run(data, *wide, *AUTO, "--max-steps", 3)
+
+
 def test_the_same_data_elsewhere_are_the_same(
     data: Path, tmp_path: Path, here: Path, capsys: pytest.CaptureFixture
 ) -> None:

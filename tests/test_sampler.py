@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from dataset.sampler import BatchSampler, batch_of_step, seed_of, steps_per_epoch
+from dataset.sampler import BatchSampler, batch_of_step, crop_of_step, seed_of, steps_per_epoch
 
 ORDER = {"count": 21, "batch_size": 4, "seed": 5, "crop_size": (64, 200)}
 
@@ -43,9 +43,29 @@ def test_crops_are_new_for_every_batch_and_the_same_within_it() -> None:
     for batch in batches:
         assert len({key.size for key in batch}) == 1
     sides = Counter(side for batch in batches for side in batch[0].size)
-    assert sorted(sides) == [64, 96, 128, 160, 192]
-    assert min(sides.values()) > 100  # of 200 expected each
+    assert sorted(sides) == [64, 128, 192]
+    assert min(sides.values()) > 200  # of 333 expected each
     assert any(batch[0].size[0] != batch[0].size[1] for batch in batches)
+
+
+@pytest.mark.parametrize(
+    ("crop_size", "sides"),
+    [
+        ((256, 512), [256, 320, 384, 448, 512]),  # 25 shapes
+        ((100, 300), [100, 164, 228, 292]),
+        ((128, 256), [128, 192, 256]),
+        ((128, 255), [128, 160, 192, 224]),  # with steps of 64 it would have two
+        ((64, 96), [64, 96]),
+        ((128, 128), [128]),
+        ((33, 64), [33]),
+    ],
+)
+def test_sides_are_few_and_begin_with_the_smallest(
+    crop_size: tuple[int, int], sides: list[int]
+) -> None:
+    drawn = [crop_of_step(step, 3, crop_size) for step in range(300)]
+    assert sorted({side for size in drawn for side in size}) == sides
+    assert len(set(drawn)) == len(sides) ** 2
 
 
 def test_near_seeds_are_unrelated() -> None:

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 import torch
 from torch import Tensor, nn
 
+from dataset.sampler import crop_grid
 from model.load import misfit
 from model.sources import MATTING, backbone_of, canonical, recognise
 from model.weights_file import WeightsFileError, read_file, read_weights
@@ -254,6 +255,7 @@ def training_state(
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict() if options.precision == "fp16" else {},
         "options": plain,
+        "crop_grid": crop_grid(options.crop_size),
         "data": data,
         "best": best,
     }
@@ -263,6 +265,8 @@ def training_state(
 # those that make it train on other batches, or another network; and those that one may well change
 # on the way.
 SAME_RUN = ("model_backbone", "seed", "batch_size", "crop_size", "dataset_pairing")
+STEPS = "in steps of"
+FIRST_GRID = 32  # of all crops in the versions that did not write "crop_grid" down
 SAME_RECIPE = (
     "precision",
     "lr_backbone",
@@ -289,9 +293,22 @@ def differences(
         ]
 
     return (
-        changed(SAME_RUN) + _changed_data(state["data"], data, "train"),
+        changed(SAME_RUN)
+        + _changed_grid(state, options)
+        + _changed_data(state["data"], data, "train"),
         changed(SAME_RECIPE) + _changed_data(state["data"], data, "valid"),
     )
+
+
+def _changed_grid(state: dict[str, Any], options: argparse.Namespace) -> list[str]:
+    """Of the same --crop-size, which another version of this program has drawn otherwise."""
+    before, now = state.get("crop_grid", FIRST_GRID), crop_grid(options.crop_size)
+    if before == now or state["options"].get("crop_size") != options.crop_size:
+        return []
+    return [
+        f"--crop-size {_said(options.crop_size)} was {STEPS} {before}, as another version of this "
+        f"program draws it, and is {STEPS} {now}"
+    ]
 
 
 def _said(value: Any) -> str:

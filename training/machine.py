@@ -30,7 +30,9 @@ ADAM: dict[str, dict[str, Any]] = {"cpu": {"fused": True}, "cuda": {"fused": Tru
 def settle(options: argparse.Namespace, team: Team) -> tuple[torch.device, int]:
     """Fills in what the command line left open, and sets torch up by it. Returns the device and how
     many images each of this process's backward passes has. Raises OptionError."""
-    torch.backends.cudnn.benchmark = True  # crops have few shapes: their best kernels are kept
+    # The best kernels of a convolution are searched at its first use in a shape, and kept: crops
+    # have few shapes (dataset.sampler.CROP_GRID). Whether that pays is for a GPU to say.
+    torch.backends.cudnn.benchmark = True
     if options.deterministic:
         make_deterministic()
     device = choose_device(options.device, team)

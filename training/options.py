@@ -67,7 +67,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     data.add_argument(
         "--crop-size", type=whole(32), nargs=2, default=[256, 512], metavar=("MIN", "MAX"),
         help="sides of the training crops in pixels, drawn anew for every batch: MIN plus a "
-        "multiple of 32; validation uses MAX x MAX",
+        "multiple of 64, or of 32 where MAX is less than 128 above MIN; validation uses MAX x MAX",
     )  # fmt: skip
     data.add_argument(
         "--num-workers", type=whole(0), metavar="N",

@@ -171,11 +171,13 @@ def resume(
     if state is not None:
         others, notes = checkpoint.differences(state, options, data)
         if others and not options.resume_anyway:
-            fits = not any(each.startswith("--model-backbone ") for each in others)
-            raise CheckpointError(
-                f"{path} is of another run: {'; '.join(others)}. Type (or put back) what it was"
-                + (", or add --resume-anyway to go on with what it is now" if fits else "")
-            )
+            ways = []
+            if not all(checkpoint.STEPS in each for each in others):  # which no option gives back
+                ways.append("type (or put back) what it was")
+            if not any(each.startswith("--model-backbone ") for each in others):
+                ways.append("add --resume-anyway to go on with what it is now")
+            to_type = ", or ".join(ways)
+            raise CheckpointError(f"{path} is of another run: {'; '.join(others)}; {to_type}")
         for each in others:
             print(f"warning: {each} (--resume-anyway)")
         for each in notes:
