@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from dataset.colours import GREY, conversion_of, to_srgb
 from dataset.names import Names
 from dataset.orientation import ORIENTATIONS, orientation_of, upright_size
 from dataset.png import open_image
@@ -28,9 +29,8 @@ LINKS_AT_MOST = 3  # on the way to a picture
 PIXELS_AT_MOST = 100_000_000  # in a picture; more are a mistake, or meant to exhaust memory
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, 179 million, and its warnings: ours is lower
 
-# Pillow's modes of pictures that can be taken as RGB, L (grey) or RGBA: CMYK would need a colour
-# profile, and in an alpha that has an alpha of its own it is not clear which is meant.
-GREY = ("1", "L", "I;16", "I;16B", "I", "F")
+# Pillow's modes of pictures that can be taken as RGB, L (grey) or RGBA; CMYK as RGB, too, where a
+# profile says what it is. In an alpha that has an alpha of its own it is not clear which is meant.
 MODES = {
     "RGB": (*GREY, "P", "RGB", "LA", "PA", "RGBA"),
     "L": (*GREY, "P", "RGB"),
@@ -217,11 +217,13 @@ def check_mode(picture: ImageFile.ImageFile, mode: str) -> None:
     path = os.fsdecode(picture.filename)
     if mode == "RGBA" and "A" not in picture.getbands() and "transparency" not in picture.info:
         raise DataError(f"{path} has no alpha channel; expected RGBA pictures")
-    if picture.mode not in MODES[mode]:
+    inks = picture.mode == "CMYK" and mode == "RGB"
+    if picture.mode not in MODES[mode] and not (inks and conversion_of(picture)):
         kind = {"L": "an alpha", "RGB": "colours", "RGBA": "colours with their alpha"}[mode]
         grey = " (grey)" if mode == "L" else ""
+        bare = ", without a colour profile that can be used" if inks else ""
         raise DataError(
-            f"{path} cannot be taken as {kind}: its mode is {picture.mode}; convert "
+            f"{path} cannot be taken as {kind}: its mode is {picture.mode}{bare}; convert "
             f"it to {mode}{grey}"
         )
 
@@ -312,11 +314,12 @@ def decode(
     decoding, as long as there remains a pixel for every pixel of the output. What lies outside of
     the output's outline, reflection at the picture's borders considered, is cut off.
 
-    Returns the pixels, uint8 (h, w, channels), and the matrices to *their* coordinates.
-    Raises DataError naming the file where it cannot be decoded.
+    Returns the pixels, uint8 (h, w, channels), colours in sRGB whatever the picture's profile, and
+    the matrices to *their* coordinates. Raises DataError naming the file that cannot be decoded.
     """
     path, width = os.fsdecode(picture.filename), picture.width
     check_mode(picture, mode)
+    conversion = None if mode == "L" else conversion_of(picture)
     if (orientation := orientation_of(picture)) != 1:
         rows = np.array(ORIENTATIONS[orientation], dtype=np.float64)
         to_stored = np.column_stack([rows[:, :2], rows[:, 2:] @ picture.size])
@@ -348,7 +351,7 @@ def decode(
         array = np.array(pixels.crop(box))
         array = array.reshape(*array.shape[:2], -1)
     origin = np.array([[0, 0, left], [0, 0, top]]) / reduce
-    return array, [matrix / (scale * reduce) - origin for matrix in matrices]
+    return to_srgb(array, conversion), [matrix / (scale * reduce) - origin for matrix in matrices]
 
 
 def _pixels_a_step(matrix: np.ndarray) -> float:
@@ -373,7 +376,7 @@ def _as_mode(picture: Image.Image, mode: str) -> Image.Image:
         # 16-bit grey: Pillow's own conversion would clip everything above 255.
         values = np.asarray(picture).astype(np.float32)
         picture = Image.fromarray((values / 257).round().clip(0, 255).astype(np.uint8))
-    return picture if picture.mode == mode else picture.convert(mode)
+    return picture if picture.mode in (mode, "CMYK") else picture.convert(mode)
 
 
 def _undecodable(path: str, error: Exception) -> str:

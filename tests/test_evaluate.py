@@ -13,11 +13,12 @@ from PIL import Image
 import evaluate
 from dataset.augmentation import augment
 from dataset.folders import data_folders, open_half
+from dataset.frames import read_rgb
 from dataset.matting import collate
 from model import MattingBase
 from training import metrics
 from training.evaluation import Compositions, choose_backgrounds
-from training.mattes import follows, read_colours, read_matte
+from training.mattes import follows, read_matte
 
 FIXTURES = DATA / "metrics"
 EXPECTED = json.loads((FIXTURES / "expected.json").read_text())
@@ -162,9 +163,9 @@ def test_photos_of_all_kinds(here: Path) -> None:
     Image.fromarray(grey).save("a.png")
     Image.new("RGBA", (4, 4), (200, 200, 200, 0)).save("b.png")
     Image.new("P", (4, 4), 0).save("c.png")
-    assert (read_colours(Path("a.png")) == 200).all() and read_colours(Path("a.png")).ndim == 3
-    assert (read_colours(Path("b.png")) == 200).all()
-    assert read_colours(Path("c.png")).shape == (4, 4, 3)
+    assert (read_rgb(Path("a.png")) == 200).all() and read_rgb(Path("a.png")).ndim == 3
+    assert (read_rgb(Path("b.png")) == 200).all()
+    assert read_rgb(Path("c.png")).shape == (4, 4, 3)
 
 
 def test_which_frame_follows() -> None:

@@ -117,14 +117,6 @@ def read_unknown(path: Path) -> Tensor:
     return (grey > low) & (grey < high)
 
 
-def read_colours(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8, RGB. Raises DataError."""
-    picture = _read(path, "RGB")
-    if picture.mode.startswith("I"):
-        picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
-    return np.asarray(picture.convert("RGB"))
-
-
 def _read(path: Path, mode: str) -> Image.Image:
     """Upright, with its pixels."""
     with open_picture(path) as picture:

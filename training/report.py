@@ -16,7 +16,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from training.mattes import read_colours
+from dataset.frames import read_rgb
 from training.output import write_bytes
 from training.scores import TITLES, WHOLE, Batch, Result, Score, counted, said_of_empty, units
 
@@ -75,7 +75,7 @@ def pictured(score: Score, batch: Batch, place: int) -> Pictured:
     if batch.src is not None:
         pictures["src"] = _jpeg(_picture(batch.src[place].permute(1, 2, 0).cpu().numpy()))
     elif batch.src_files:
-        pictures["src"] = _jpeg(Image.fromarray(read_colours(batch.src_files[place])))
+        pictures["src"] = _jpeg(Image.fromarray(read_rgb(batch.src_files[place])))
     if batch.pred_fgr is not None:
         pictures["fgr"] = _jpeg(_picture(batch.pred_fgr[place].permute(1, 2, 0).cpu().numpy()))
     height, width = true_pha.shape
