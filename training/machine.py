@@ -52,8 +52,8 @@ def autocast(device: torch.device, precision: str) -> Callable[[], torch.autocas
 
 
 def choose_device(name: str, team: Team = Team()) -> torch.device:  # noqa: B008
-    """The torch.device that --device asks for; of several GPUs, each process on a machine takes
-    its own. Raises OptionError where it is not there."""
+    """The torch.device that --device asks for, with its index if it is a GPU; of several GPUs, each
+    process on a machine takes its own. Raises OptionError where it is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and team.local_size > 1:
@@ -70,10 +70,14 @@ def choose_device(name: str, team: Team = Team()) -> torch.device:  # noqa: B008
         device = torch.device(name)
         if device.type not in ("cpu", "cuda"):
             raise RuntimeError("neither cpu nor cuda")
-        torch.empty(0, device=device)
+        device = torch.empty(0, device=device).device  # which has its index, where "cuda" has none
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise OptionError(f"--device {name} cannot be used here ({reason}); try cpu") from None
+        count = torch.cuda.device_count()
+        gpus = {0: "", 1: "cuda:0 or "}.get(count, f"cuda:0 to cuda:{count - 1}, or ")
+        raise OptionError(
+            f"--device {name} cannot be used here ({reason}); try {gpus}cpu"
+        ) from None
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device
