@@ -197,7 +197,7 @@ def of_folders(
     from training.scores import shown
 
     pairs, faults = find_mattes(
-        options.pred_dir, options.true_dir, options.trimap_dir, options.src_dir
+        options.pred_dir, options.true_dir, options.trimap_dir, options.src_dir, print
     )
     if faults and not options.partial:
         partial = f", or type --partial to measure the other {len(pairs)}" if pairs else ""

@@ -204,7 +204,7 @@ def predict_pictures(options: argparse.Namespace, at_end: contextlib.ExitStack) 
     )
 
     skip = options.on_bad_image == "skip"
-    frames, faults = find_frames(options.src, options.bgr)
+    frames, faults = find_frames(options.src, options.bgr, print)
     if faults and not skip:
         raise faults[0]
     names = [frame.name for frame in frames]

@@ -26,12 +26,12 @@ from dataset.images import (
     Names,
     check_mode,
     decode,
-    find_pictures,
     open_picture,
     unlike,
     upright_size,
 )
 from dataset.judging import Fault, Group, channels_differ, judge_alpha
+from dataset.listing import both_names, find_pictures, stem_of
 from dataset.processes import ended_at_once, leave_signals, signals_later
 from dataset.tar import Member, open_tars
 from dataset.tar_index import tars_in
@@ -102,7 +102,7 @@ def _list_foregrounds(
     counts: dict[str, int] = {}
     for kind in kinds:
         try:
-            names = find_pictures(entry[kind])
+            names = find_pictures(entry[kind], say)
         except DataError as error:
             faults.append(Fault("folder", half, str(error)))
             continue
@@ -111,10 +111,9 @@ def _list_foregrounds(
             return Foregrounds(entry[kind], Names(names), None, Names([])), faults, counts
         stems[kind] = {}
         for name in names:
-            first = stems[kind].setdefault(name.rsplit(".", 1)[0], name)
+            first = stems[kind].setdefault(stem_of(name), name)
             if first != name:
-                what = f"{entry[kind] / first} and {entry[kind] / name}"
-                faults.append(Fault("twice", half, what))
+                faults.append(Fault("twice", half, both_names(entry[kind], first, name)))
     if len(stems) < len(kinds):  # then every picture of the other would be an orphan
         return None, faults, counts
     fgr, pha = stems["fgr"], stems["pha"]
@@ -136,7 +135,7 @@ def _list_backgrounds(
     folder = Path(folders["backgrounds"][half])
     try:
         where = open_tars(folder, ("",), say)[""] if tars_in(folder) else folder
-        names = Names(find_pictures(where))
+        names = Names(find_pictures(where, say))
     except DataError as error:
         return None, [Fault("folder", half, str(error))], {}
     return Backgrounds(where, names), [], {f"{half} backgrounds": len(names)}

@@ -58,9 +58,9 @@ def open_half(
     whose header is bad is an error already; else it is one when it is read. Raises DataError."""
     entry = opened(folders, half, say)
     if "rgba" in entry:
-        foregrounds = find_rgba(entry["rgba"], stop)
+        foregrounds = find_rgba(entry["rgba"], stop, say)
     elif "fgr" in entry and "pha" in entry:
-        foregrounds = find_pairs(entry["fgr"], entry["pha"], stop)
+        foregrounds = find_pairs(entry["fgr"], entry["pha"], stop, say)
     else:
         raise DataError(
             f"the entry in data_path.py has no {half!r} with 'fgr' and 'pha', or with 'rgba'; "
@@ -69,7 +69,7 @@ def open_half(
     behind = Path(folders["backgrounds"][half])
     if tars_in(behind):
         behind = open_tars(behind, ("",), say)[""]
-    return foregrounds, find_backgrounds(behind, stop)
+    return foregrounds, find_backgrounds(behind, stop, say)
 
 
 def opened(folders: dict, half: str, say: Callable[[str], None]) -> Mapping[str, Path | TarFolder]:

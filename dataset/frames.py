@@ -13,15 +13,14 @@ from PIL import Image, ImageOps
 
 from dataset.images import (
     DataError,
-    by_stem,
     check_mode,
     decode,
-    listed,
     open_picture,
     orientation_of,
     unlike,
     upright_size,
 )
+from dataset.listing import Say, by_stem, listed, quiet
 
 # EXIF orientation → how the stored pixels (h, w, channels) are turned to stand upright.
 TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -45,19 +44,20 @@ class Frame(NamedTuple):
     size: tuple[int, int]
 
 
-def find_frames(src: Path, bgr: Path) -> tuple[list[Frame], list[DataError]]:
+def find_frames(src: Path, bgr: Path, say: Say = quiet) -> tuple[list[Frame], list[DataError]]:
     """The pictures of `src`, a folder or one picture, each with its background out of `bgr`: of a
     folder the one with the same relative path but for the ending; a picture is that of them all.
 
-    Returns the frames, sorted by name, and an error for each picture whose header cannot be read,
-    which is in no frame. Raises DataError where there is none, a background is missing, a name is
-    there twice with two endings, or the two pictures of a frame are unlike in size.
+    say: told of files that are not read. Returns the frames, sorted by name, and an error for each
+    picture whose header cannot be read, which is in no frame. Raises DataError where there is
+    none, a background is missing, a name is there twice, or the two pictures of a frame are unlike
+    in size.
     """
     for path, flag in ((src, "--src"), (bgr, "--bgr")):
         if not path.exists():
             raise DataError(f"there is no file or folder {path}; check {flag}")
     if src.is_dir():
-        names = by_stem(src)
+        names = by_stem(src, say)
     elif bgr.is_dir():
         raise DataError(
             f"--src {src} is one picture, and --bgr {bgr} a folder; give the one background"
@@ -65,7 +65,7 @@ def find_frames(src: Path, bgr: Path) -> tuple[list[Frame], list[DataError]]:
     else:
         names = {src.stem: src}
     if bgr.is_dir():
-        backgrounds = by_stem(bgr)
+        backgrounds = by_stem(bgr, say)
         lacking = [path for stem, path in names.items() if stem not in backgrounds]
         if lacking:
             raise DataError(
@@ -86,7 +86,8 @@ def find_frames(src: Path, bgr: Path) -> tuple[list[Frame], list[DataError]]:
             continue
         if one != other:
             unlikes.append(unlike(path, one[::-1], backgrounds[stem], other[::-1]))
-        frames.append(Frame(stem, path, backgrounds[stem], one))
+        name = path.relative_to(src).as_posix().rsplit(".", 1)[0] if src.is_dir() else stem
+        frames.append(Frame(name, path, backgrounds[stem], one))
     if unlikes:
         raise DataError(
             f"{len(unlikes)} picture(s) unlike their background in size: {listed(unlikes)}; both "

@@ -1,4 +1,4 @@
-"""Finds pictures in folders, pairs foregrounds with alphas, and decodes no more than is needed.
+"""Pairs foregrounds with alphas, looks into headers, and decodes no more than is needed.
 
 It never changes a file, and never guesses a pair from the order of names.
 """
@@ -15,6 +15,15 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from dataset.colours import GREY, conversion_of, to_srgb
+from dataset.listing import (
+    ENDINGS,
+    DataError,
+    Say,
+    find_pictures,
+    listed,
+    names_and_stems,
+    quiet,
+)
 from dataset.names import Names
 from dataset.orientation import ORIENTATIONS, orientation_of, upright_size
 from dataset.png import open_image
@@ -22,10 +31,7 @@ from dataset.png import open_image
 if TYPE_CHECKING:
     from dataset.tar import Member, TarFolder
 
-ENDINGS = (".jpg", ".jpeg", ".png")
-NAMED_AT_MOST = 20  # how many offenders a message lists
 HEADERS_CHECKED_AT_MOST = 20_000  # beyond it, pairs evenly spaced; all are checked when read
-LINKS_AT_MOST = 3  # on the way to a picture
 PIXELS_AT_MOST = 100_000_000  # in a picture; more are a mistake, or meant to exhaust memory
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, 179 million, and its warnings: ours is lower
 
@@ -36,10 +42,6 @@ MODES = {
     "L": (*GREY, "P", "RGB"),
     "RGBA": ("P", "LA", "PA", "RGBA", "RGB", "L"),  # with an alpha, or a transparent colour
 }
-
-
-class DataError(ValueError):
-    """Data that cannot be trained on; the message names the files and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -71,94 +73,42 @@ class Backgrounds:
         return self.folder / self.names[index]
 
 
-def find_pictures(folder: "Path | TarFolder") -> list[str]:
-    """Paths of all pictures below `folder`, relative to it, sorted. Raises DataError if none."""
-    if not isinstance(folder, Path):
-        return list(folder.names)
-    if "PATH_TO" in os.fspath(folder):
-        raise DataError(
-            f"there is no folder {folder}: this is a placeholder; enter your own in data_path.py"
-        )
-    if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise DataError(f"there is no folder {folder}: it {what}; check the path")
-    found = sorted(_walk(os.fspath(folder)))
-    if not found:
-        raise DataError(f"no picture ({', '.join(ENDINGS)}) in {folder}; is it the right folder?")
-    return found
-
-
-def _walk(top: str) -> Iterator[str]:
-    # Of each folder that is left: where it is, how its names begin, the folders on the way to it,
-    # their links resolved (a link back to one would be walked for ever), how many were links.
-    left: list[tuple[str, str, tuple[str, ...], int]] = [(top, "", (os.path.realpath(top),), 0)]
-    while left:
-        folder, prefix, way, links = left.pop()
-        folders = []
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    if entry.name.lower().endswith(ENDINGS):
-                        # a pipe would not end; a link to nothing is told of later
-                        if entry.is_file() or not os.path.exists(entry.path):
-                            yield prefix + entry.name
-                    elif _is_folder(entry):
-                        folders.append(entry)
-        except OSError as error:
-            raise DataError(f"{folder} cannot be read ({error.strerror})") from None
-        for entry in folders:
-            real = os.path.join(way[-1], entry.name)
-            linked = entry.is_symlink()
-            real = os.path.realpath(real) if linked else real
-            if real in way:
-                continue
-            if linked and links == LINKS_AT_MOST:
-                raise DataError(
-                    f"{entry.path} is a link behind {links} others: folders that link to each "
-                    "other have pictures without end; give the folder with the pictures itself"
-                )
-            left.append((entry.path, f"{prefix}{entry.name}/", (*way, real), links + linked))
-
-
-def _is_folder(entry: os.DirEntry) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def find_backgrounds(folder: "Path | TarFolder", look: bool = True) -> Backgrounds:
-    """All pictures below `folder`. Raises DataError where there are none, or, where `look` is set,
-    one's header, of the 20,000 that are looked at, is not that of a picture."""
-    backgrounds = Backgrounds(folder, Names(find_pictures(folder)))
+def find_backgrounds(
+    folder: "Path | TarFolder", look: bool = True, say: Say = quiet
+) -> Backgrounds:
+    """All pictures below `folder`; say: told of files that are not read. Raises DataError where
+    there are none, or, where `look` is set, one's header, of the 20,000 that are looked at, is not
+    that of a picture."""
+    backgrounds = Backgrounds(folder, Names(find_pictures(folder, say)))
     if look:
         indices = _spread(range(len(backgrounds)))
         _sizes((backgrounds.path(index) for index in indices), "RGB")
     return backgrounds
 
 
-def find_rgba(folder: "Path | TarFolder", look: bool = True) -> Foregrounds:
+def find_rgba(folder: "Path | TarFolder", look: bool = True, say: Say = quiet) -> Foregrounds:
     """Pictures with an alpha channel of their own. Raises DataError where there are none."""
-    names = find_pictures(folder)
+    names = find_pictures(folder, say)
     if look:
         _sizes((folder / name for name in _spread(names)), "RGBA")
     return Foregrounds(folder, Names(names), None, Names([]))
 
 
 def find_pairs(
-    fgr_folder: "Path | TarFolder", pha_folder: "Path | TarFolder", look: bool = True
+    fgr_folder: "Path | TarFolder",
+    pha_folder: "Path | TarFolder",
+    look: bool = True,
+    say: Say = quiet,
 ) -> Foregrounds:
     """Pairs by relative path without the ending: a/b.jpg in one folder meets a/b.png in the other.
 
     Raises DataError where a folder is missing or empty, a foreground has no alpha or the reverse,
-    a name is there twice with two endings, or, where `look` is set, a pair's two pictures are
-    unlike in size. Sizes are read from the headers: of all pairs, or of 20,000 evenly spaced ones
-    where there are more.
+    a name is there twice (with two endings, or in two Unicode forms), or, where `look` is set, a
+    pair's two pictures are unlike in size. Sizes are read from the headers: of all pairs, or of
+    20,000 evenly spaced ones where there are more. say: told of files that are not read.
     """
-    fgr_names, fgr_stems = _names_and_stems(fgr_folder)
-    pha_names, pha_stems = _names_and_stems(pha_folder)
+    fgr_names, fgr_stems = names_and_stems(fgr_folder, say)
+    pha_names, pha_stems = names_and_stems(pha_folder, say)
     orphans = [
         folder / names[place]
         for folder, names, stems, others in (
@@ -233,50 +183,10 @@ def unlike(fgr: object, fgr_size: tuple[int, int], pha: object, pha_size: tuple[
     return f"{fgr} ({fgr_size[0]}x{fgr_size[1]}) and {pha} ({pha_size[0]}x{pha_size[1]})"
 
 
-def by_stem(folder: Path) -> dict[str, Path]:
-    """The pictures below a folder, by their names without the endings. Raises DataError where a
-    name is there twice."""
-    found: dict[str, Path] = {}
-    twice = []
-    for name in find_pictures(folder):
-        stem = name.rsplit(".", 1)[0]
-        if stem in found:
-            twice.append(f"{found[stem]} and {folder / name}")
-        found[stem] = folder / name
-    if twice:
-        raise DataError(_said_of_twice(twice))
-    return found
-
-
-def _names_and_stems(folder: "Path | TarFolder") -> tuple[Names, np.ndarray]:
-    """The pictures below a folder, and of each the hash of its name without the ending: 64 bits,
-    of which two of a million names share one with a probability of 3e-8; the names themselves,
-    twice over, would take hundreds of megabytes. Raises DataError where a name is there twice."""
-    names = find_pictures(folder)
-    stems = np.fromiter((hash(name.rsplit(".", 1)[0]) for name in names), np.int64, len(names))
-    order = np.argsort(stems, kind="stable")
-    again = np.flatnonzero(np.diff(stems[order]) == 0)
-    if len(again):
-        twice = sorted((names[order[place]], names[order[place + 1]]) for place in again)
-        said = [f"{folder / one} and {folder / other}" for one, other in twice]
-        raise DataError(_said_of_twice(said))
-    return Names(names), stems
-
-
-def _said_of_twice(pairs: list[str]) -> str:
-    said = f"{len(pairs)} name(s) twice, with two endings: {listed(pairs)}"
-    return f"{said}; remove one of each"
-
-
 def _spread(items: Sequence) -> Iterator:
     """All of the items, or HEADERS_CHECKED_AT_MOST evenly spaced ones."""
     count = min(len(items), HEADERS_CHECKED_AT_MOST)
     return (items[index * len(items) // count] for index in range(count))
-
-
-def listed(items: Sequence) -> str:
-    more = len(items) - NAMED_AT_MOST
-    return ", ".join(map(str, items[:NAMED_AT_MOST])) + (f" and {more} more" if more > 0 else "")
 
 
 def open_picture(path: "Path | Member") -> ImageFile.ImageFile:

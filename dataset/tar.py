@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from dataset.images import ENDINGS, DataError, Names
+from dataset.listing import ENDINGS, DataError
+from dataset.names import Names
 from dataset.tar_index import (
     BLOCK,
     Index,

@@ -11,13 +11,15 @@ import os
 import shlex
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from dataset.images import ENDINGS, DataError, Names
+from dataset.listing import ENDINGS, DataError, kind_of, said_of_passed
+from dataset.names import Names
 
 FORMAT = "matting tar index 1"  # of INDEX files; another number for another layout
 INDEX = ".index"  # what its name adds to the tar's
@@ -89,6 +91,7 @@ def scan(path: Path, say: Callable[[str], None] = print) -> Index:
     of pictures' names is left out: links, devices, names that lead outside. Raises DataError."""
     size = path.stat().st_size
     names, places, left_out = [], [], []
+    passed: Counter[str] = Counter()
     try:
         with path.open("rb") as file:
             start = file.read(BLOCK)
@@ -105,7 +108,11 @@ def scan(path: Path, say: Callable[[str], None] = print) -> Index:
                         raise tarfile.ReadError("a member that leads back")
                     before = info.offset
                     parts = [part for part in info.name.split("/") if part not in ("", ".")]
-                    if not info.name.lower().endswith(ENDINGS) or info.isdir():
+                    if info.isdir():
+                        continue
+                    if not info.name.lower().endswith(ENDINGS):
+                        if parts and not any(part.startswith(".") for part in parts):
+                            passed[kind_of(parts[-1])] += 1
                         continue
                     if not info.isfile() or info.issparse() or info.name[0] == "/" or ".." in parts:
                         left_out.append(info.name)
@@ -124,6 +131,8 @@ def scan(path: Path, say: Callable[[str], None] = print) -> Index:
         ) from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error})") from None
+    if passed:
+        say(f"{path}: not read: {said_of_passed(passed)}; pictures are {', '.join(ENDINGS)}")
     if left_out:
         say(
             f"{path}: left out {len(left_out)} member(s) that are no plain files or whose names "

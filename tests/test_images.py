@@ -93,7 +93,7 @@ def test_one_name_with_two_endings_is_refused(tmp_path: Path) -> None:
 def test_missing_and_empty_folders(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no folder"):
         find_backgrounds(tmp_path / "nothing")
-    with pytest.raises(DataError, match=r"no picture \(.jpg, .jpeg, .png\)"):
+    with pytest.raises(DataError, match=r"no picture \(.jpg, .jpeg, .jpe, .jfif, .png\)"):
         find_backgrounds(tmp_path)
 
 

@@ -16,14 +16,13 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from dataset.images import (
-    NAMED_AT_MOST,
     DataError,
-    by_stem,
     check_mode,
     open_picture,
     orientation_of,
     upright_size,
 )
+from dataset.listing import NAMED_AT_MOST, Say, by_stem, quiet
 from training.metrics import dtssd, unknown_region
 from training.scores import Batch, Score, shown
 
@@ -44,14 +43,18 @@ class Pair:
 
 
 def find_mattes(
-    pred_dir: Path, true_dir: Path, trimap_dir: Path | None, src_dir: Path | None
+    pred_dir: Path,
+    true_dir: Path,
+    trimap_dir: Path | None,
+    src_dir: Path | None,
+    say: Say = quiet,
 ) -> tuple[list[Pair], list[str]]:
     """The pairs of predicted and true mattes, of like sizes, with trimap and src where a folder of
     those is given, frames in the order of their numbers; and what is wrong with the others, each
     with its path. Raises DataError where a folder is missing or empty, or a header is bad."""
     optional = {"trimap": trimap_dir, "src": src_dir}
-    files = {"pred": by_stem(pred_dir), "true": by_stem(true_dir)}
-    files |= {kind: by_stem(folder) for kind, folder in optional.items() if folder}
+    files = {"pred": by_stem(pred_dir, say), "true": by_stem(true_dir, say)}
+    files |= {kind: by_stem(folder, say) for kind, folder in optional.items() if folder}
     folders = {"pred": pred_dir, "true": true_dir, **optional}
     if files["pred"].keys().isdisjoint(files["true"]):
         pred, true = (next(iter(files[kind].values())) for kind in ("pred", "true"))

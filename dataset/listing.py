@@ -1,0 +1,181 @@
+"""Which pictures lie in a folder, and under which names they meet others; says what it passes over.
+
+It opens no file.
+"""
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dataset.names import Names
+
+if TYPE_CHECKING:
+    from dataset.tar import TarFolder
+
+ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png")
+NAMED_AT_MOST = 20  # how many offenders a message lists
+KINDS_NAMED = 6  # how many endings of files that are not read
+ENDING_AT_MOST = 10  # characters; more are no ending, but a name with a point in it
+LINKS_AT_MOST = 3  # on the way to a picture
+LITTER = ("thumbs.db", "desktop.ini", "icon\r")  # which systems leave in folders of pictures
+
+Say = Callable[[str], object]
+
+
+class DataError(ValueError):
+    """Data that cannot be trained on; the message names the files and says what to do."""
+
+
+def quiet(_line: str) -> None:
+    """A `say` that says nothing: in processes beside the main one."""
+
+
+def find_pictures(folder: "Path | TarFolder", say: Say = quiet) -> list[str]:
+    """Paths of all pictures below `folder`, relative to it, sorted. say: told how many files of
+    which endings lie there that are not read. Raises DataError if there is no picture."""
+    if not isinstance(folder, Path):
+        return list(folder.names)
+    if "PATH_TO" in os.fspath(folder):
+        raise DataError(
+            f"there is no folder {folder}: this is a placeholder; enter your own in data_path.py"
+        )
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise DataError(f"there is no folder {folder}: it {what}; check the path")
+    passed: Counter[str] = Counter()
+    found = sorted(_walk(os.fspath(folder), passed))
+    others = said_of_passed(passed)
+    if not found:
+        there = f"; there are {others}, which are not read" if others else ""
+        raise DataError(
+            f"no picture ({', '.join(ENDINGS)}) in {folder}{there}; is it the right folder?"
+        )
+    if others:
+        say(f"{folder}: not read: {others}; pictures are {', '.join(ENDINGS)}")
+    return found
+
+
+def said_of_passed(passed: Counter[str]) -> str:
+    """Counts by ending in words, the most first."""
+    kinds = sorted(passed.items(), key=lambda item: (-item[1], item[0]))
+    said = [f"{count} {ending}" for ending, count in kinds[:KINDS_NAMED]]
+    if more := sum(count for _, count in kinds[KINDS_NAMED:]):
+        said.append(f"{more} of other endings")
+    return ", ".join(said)
+
+
+def _walk(top: str, passed: Counter[str]) -> Iterator[str]:
+    # Of each folder that is left: where it is, how its names begin, the folders on the way to it,
+    # their links resolved (a link back to one would be walked for ever), how many were links.
+    left: list[tuple[str, str, tuple[str, ...], int]] = [(top, "", (os.path.realpath(top),), 0)]
+    while left:
+        folder, prefix, way, links = left.pop()
+        folders = []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    is_picture = entry.name.lower().endswith(ENDINGS)
+                    # a pipe would not end; a link to nothing is told of later
+                    if is_picture and (entry.is_file() or not os.path.exists(entry.path)):
+                        yield prefix + entry.name
+                    elif _is_folder(entry):  # whatever its ending
+                        folders.append(entry)
+                    elif entry.name.lower() not in LITTER:
+                        kind = kind_of(entry.name)
+                        passed[f"{kind} that is no file" if is_picture else kind] += 1
+        except OSError as error:
+            raise DataError(f"{folder} cannot be read ({error.strerror})") from None
+        for entry in folders:
+            real = os.path.join(way[-1], entry.name)
+            linked = entry.is_symlink()
+            real = os.path.realpath(real) if linked else real
+            if real in way:
+                continue
+            if linked and links == LINKS_AT_MOST:
+                raise DataError(
+                    f"{entry.path} is a link behind {links} others: folders that link to each "
+                    "other have pictures without end; give the folder with the pictures itself"
+                )
+            left.append((entry.path, f"{prefix}{entry.name}/", (*way, real), links + linked))
+
+
+def kind_of(name: str) -> str:
+    """A file's ending, as messages say it."""
+    ending = os.path.splitext(name)[1].lower()
+    return ending if 1 < len(ending) <= ENDING_AT_MOST else "without an ending"
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+# ------------------------------------------------------------------------------------------------
+# Names that meet
+
+
+def stem_of(name: str) -> str:
+    """A picture's name without the ending, by which it meets others: in Unicode's composed form,
+    since some systems write é as one character and some as two."""
+    stem = name.rsplit(".", 1)[0]
+    return stem if stem.isascii() else unicodedata.normalize("NFC", stem)
+
+
+def by_stem(folder: Path, say: Say = quiet) -> dict[str, Path]:
+    """The pictures below a folder, by their stems. Raises DataError where one is there twice."""
+    found: dict[str, str] = {}
+    twice = []
+    for name in find_pictures(folder, say):
+        first = found.setdefault(stem_of(name), name)
+        if first != name:
+            twice.append((first, name))
+    if twice:
+        raise DataError(said_of_twice(folder, twice))
+    return {stem: folder / name for stem, name in found.items()}
+
+
+def names_and_stems(folder: "Path | TarFolder", say: Say = quiet) -> tuple[Names, np.ndarray]:
+    """The pictures below a folder, and of each the hash of its stem: 64 bits, of which two of a
+    million names share one with a probability of 3e-8; the names themselves, twice over, would
+    take hundreds of megabytes. Raises DataError where a stem is there twice."""
+    names = find_pictures(folder, say)
+    stems = np.fromiter((hash(stem_of(name)) for name in names), np.int64, len(names))
+    order = np.argsort(stems, kind="stable")
+    again = np.flatnonzero(np.diff(stems[order]) == 0)
+    if len(again):
+        twice = sorted((names[order[place]], names[order[place + 1]]) for place in again)
+        raise DataError(said_of_twice(folder, twice))
+    return Names(names), stems
+
+
+def said_of_twice(folder: "Path | TarFolder", pairs: Sequence[tuple[str, str]]) -> str:
+    """What to say of names, relative to `folder`, that meet each other."""
+    said = listed([both_names(folder, *pair) for pair in pairs])
+    forms = any(_differ_in_form(*pair) for pair in pairs)
+    how = "with two endings or in two Unicode forms" if forms else "with two endings"
+    return f"{len(pairs)} name(s) twice, {how}: {said}; remove or rename one of each"
+
+
+def both_names(folder: "Path | TarFolder", one: str, other: str) -> str:
+    """Two names that meet, so that a reader can tell them apart."""
+    said = f"{folder / one} and {folder / other}"
+    return f"{said} ({one!a} and {other!a})" if _differ_in_form(one, other) else said
+
+
+def _differ_in_form(one: str, other: str) -> bool:
+    return one.rsplit(".", 1)[0] != other.rsplit(".", 1)[0]
+
+
+def listed(items: Sequence) -> str:
+    """The first of many, and how many more there are."""
+    more = len(items) - NAMED_AT_MOST
+    return ", ".join(map(str, items[:NAMED_AT_MOST])) + (f" and {more} more" if more > 0 else "")
