@@ -6,6 +6,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -150,13 +151,17 @@ def draw_data(folder: Path, count: int, valid: int = 4, size: tuple[int, int] = 
     if done.exists():
         return folder
     print(f"drawing {count + valid} samples of {size[1]}x{size[0]} into {folder} ...", flush=True)
-    rng = np.random.default_rng(0)
-    for half, number in (("train", count), ("valid", valid)):
-        for index in range(number):
-            for kind, draw in (("fgr", photograph), ("pha", matte), ("bgr", photograph)):
-                where = f"backgrounds/{half}" if kind == "bgr" else f"{half}/{kind}"
-                path = folder / where / f"{index:05}.jpg"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                draw(rng, size).save(path, quality=90)
+
+    def draw_sample(half: str, index: int) -> None:
+        rng = np.random.default_rng([half == "valid", index])
+        for kind, draw in (("fgr", photograph), ("pha", matte), ("bgr", photograph)):
+            where = f"backgrounds/{half}" if kind == "bgr" else f"{half}/{kind}"
+            path = folder / where / f"{index:05}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draw(rng, size).save(path, quality=90)
+
+    halves = ["train"] * count + ["valid"] * valid
+    with ThreadPoolExecutor(usable_processors()) as threads:  # numpy's transforms are side by side
+        list(threads.map(draw_sample, halves, [*range(count), *range(valid)]))
     done.touch()
     return folder

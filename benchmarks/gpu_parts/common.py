@@ -1,0 +1,172 @@
+"""What the parts share: telling what is found, the program's own step, and clocks of a GPU."""
+
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.common import PICTURE, draw_data
+from dataset.augmentation import augment
+from dataset.folders import data_folders, open_half
+from dataset.matting import MattingDataset, collate
+from dataset.sampler import SampleKey
+from model import MattingBase
+from training import machine, start
+from training.distributed import Team
+from training.loss import matting_loss
+from training.options import parse_options
+from training.update import Update, loss_scaler
+
+PHASES = ("augment", "forward", "loss", "backward", "step", "watch")
+SMALL_PICTURE = (135, 240)  # height, width, with --quick
+
+
+class NotHereError(RuntimeError):
+    """Something cannot be measured on this machine; the message says what."""
+
+
+class Findings:
+    """What a part finds, a line of JSON each, on disk at once. path: of these lines. data: where
+    pictures are drawn. quick: whether it only matters that it runs. seconds: that the part has."""
+
+    def __init__(self, path: Path, data: Path, quick: bool, seconds: float) -> None:
+        self.path, self.data, self.quick, self.seconds = path, data, quick, seconds
+
+    def case(self, name: str, **figures: Any) -> None:
+        """A row of the part's table: numbers, words, or lists of them, by column."""
+        named = {figure.replace("_", " "): plain(value) for figure, value in figures.items()}
+        self._add({"case": name, "figures": named})
+
+    def not_here(self, reason: str) -> None:
+        """That the part cannot be measured on this machine."""
+        self._add({"not here": " ".join(reason.split())})
+
+    def _add(self, line: dict[str, Any]) -> None:
+        text = json.dumps(line, allow_nan=False)
+        print(text, flush=True)
+        with self.path.open("a") as file:
+            file.write(text + "\n")
+
+    def pictures(self) -> Path:
+        """A data set of drawn JPEGs of 1920x1080, as --dataset-dir reads it."""
+        if self.quick:
+            return draw_data(self.data, 4, 2, SMALL_PICTURE)
+        return draw_data(self.data, 16, 4, PICTURE)
+
+
+def plain(value: Any) -> Any:
+    """As JSON can hold it: NaN and infinity become words."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else str(value)
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    return value
+
+
+class Training:
+    """Model, optimizer and Update as train_base.py makes them for CUDA, and its step."""
+
+    def __init__(self, backbone: str = "resnet50", precision: str = "fp16", *words: str) -> None:
+        """words: more options of train_base.py."""
+        words = ("--model-backbone", backbone, "--precision", precision, *words)
+        options = parse_options(["--device", "cuda", *words])
+        self.device, _ = machine.settle(options, Team())
+        self.layout = machine.LAYOUTS["cuda"]
+        self.autocast = machine.autocast(self.device, precision)
+        torch.manual_seed(0)
+        model = MattingBase(backbone).to(self.device).to(memory_format=self.layout)
+        self.model = model.train()
+        groups = start.parameter_groups(model, options)
+        optimizer = torch.optim.Adam(groups, **machine.ADAM["cuda"])
+        self.update = Update(
+            model, optimizer, loss_scaler(self.device, precision), clip=options.clip_grad_norm,
+            precision=precision, folder=None,
+        )  # fmt: skip
+        self.number = 0
+
+    def step(self, batch: dict, seconds: dict[str, list[float]] | None = None) -> None:
+        """From a batch as workers hand it over to moved weights. seconds: gets the host's, of each
+        of PHASES."""
+        at = [time.perf_counter()]
+        self.model.seed_dropout(list(range(len(batch["numbers"]))))
+        src, bgr, true_pha, true_fgr = augment(batch, self.device, self.layout)
+        at.append(time.perf_counter())
+        outputs = self.forward(src, bgr)
+        at.append(time.perf_counter())
+        terms = matting_loss(*outputs, true_pha, true_fgr)
+        at.append(time.perf_counter())
+        self.update.backward(terms)
+        at.append(time.perf_counter())
+        self.update.step()
+        at.append(time.perf_counter())
+        self.number += 1
+        self.update.watch(self.number, [batch])
+        at.append(time.perf_counter())
+        if seconds is not None:
+            for phase, began, ended in zip(PHASES, at, at[1:], strict=False):
+                seconds.setdefault(phase, []).append(ended - began)
+
+    def forward(self, src: Tensor, bgr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """pha, fgr and err, within autocast."""
+        with self.autocast():
+            pha, fgr, err, *_ = self.model(src, bgr)
+        return pha, fgr, err
+
+
+def batch_of(folder: Path, count: int, size: tuple[int, int]) -> dict:
+    """A batch of augmented samples in pinned memory, as the loader hands it over. size: height and
+    width of the crop."""
+    from torch.utils.data._utils.pin_memory import pin_memory
+
+    half = open_half(data_folders("", folder, lambda _line: None), "train")
+    samples = MattingDataset(*half)
+    keys = [SampleKey(0, number % len(samples), number, size) for number in range(count)]
+    return pin_memory(collate([samples[key] for key in keys]))
+
+
+def device_ms(work: Callable[[], object], count: int = 10, warm_up: int = 3) -> float:
+    """Milliseconds between two events of the device, of one of `count` calls in a row."""
+    for _ in range(warm_up):
+        work()
+    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    began.record()
+    for _ in range(count):
+        work()
+    ended.record()
+    torch.cuda.synchronize()
+    return began.elapsed_time(ended) / count
+
+
+def host_seconds(work: Callable[[], object], count: int = 1) -> float:
+    """Seconds of a call, the device's work included: the mean of `count` in a row."""
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    for _ in range(count):
+        work()
+    torch.cuda.synchronize()
+    return (time.perf_counter() - began) / count
+
+
+def median_ms(seconds: dict[str, list[float]]) -> dict[str, float]:
+    """By phase, for Findings.case."""
+    return {phase: 1000 * statistics.median(values) for phase, values in seconds.items()}
+
+
+def peak_gb() -> float:
+    return torch.cuda.max_memory_allocated() / 1e9
+
+
+def forget_memory() -> None:
+    """So that what is measured next is charged with its own memory alone."""
+    import gc
+
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
