@@ -282,7 +282,7 @@ def with_device(team: Team, device: torch.device, options: argparse.Namespace) -
     starting, training = _timeouts(options)
     if device.type == "cuda":
         # NCCL's watchdog ends the process without a word of ours. It waits longer than any answer
-        # on the host, whose error says what was lost; it is left for where the host waits for the GPU.
+        # on the host, whose error says what was lost.
         return replace(team, tensors=_group("nccl", starting + training))
     return replace(team, tensors=_group("gloo", training))
 
