@@ -6,8 +6,6 @@ by side, step by step. Nothing here is random but for the generators it is given
 
 import math
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from dataset.geometry import coverage, source_points, together, warp
 from dataset.one_by_one import PICTURES, areas, in_threads, one_by_one
+from dataset.rows import Rows, each_step, only_where
 
 # ------------------------------------------------------------------------------------------------
 # What is drawn for one sample. The ranges are those of the published recipe
@@ -43,6 +42,7 @@ NEUTRAL = {
     "misaligned": 0.0,  # 0 or 1: the background input is warped by a matrix of its own
 }
 NUMBERS = tuple(NEUTRAL)  # the order of the columns in a batch
+JITTER = ("brightness", "contrast", "saturation", "hue")
 
 
 def draw_numbers(rng: random.Random) -> dict[str, float]:
@@ -236,49 +236,57 @@ def add_noise(pictures: Tensor, sigma: Tensor, seeds: Tensor) -> Tensor:
 # The whole
 
 
-@dataclass(frozen=True)
-class Numbers:
-    """The drawn numbers of some samples, on the host and on the device: (B, len(NUMBERS)) each.
-    The host's decide which samples a rare step is for, so that nothing waits for the device."""
-
-    host: Tensor
-    device: Tensor
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.device[:, NUMBERS.index(name)]
-
-    def differs(self, *names: str) -> Tensor:
-        """(B,) bool on the host: the samples in which one of these is not neutral."""
-        columns = [self.host[:, NUMBERS.index(name)] != NEUTRAL[name] for name in names]
-        return torch.stack(columns).any(0)
+AS_IT_IS = np.array(list(NEUTRAL.values()), dtype=np.float32)
 
 
-def only_where(gate: Tensor, step: Callable, pictures: Tensor, *arguments: Tensor) -> Tensor:
-    """step(pictures, *arguments) for the samples whose gate, (B,) on the host, is set; the others
-    stay as they are, and cost nothing. Most steps are for one sample in ten."""
-    if gate.all():
-        return step(pictures, *arguments)
-    if not gate.any():
-        return pictures
-    chosen = [gate.nonzero().squeeze(1)]
-    rows = chosen[0].to(pictures.device, non_blocking=True)
-    # An argument stays on its own device: seeds are the host's.
-    picked = [value[chosen[0] if value.device.type == "cpu" else rows] for value in arguments]
-    return pictures.index_copy(0, rows, step(pictures[rows], *picked))
+def columns_of(prefix: str) -> dict[str, list[int]]:
+    """Of the steps of focus and jitter, the columns of the numbers that say if there is something
+    to do."""
+    steps = {"blur": ["blur"], "sharpen": ["sharpen"], "jitter": JITTER}
+    return {
+        f"{prefix}_{step}": [NUMBERS.index(f"{prefix}_{name}") for name in names]
+        for step, names in steps.items()
+    }
 
 
-def focus(pictures: Tensor, numbers: Numbers, prefix: str) -> Tensor:
+OF_SAMPLES = {name: [NUMBERS.index(name)] for name in ("shadow_strength", "src_noise", "bgr_noise")}
+OF_SAMPLES |= columns_of("fgr") | columns_of("input")
+OF_BACKGROUNDS = columns_of("bgr")
+
+
+def choose(numbers: Tensor) -> dict[str, Any]:
+    """Which samples each rare step is for; most are for one in ten. numbers: (B, len(NUMBERS)).
+
+    Returns "chosen", the rows of all steps behind each other, int64, to be sent to a device as one,
+    and "chosen_counts", how many are of each. There are more backgrounds than samples: behind them
+    follow the misaligned ones, once more.
+    """
+    differs = numbers.numpy() != AS_IT_IS
+    moved = np.flatnonzero(differs[:, NUMBERS.index("misaligned")])
+    twice = np.concatenate([np.arange(len(numbers)), moved])
+    rows = {}
+    for steps, of in ((OF_SAMPLES, differs), (OF_BACKGROUNDS, differs[twice])):
+        for name, columns in steps.items():
+            rows[name] = np.flatnonzero(of[:, columns].any(1))
+    rows |= {"moved": moved, "backgrounds": twice}
+    return {
+        "chosen": torch.from_numpy(np.concatenate(list(rows.values()))),
+        "chosen_counts": {name: len(each) for name, each in rows.items()},
+    }
+
+
+Columns = dict[str, Tensor]  # the drawn numbers of some samples by name: (B,) each
+
+
+def focus(pictures: Tensor, numbers: Columns, rows: dict[str, Rows], prefix: str) -> Tensor:
     blur, sharp = f"{prefix}_blur", f"{prefix}_sharpen"
+    pictures = only_where(rows[blur], box_blur, pictures, numbers[blur])
+    return only_where(rows[sharp], sharpen, pictures)
 
-    pictures = only_where(numbers.differs(blur), box_blur, pictures, numbers[blur])
-    return only_where(numbers.differs(sharp), sharpen, pictures)
 
-
-def jitter(pictures: Tensor, numbers: Numbers, prefix: str) -> Tensor:
-    names = [f"{prefix}_{name}" for name in ("brightness", "contrast", "saturation", "hue")]
-    return only_where(
-        numbers.differs(*names), colour_jitter, pictures, *(numbers[name] for name in names)
-    )
+def jitter(pictures: Tensor, numbers: Columns, rows: dict[str, Rows], prefix: str) -> Tensor:
+    values = [numbers[f"{prefix}_{name}"] for name in JITTER]
+    return only_where(rows[f"{prefix}_jitter"], colour_jitter, pictures, *values)
 
 
 def augment(
@@ -313,6 +321,7 @@ def on_device(batch: dict, device: torch.device) -> dict[str, Tensor]:
     """The batch's tensors on `device`. To a GPU they go on a stream of their own: as the host is
     ahead of it, they are copied while it computes the step before."""
     tensors = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
+    tensors.pop("noise_seeds")  # they start generators, on the host
     if device.type != "cuda":
         return {name: value.to(device) for name, value in tensors.items()}
     now, beside = torch.cuda.current_stream(device), copying(device)
@@ -332,8 +341,15 @@ def copying(device: torch.device) -> "torch.cuda.Stream":
 def augment_together(batch: dict, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As augment, with each step for all samples at once."""
     size = tuple(batch["size"])
+    if "chosen" not in batch:
+        batch = {**batch, **choose(batch["numbers"])}
     on = on_device(batch, device)
-    numbers = Numbers(batch["numbers"], on["numbers"])
+    rows = each_step(batch["chosen_counts"], batch["chosen"], on["chosen"])
+    moved, twice = rows["moved"].device, rows["backgrounds"]
+    numbers, of_backgrounds = (
+        dict(zip(NUMBERS, values.unbind(1), strict=True))
+        for values in (on["numbers"], on["numbers"][twice.device])
+    )
     fgr, pha, bgr_pictures = (
         [
             pixels.view(*shape, -1).permute(2, 0, 1)
@@ -351,41 +367,29 @@ def augment_together(batch: dict, device: torch.device) -> tuple[Tensor, Tensor,
         points = source_points(on["pha_size"], on["pha_matrix"], size)
     true_pha = warp(pha, points).div_(255)
     true_pha *= coverage(on["pha_size"], on["pha_matrix"], size)
-    true_fgr, true_pha = (focus(each, numbers, "fgr") for each in (true_fgr, true_pha))
-    true_fgr = jitter(true_fgr, numbers, "fgr")
+    true_fgr, true_pha = (focus(each, numbers, rows, "fgr") for each in (true_fgr, true_pha))
+    true_fgr = jitter(true_fgr, numbers, rows, "fgr")
 
     # The background as it is behind the figure; and, where the camera moved, once more from the
     # source, under the matrix with which it is the network's input.
     count = len(true_pha)
-    moved = numbers.differs("misaligned").nonzero().squeeze(1)
-    rows = torch.cat([torch.arange(count), moved])
-    host, bgr_pictures = numbers.host[rows], [bgr_pictures[row] for row in rows.tolist()]
-    moved, rows = (index.to(device, non_blocking=True) for index in (moved, rows))
-    twice = Numbers(host, numbers.device[rows])
+    bgr_pictures = [bgr_pictures[row] for row in twice.host.tolist()]
     matrix = torch.cat([on["bgr_matrix"], on["input_matrix"][moved]])
-    points = source_points(on["bgr_size"][rows], matrix, size)
+    points = source_points(on["bgr_size"][twice.device], matrix, size)
     pictures = warp(bgr_pictures, points, reflect=True).div_(255)
-    pictures = jitter(focus(pictures, twice, "bgr"), twice, "bgr")
+    pictures = focus(pictures, of_backgrounds, rows, "bgr")
+    pictures = jitter(pictures, of_backgrounds, rows, "bgr")
     behind = pictures[:count]
     bgr = behind.index_copy(0, moved, pictures[count:]) if len(moved) else behind
 
     # The photograph.
-    behind = only_where(
-        numbers.differs("shadow_strength"),
-        cast_shadow,
-        behind,
-        true_pha,
-        on["shadow_matrix"],
-        numbers["shadow_strength"],
-        numbers["shadow_blur"],
-    )
+    shadow = on["shadow_matrix"], numbers["shadow_strength"], numbers["shadow_blur"]
+    behind = only_where(rows["shadow_strength"], cast_shadow, behind, true_pha, *shadow)
     src = torch.lerp(behind, true_fgr, true_pha)
 
     # The sensor, twice.
     seeds = batch["noise_seeds"]
-    noisy = numbers.differs("src_noise")
-    src = only_where(noisy, add_noise, src, numbers["src_noise"], seeds[:, 0])
-    noisy = numbers.differs("bgr_noise")
-    bgr = only_where(noisy, add_noise, bgr, numbers["bgr_noise"], seeds[:, 1])
-    bgr = jitter(bgr, numbers, "input")
+    src = only_where(rows["src_noise"], add_noise, src, numbers["src_noise"], seeds[:, 0])
+    bgr = only_where(rows["bgr_noise"], add_noise, bgr, numbers["bgr_noise"], seeds[:, 1])
+    bgr = jitter(bgr, numbers, rows, "input")
     return src, bgr, true_pha, true_fgr

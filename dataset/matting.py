@@ -160,8 +160,9 @@ class MattingDataset(Dataset):
 def collate(samples: list[Any]) -> dict | DataError:
     """One batch for augmentation.augment: fgr, pha and bgr each a block of uint8 (pixels, C), one
     picture's behind the other's, with their sizes (B, 2), height and width; matrices (B, 2, 3)
-    float32; numbers (B, N) float32; noise_seeds (B, 2) int64; the crop's size; files; faults of
-    what was left out. A sample that failed, a DataError, fails its batch."""
+    float32; numbers (B, N) float32, and what augmentation.choose says of them; noise_seeds (B, 2)
+    int64; the crop's size; files; faults of what was left out. A sample that failed, a DataError,
+    fails its batch."""
     for sample in samples:
         if isinstance(sample, DataError):
             return sample
@@ -172,6 +173,7 @@ def collate(samples: list[Any]) -> dict | DataError:
         "numbers": torch.tensor([sample["numbers"] for sample in samples], dtype=torch.float32),
         "noise_seeds": torch.tensor([sample["noise_seeds"] for sample in samples]),
     }
+    batch |= augmentation.choose(batch["numbers"])
     for name in PICTURES:
         pictures = [sample[name] for sample in samples]
         batch[name] = torch.from_numpy(

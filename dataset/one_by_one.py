@@ -19,8 +19,10 @@ def areas(batch: dict, name: str) -> list[int]:
 
 
 def one_by_one(batch: dict) -> Iterator[dict]:
-    """The samples of a batch, each as a batch of its own, of the same memory."""
+    """The samples of a batch, each as a batch of its own, of the same memory; without what speaks
+    of samples by their rows in the whole."""
     names = [name for name, value in batch.items() if isinstance(value, Tensor)]
+    names = [name for name in names if name != "chosen"]
     count = len(batch["numbers"])
     rows = {
         name: batch[name].split(areas(batch, name) if name in PICTURES else 1) for name in names
