@@ -9,7 +9,18 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.options import Formatter, OptionError, add_dataset_name, default_workers, whole
+from common.cli import Parser
+from training.options import (
+    BATCH,
+    EPOCHS,
+    PIXELS,
+    WORKERS,
+    Formatter,
+    OptionError,
+    add_dataset_name,
+    default_workers,
+    whole,
+)
 from training.output import check_output, write_bytes
 
 if TYPE_CHECKING:
@@ -256,9 +267,7 @@ def write_contact_sheet(
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     """The options of `argv` (None: of the command line). Wrong ones end the program with status 2
     and one line that says which."""
-    parser = argparse.ArgumentParser(
-        "check_data.py", description=DESCRIPTION, formatter_class=Formatter, allow_abbrev=False
-    )
+    parser = Parser("check_data.py", description=DESCRIPTION, formatter_class=Formatter)
     data = parser.add_argument_group("data")
     add_dataset_name(data)
     data.add_argument(
@@ -271,21 +280,21 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "the header, what is in alphas, or duplicates",
     )  # fmt: skip
     data.add_argument(
-        "--num-workers", type=whole(0), metavar="N",
+        "--num-workers", type=whole(0, WORKERS), metavar="N",
         help="processes that read and decode pictures; 0: none, the program itself (default: one "
         "a core, at most 16)",
     )  # fmt: skip
 
     run = parser.add_argument_group("the training that it is for")
     run.add_argument(
-        "--crop-size", type=whole(32), nargs=2, default=[256, 512], metavar=("MIN", "MAX"),
+        "--crop-size", type=whole(32, PIXELS), nargs=2, default=[256, 512], metavar=("MIN", "MAX"),
         help="sides of the training crops in pixels; a picture with a side below MAX is small",
     )  # fmt: skip
     run.add_argument(
-        "--batch-size", type=whole(1), default=8, metavar="N",
+        "--batch-size", type=whole(1, BATCH), default=8, metavar="N",
         help="samples a step, of all processes together",
     )  # fmt: skip
-    run.add_argument("--epoch-end", type=whole(1), default=8, metavar="N", help="epochs")
+    run.add_argument("--epoch-end", type=whole(1, EPOCHS), default=8, metavar="N", help="epochs")
 
     out = parser.add_argument_group("output")
     out.add_argument("--json", type=Path, metavar="FILE", help="all that is wrong, and the counts")
@@ -295,7 +304,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "that is taken)",
     )  # fmt: skip
     out.add_argument(
-        "--contact-rows", type=whole(0), default=12, metavar="N",
+        "--contact-rows", type=whole(0, 10_000), default=12, metavar="N",
         help="pairs on it, and at most as many again that something is wrong with; 0: no picture",
     )  # fmt: skip
     out.add_argument("--overwrite", action="store_true", help="replace output files that exist")

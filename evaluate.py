@@ -10,7 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.options import Formatter, add_dataset_name, seed, whole
+from common.cli import Parser
+from training.options import (
+    BATCH,
+    PIXELS,
+    WORKERS,
+    Formatter,
+    add_dataset_name,
+    seed,
+    whole,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     import torch
@@ -220,9 +229,7 @@ def of_folders(
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     """The options of `argv` (None: of the command line). Wrong ones end the program with status 2
     and one line that says which."""
-    parser = argparse.ArgumentParser(
-        "evaluate.py", description=DESCRIPTION, formatter_class=Formatter, allow_abbrev=False
-    )
+    parser = Parser("evaluate.py", description=DESCRIPTION, formatter_class=Formatter)
     model = parser.add_argument_group("a checkpoint on a data set")
     model.add_argument(
         "--model-checkpoint", type=Path, metavar="FILE",
@@ -247,12 +254,18 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "1 %%, with a gamma around 1 and noise",
     )  # fmt: skip
     model.add_argument(
-        "--size", type=whole(32), default=512, metavar="PIXELS", help="side of the compositions"
+        "--size",
+        type=whole(32, PIXELS),
+        default=512,
+        metavar="PIXELS",
+        help="side of the compositions",
     )
     model.add_argument("--seed", type=seed, default=0, metavar="N", help="of all randomness")
-    model.add_argument("--batch-size", type=whole(1), default=4, metavar="N", help="images at once")
     model.add_argument(
-        "--num-workers", type=whole(0), metavar="N",
+        "--batch-size", type=whole(1, BATCH), default=4, metavar="N", help="images at once"
+    )
+    model.add_argument(
+        "--num-workers", type=whole(0, WORKERS), metavar="N",
         help="processes that read and decode pictures; 0: none, the program itself (default: one "
         "a core, at most 16; 0 on a CPU)",
     )  # fmt: skip

@@ -9,7 +9,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from training.options import Formatter, whole
+from common.cli import Parser, command, size_said
+from training.options import PIXELS, Formatter, whole
 
 DESCRIPTION = """\
 Writes a trained network in the format that another program reads: ONNX, TorchScript, safetensors,
@@ -39,9 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     """The options of `argv` (None: of the command line). Wrong ones end the program with status 2
     and one line that says which."""
-    parser = argparse.ArgumentParser(
-        "export.py", description=DESCRIPTION, formatter_class=Formatter, allow_abbrev=False
-    )
+    parser = Parser("export.py", description=DESCRIPTION, formatter_class=Formatter)
     parser.add_argument(
         "--model-checkpoint", type=Path, required=True, metavar="FILE",
         help="weights of MattingBase, ours or published, or a state file beside such; the backbone "
@@ -65,7 +64,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument(
-        "--size", type=whole(32), nargs=2, metavar=("H", "W"),
+        "--size", type=whole(32, PIXELS), nargs=2, metavar=("H", "W"),
         help="onnx: for pictures of this height and width alone, one at a time",
     )  # fmt: skip
     sizes.add_argument(
@@ -123,7 +122,7 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         if lacking:
             parser.error(
                 f"--format onnx needs {', '.join(lacking)}, not installed here; type: "
-                f"python -m pip install {' '.join(NEEDED)}"
+                f"{command('-m', 'pip', 'install', *NEEDED)}"
             )
 
 
@@ -162,7 +161,7 @@ def run(options: argparse.Namespace) -> int:
         return 2
     if options.format in ("onnx", "torchscript"):
         kind += f", {'x'.join(map(str, options.size)) if options.size else 'any size and batch'}"
-    print(f"wrote {output}: {kind}, {precision}, {output.stat().st_size / 1e6:.1f} MB")
+    print(f"wrote {output}: {kind}, {precision}, {size_said(output.stat().st_size)}")
     if found:
         most, _ = exporting.LIMITS[precision]
         said = ", ".join(f"{name} {worst:.1g}" for name, worst in found.items())

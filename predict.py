@@ -8,14 +8,14 @@ As a library: `from predict import Matter`.
 import argparse
 import contextlib
 import itertools
-import shlex
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.options import Formatter, whole
+from common.cli import Parser, command
+from training.options import BATCH, WORKERS, Formatter, whole
 from training.signals import Stopped, StopRequest
 
 if TYPE_CHECKING:
@@ -66,15 +66,13 @@ def main(argv: list[str] | None = None) -> int:
         how = "to start again"
     elif not options.skip_existing:
         argv = [*argv, "--skip-existing"]
-    command = shlex.join(["python", sys.argv[0], *argv])
-    print(f"stopped; what is written is whole; {how}: {command}", file=sys.stderr)
+    line = command(sys.argv[0], *argv)
+    print(f"stopped; what is written is whole; {how}: {line}", file=sys.stderr)
     return status
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "predict.py", description=DESCRIPTION, formatter_class=Formatter, allow_abbrev=False
-    )
+    parser = Parser("predict.py", description=DESCRIPTION, formatter_class=Formatter)
     parser.add_argument(
         "--model-checkpoint", type=Path, required=True, metavar="FILE",
         help="weights of MattingBase: of train_base.py or of the published program",
@@ -138,11 +136,11 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         help="of the network (default: fp16 on CUDA, fp32 elsewhere)",
     )  # fmt: skip
     machine.add_argument(
-        "--batch-size", type=whole(1), default=4, metavar="N",
+        "--batch-size", type=whole(1, BATCH), default=4, metavar="N",
         help="pictures of one size at a time; fewer where they are large",
     )  # fmt: skip
     machine.add_argument(
-        "--num-workers", type=whole(1), default=4, metavar="N",
+        "--num-workers", type=whole(1, WORKERS), default=4, metavar="N",
         help="threads that read pictures, and as many that write them",
     )  # fmt: skip
 

@@ -15,16 +15,15 @@ import numpy as np
 import torch
 from PIL import Image
 
+from common.cli import Parser
 from dataset.processes import usable_processors
 
 PICTURE = (1080, 1920)  # height, width
 
 
-def arguments(description: str, default_json: str) -> argparse.ArgumentParser:
+def arguments(description: str, default_json: str) -> Parser:
     """A parser with what all of them take."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument(
         "--json", type=Path, default=Path(default_json), metavar="FILE",

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from benchmarks.scenes import CLASSES, draw_scenes
+from common.cli import Parser
 from dataset.augmentation import augment
 from dataset.folders import data_folders, open_half
 from dataset.matting import MattingDataset, batches, collate
@@ -255,7 +256,7 @@ def draw_curves(path: Path, curves: dict[str, list[list[float]]], every: int) ->
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser("benchmarks.transfer", description=__doc__.split("\n")[0])
+    parser = Parser("benchmarks.transfer", description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="few steps: does it run at all")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps", type=int, default=320, help="of each training run")

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from common.cli import size_said
 from training.batch_norm import LEAST
 from training.distributed import Team
 from training.options import OptionError, default_workers
@@ -39,6 +40,7 @@ def settle(options: argparse.Namespace, team: Team) -> tuple[torch.device, int]:
     options.device, options.processes = str(device), team.size
     options.precision = choose_precision(options.precision, device)
     share = share_of_batch(options, team)
+    check_memory(share, options, device)
     options.num_workers = choose_workers(options.num_workers, device, team.local_size)
     if device.type == "cpu":
         keep_memory()
@@ -121,6 +123,25 @@ def keep_memory() -> None:
         if hasattr(libc, "gnu_get_libc_version"):
             libc.mallopt(mmap_max, 0)
             libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def check_memory(share: int, options: argparse.Namespace, device: torch.device) -> None:
+    """Raises OptionError where not even a backward pass's pictures (src, bgr, fgr, pha, float32)
+    at the largest crop fit into all the memory there is: a slip of the finger, which would be
+    found out only after minutes of reading."""
+    needed = share * (3 + 3 + 3 + 1) * 4 * options.crop_size[1] ** 2
+    if device.type == "cuda" and torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(device).total_memory
+    elif "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    else:  # Windows
+        return
+    if needed > total:
+        raise OptionError(
+            f"--batch-size {options.batch_size} with --crop-size up to {options.crop_size[1]} "
+            f"takes {size_said(needed)} for the pictures alone, and {device} has "
+            f"{size_said(total)}; type smaller ones"
+        )
 
 
 def share_of_batch(options: argparse.Namespace, team: Team) -> int:

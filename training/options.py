@@ -5,16 +5,26 @@ Imports nothing heavy, so that --help answers at once; never touches a file.
 
 import argparse
 import math
+import os
+import re
+import unicodedata
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+from common.cli import Parser, command, said
 from data_path import DATA_PATH
 from dataset.processes import usable_processors
 
 RECIPE_BATCH = 8  # to which the default learning rates belong
 LR_SCALES = {"none": lambda ratio: 1.0, "linear": lambda ratio: ratio, "sqrt": math.sqrt}
 BACKBONES = ("resnet50", "resnet101", "mobilenetv2")
+
+# The largest numbers that mean something: beyond them, a slip of the finger would take all memory
+# or never begin. Larger than any that is of use.
+STEPS, EPOCHS, SECONDS = 10**12, 10**6, 10**6
+BATCH, WORKERS, PIXELS = 1 << 16, 512, 1 << 14
+RATE = 10.0  # of learning
 
 DESCRIPTION = """\
 Trains MattingBase, the base network of "Real-Time High-Resolution Background Matting".
@@ -49,9 +59,7 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     """The options of `argv` (None: of the command line). Wrong ones end the program with status 2
     and one line that says which."""
-    parser = argparse.ArgumentParser(
-        "train_base.py", description=DESCRIPTION, formatter_class=Formatter, allow_abbrev=False
-    )
+    parser = Parser("train_base.py", description=DESCRIPTION, formatter_class=Formatter)
 
     data = parser.add_argument_group("data")
     add_dataset_name(data)
@@ -65,12 +73,12 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "zip: number i always meets number i",
     )  # fmt: skip
     data.add_argument(
-        "--crop-size", type=whole(32), nargs=2, default=[256, 512], metavar=("MIN", "MAX"),
+        "--crop-size", type=whole(32, PIXELS), nargs=2, default=[256, 512], metavar=("MIN", "MAX"),
         help="sides of the training crops in pixels, drawn anew for every batch: MIN plus a "
         "multiple of 64, or of 32 where MAX is less than 128 above MIN; validation uses MAX x MAX",
     )  # fmt: skip
     data.add_argument(
-        "--num-workers", type=whole(0), metavar="N",
+        "--num-workers", type=whole(0, WORKERS), metavar="N",
         help="processes that read and decode pictures; 0: none, the program itself, between two "
         "steps (default: one a core, at most 16, shared among the processes that train on the "
         "machine; 0 where a CPU trains, whose cores have the step to compute)",
@@ -122,19 +130,19 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
 
     length = parser.add_argument_group("length")
     length.add_argument(
-        "--batch-size", type=whole(1), default=8, metavar="N",
+        "--batch-size", type=whole(1, BATCH), default=8, metavar="N",
         help="samples a step, of all processes together",
     )  # fmt: skip
     length.add_argument(
-        "--accumulate", type=whole(1), default=1, metavar="N",
+        "--accumulate", type=whole(1, BATCH), default=1, metavar="N",
         help="split each process's share of a batch into N backward passes, to save memory",
     )  # fmt: skip
     length.add_argument(
-        "--epoch-start", type=whole(0), default=0, metavar="N",
+        "--epoch-start", type=whole(0, EPOCHS), default=0, metavar="N",
         help="first epoch; a checkpoint with its state file knows better",
     )  # fmt: skip
     length.add_argument(
-        "--epoch-end", type=whole(1), default=8, metavar="N", help="stop before this epoch"
+        "--epoch-end", type=whole(1, EPOCHS), default=8, metavar="N", help="stop before this epoch"
     )
     length.add_argument(
         "--max-steps", type=whole(1), metavar="N",
@@ -147,9 +155,9 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
 
     recipe = parser.add_argument_group("recipe")
-    recipe.add_argument("--lr-backbone", type=positive, default=1e-4, help="learning rate")
-    recipe.add_argument("--lr-aspp", type=positive, default=5e-4, help="learning rate")
-    recipe.add_argument("--lr-decoder", type=positive, default=5e-4, help="learning rate")
+    recipe.add_argument("--lr-backbone", type=positive(RATE), default=1e-4, help="learning rate")
+    recipe.add_argument("--lr-aspp", type=positive(RATE), default=5e-4, help="learning rate")
+    recipe.add_argument("--lr-decoder", type=positive(RATE), default=5e-4, help="learning rate")
     recipe.add_argument(
         "--lr-scale",
         choices=list(LR_SCALES),
@@ -157,7 +165,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         help="scale the learning rates by batch size / 8, or by its square root",
     )
     recipe.add_argument(
-        "--clip-grad-norm", type=positive, metavar="NORM",
+        "--clip-grad-norm", type=positive(), metavar="NORM",
         help="scale gradients down whose norm, of all together, is above it (default: off)",
     )  # fmt: skip
     recipe.add_argument("--seed", type=seed, default=0, metavar="N", help="of all randomness")
@@ -177,7 +185,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "than 8)",
     )  # fmt: skip
     machine.add_argument(
-        "--dist-timeout", type=whole(1), metavar="S",
+        "--dist-timeout", type=whole(1, SECONDS), metavar="S",
         help="seconds in which every process must answer, or the run ends (default: 300 in "
         "start-up, 120 in training)",
     )  # fmt: skip
@@ -228,7 +236,11 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     if options.dataset_dir:
         options.dataset_name = None
     options.processes = 1  # until training.distributed knows better
-    options.model_name = options.model_name or f"mattingbase-{options.model_backbone}-{dataset}"
+    if options.model_name is None:
+        options.model_name = f"mattingbase-{options.model_backbone}-{dataset}"
+        if fault_of_name(options.model_name):  # a data set's folder may be called what no run may
+            plain = re.sub(r"[^\w.-]", "_", str(dataset))[:50]
+            options.model_name = f"mattingbase-{options.model_backbone}-{plain}"
     return options
 
 
@@ -267,19 +279,40 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error("--resume-anyway goes with --model-last-checkpoint FILE")
     if options.log_to == "wandb" and find_spec("wandb") is None:
         parser.error("--log-to wandb needs wandb, not installed here; type: "
-                     "python -m pip install wandb")  # fmt: skip
-    name = options.model_name
-    if name is not None and (not name or Path(name).is_absolute() or ".." in Path(name).parts):
-        parser.error(f"--model-name {name!r} must be a name below checkpoint/ and log/")
+                     f"{command('-m', 'pip', 'install', 'wandb')}")  # fmt: skip
+    if options.model_name is not None and (fault := fault_of_name(options.model_name)):
+        parser.error(
+            f"--model-name {said(options.model_name)} must be a name below checkpoint/ and log/: "
+            f"{fault}"
+        )
 
 
-def whole(least: int) -> Callable[[str], int]:
-    """An argparse type: a whole number that is not below `least`."""
+def fault_of_name(name: str) -> str | None:
+    """What is wrong with a run's name, which becomes folders; None where nothing is."""
+    parts = Path(name).parts or ("",)
+    if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name):
+        return "it has a character that cannot be printed, or bytes that are no UTF-8"
+    if not all(part.strip(" .") for part in parts) or Path(name).is_absolute():
+        return "it is empty, absolute, or has a part of nothing but dots or spaces"
+    if any(part.startswith("-") for part in parts):
+        return "it begins as an option does; give it another first letter"
+    if max(len(os.fsencode(part)) for part in parts) > 255 or len(os.fsencode(name)) > 1000:
+        return "it is too long; 255 bytes are a folder's most, 1,000 those of all"
+    return None
+
+
+def whole(least: int, most: int = STEPS) -> Callable[[str], int]:
+    """An argparse type: a whole number from `least` to `most`."""
 
     def whole_number(text: str) -> int:
-        value = int(text)
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{said(text)!r} is no whole number") from None
         if value < least:
-            raise argparse.ArgumentTypeError(f"{value} is below {least}")
+            raise argparse.ArgumentTypeError(f"{said(text)} is below {least}")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"{said(text)} is above {most}, the most allowed")
         return value
 
     return whole_number
@@ -287,15 +320,27 @@ def whole(least: int) -> Callable[[str], int]:
 
 def seed(text: str) -> int:
     """An argparse type: a whole number of 63 bits."""
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{said(text)!r} is no whole number") from None
     if not 0 <= value < 2**63:
-        raise argparse.ArgumentTypeError(f"{value} is not between 0 and 2^63 - 1")
+        raise argparse.ArgumentTypeError(f"{said(text)} is not between 0 and 2^63 - 1")
     return value
 
 
-def positive(text: str) -> float:
-    """An argparse type: a number above 0 that is finite."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no positive number")
-    return value
+def positive(most: float = math.inf) -> Callable[[str], float]:
+    """An argparse type: a number above 0, finite, and not above `most`."""
+
+    def positive_number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"{said(text)} is no positive number")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"{said(text)} is above {most:g}, the most allowed")
+        return value
+
+    return positive_number

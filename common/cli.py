@@ -1,0 +1,128 @@
+"""What all command lines share: how a mistake is said, and how a command to type is written.
+
+Imports nothing heavy.
+"""
+
+import argparse
+import difflib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"  # what editors and web pages make of a hyphen
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, without the usage; a mistyped option comes
+    before everything else that is wrong, with the option that it is most like."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **{"allow_abbrev": False, **settings})
+        self._reading = False
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def, override]
+        args = sys.argv[1:] if args is None else list(args)
+        self._reading = True
+        for word in args:
+            if word == "--":
+                break
+            if self._is_unknown(word):
+                self.error(f"there is no option {said(word.split('=')[0])}{self._near(word)}")
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"nothing takes the word {said(rest[0])}{self._near(rest[0])}")
+        self._reading = False
+        return found, rest
+
+    def error(self, message: str) -> NoReturn:
+        if self._reading:  # what is said of options that do not go together says what to type
+            message += f"{'' if message.endswith('?') else ';'} --help lists the options"
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+    def _is_unknown(self, word: str) -> bool:
+        """Whether argparse would take it for an option, and has none of the name."""
+        name, known = word.split("=")[0], self._option_string_actions
+        if not word.startswith("-"):
+            return word.startswith(tuple(DASHES)) and f"--{name.strip(DASHES)}" in known
+        number = re.fullmatch(r"-\.?\d.*", word)
+        return not number and word != "-" and " " not in word and name not in known
+
+    def _near(self, word: str) -> str:
+        """ "; did you mean --batch-size?" where there is an option like it."""
+        bare = word.split("=")[0].strip(DASHES).replace("_", "-").lower()
+        options = [name for name in self._option_string_actions if name.startswith("--")]
+        near = difflib.get_close_matches(f"--{bare}", options, 1, 0.7)
+        if not near and len(bare) > 2:
+            near = [name for name in options if name[2:].startswith(bare)][:1]
+        return f"; did you mean {near[0]}?" if near else ""
+
+
+def said(text: str, most: int = 60) -> str:
+    """A word of the command line as one may print it: quoted where it needs it, cut where long."""
+    shown = text if len(text) <= most else f"{text[:most]}..."
+    return shown if shown.isprintable() and shown else repr(shown)
+
+
+def size_said(size: float) -> str:
+    """A number of bytes with three digits or more that say something: "0 bytes", "1.23 GB"."""
+    if size != size:  # where the system does not tell
+        return "unknown"
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= unit:
+            return f"{size / unit:,.{2 if size < 100 * unit else 0}f} {name}"
+    return f"{size:.0f} bytes"
+
+
+def interpreter() -> str:
+    """What to type for the Python that runs: `python` where that is the one, else its path."""
+    own = sys.executable
+    if not own:
+        return "python"
+    for name in ("python", "python3"):
+        if _same(shutil.which(name), own):
+            return name
+    return _short(own)
+
+
+def tool(name: str, module: str) -> str:
+    """What to type for a tool, such as torchrun, of the Python that runs: its name, where the
+    shell would find this one, else its module."""
+    found = shutil.which(name)
+    if found and os.path.dirname(os.path.abspath(found)) == os.path.dirname(sys.executable):
+        return name
+    return command("-m", module)
+
+
+def command(*words: str) -> str:
+    """A line to type that runs Python with these words."""
+    return quoted([interpreter(), *words])
+
+
+def quoted(words: Sequence[str]) -> str:
+    """Words as the shell takes them: POSIX's, on Windows cmd's."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+def _same(path: str | None, other: str) -> bool:
+    """Whether both are one program in one folder. That they lead to one file is not enough: so do
+    the Pythons of all virtual environments."""
+    if not path:
+        return False
+    here, there = (os.path.normcase(os.path.abspath(each)) for each in (path, other))
+    same_folder = os.path.dirname(here) == os.path.dirname(there)
+    return same_folder and os.path.realpath(here) == os.path.realpath(there)
+
+
+def _short(path: str) -> str:
+    """Relative to the current folder where it lies below it."""
+    try:
+        below = Path(os.path.abspath(path)).relative_to(Path.cwd())
+    except (ValueError, OSError):
+        return path
+    return str(below) if len(below.parts) > 1 else os.path.join(".", below)
