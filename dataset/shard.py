@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import errno
 import os
-import shlex
 import shutil
 import signal
 import sys
@@ -21,6 +20,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
+
+from common.cli import Parser, command, size_said
 
 if TYPE_CHECKING:
     from dataset.images import Backgrounds, Foregrounds
@@ -45,8 +46,8 @@ class _Stopped(BaseException):
 def main(argv: list[str] | None = None) -> int:
     """Packs as the command line says. Returns the exit status: 0; 2 where something is wrong, with
     one line that says what; 128 + the signal's number where it was stopped."""
-    parser = argparse.ArgumentParser(
-        "python -m dataset.shard", description=__doc__, allow_abbrev=False,
+    parser = Parser(
+        "python -m dataset.shard", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("source", type=Path, metavar="SOURCE", help="a data set")
@@ -76,8 +77,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _megabytes(text: str) -> int:
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is below 1")
+    if not 1 <= value <= 10**9:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 10^9")
     return value
 
 
@@ -115,8 +116,8 @@ def pack(source: Path, target: Path, shard_bytes: int) -> None:
         free = shutil.disk_usage(unfinished).free
         if free < total:
             raise DataError(
-                f"{target} has room for {free / 1e9:.2f} GB, but the pictures in {source} take "
-                f"{total / 1e9:.2f} GB: name another TARGET, or make room"
+                f"{target} has room for {size_said(free)}, but the pictures in {source} take "
+                f"{size_said(total)}: name another TARGET, or make room"
             )
         with tqdm(
             total=total, unit="B", unit_scale=True, desc="packing", leave=False, disable=None
@@ -144,7 +145,7 @@ def pack(source: Path, target: Path, shard_bytes: int) -> None:
                 path.rmdir()
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise DataError(
-                f"no room for {total / 1e9:.2f} GB in {target} ({error.strerror}): nothing of it "
+                f"no room for {size_said(total)} in {target} ({error.strerror}): nothing of it "
                 "is left there; name another TARGET, or make room"
             ) from None
         raise
@@ -152,9 +153,9 @@ def pack(source: Path, target: Path, shard_bytes: int) -> None:
     print(
         f"packed into {target}: {counts[0]} foregrounds and {counts[1]} backgrounds to train on, "
         f"{counts[2]} and {counts[3]} to validate on, in {len(sizes)} tar files of "
-        f"{sum(sizes) / 1e6:.1f} MB in all; looked through again: names, counts and sizes are "
-        f"those in {source}\nto train on them: python train_base.py --dataset-dir "
-        f"{shlex.quote(str(target))}"
+        f"{size_said(sum(sizes))} in all; looked through again: names, counts and sizes are "
+        f"those in {source}\nto train on them: "
+        f"{command('train_base.py', '--dataset-dir', str(target))}"
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.cli import command
 from dataset.images import DataError
 
 ENDINGS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
@@ -30,8 +31,8 @@ def _av():
         import av
     except ImportError:
         raise DataError(
-            "reading and writing videos needs PyAV; type: pip install av (or give a folder of "
-            "pictures)"
+            "reading and writing videos needs PyAV; type: "
+            f"{command('-m', 'pip', 'install', 'av')} (or give a folder of pictures)"
         ) from None
     av.logging.set_level(None)  # what stops us is raised; the rest is no concern of the user's
     return av

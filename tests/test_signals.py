@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import train_base
+from common.cli import interpreter
 from dataset.processes import STOP_SIGNALS, signals_later
 from training import checkpoint, metrics  # noqa: F401
 from training.saving import Saver
@@ -56,7 +57,7 @@ def test_the_step_ends_and_is_saved(
     saved = [path.name for path in checkpoint.find_checkpoints(Path("checkpoint/run"))]
     assert saved == ["epoch-0.pth", "epoch-1-iter-3.pth"]
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("stopped; to continue: python ")
+    assert last.startswith(f"stopped; to continue: {interpreter()} ")
     assert last.endswith("--max-steps 4 --model-last-checkpoint auto")
 
     monkeypatch.undo()
@@ -85,7 +86,8 @@ def test_before_the_first_step_there_is_nothing_to_save(
     words = ["--dataset-dir", str(data), *WORDS, "--model-last-checkpoint", "auto"]
     assert train_base.main(words) == 130
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("stopped; this start has saved nothing yet; to start again: python ")
+    said = f"stopped; this start has saved nothing yet; to start again: {interpreter()} "
+    assert last.startswith(said)
     assert last.endswith("--model-last-checkpoint auto")
     assert not list(Path("checkpoint/run").glob("*.pth"))
 

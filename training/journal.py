@@ -22,6 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid, save_image
 from tqdm import tqdm
 
+from common.cli import tool
 from training.checkpoint import rename_aside
 from training.curves import draw_results
 
@@ -176,7 +177,8 @@ class Journal:
         if self._results and self.folder:
             drawn = [self.folder / name for name in ("preview.png", "results.png")]
             shown = " and ".join(str(path) for path in drawn if path.exists())
-            print(f"look at {shown}; curves: tensorboard --logdir log")
+            look = f"look at {shown}; " if shown else ""
+            print(f"{look}curves: {tool('tensorboard', 'tensorboard.main')} --logdir log")
         with self._log():
             if self.writer:
                 self.writer.close()

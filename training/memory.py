@@ -5,6 +5,8 @@ import sys
 
 import torch
 
+from common.cli import size_said
+
 SIGNS = (
     "out of memory",
     "can't allocate memory",
@@ -54,13 +56,13 @@ def memory_short(error: BaseException, options: argparse.Namespace) -> MemorySho
     if on_device and options.device.startswith("cuda"):
         total = torch.cuda.get_device_properties(options.device).total_memory
         peak = torch.cuda.max_memory_allocated(options.device)
-        what = f"{options.device} is out of memory: the peak was {peak / 1e9:.2f} GB"
-        what += f" of {total / 1e9:.2f} GB"
+        what = f"{options.device} is out of memory: the peak was {size_said(peak)}"
+        what += f" of {size_said(total)}"
         if not any(sign in str(error) for sign in SIGNS):
             what += f" ({str(error).splitlines()[0]})"
         other = ", or --precision fp16 or bf16" if options.precision == "fp32" else ""
     else:
-        what = f"this machine is out of memory: this process's peak was {_resident() / 1e9:.2f} GB"
+        what = f"this machine is out of memory: this process's peak was {size_said(_resident())}"
         other = ", or fewer --num-workers" if options.num_workers else ""
     crop = getattr(error, "crop", None)
     where = f" at a crop of {crop[0]}x{crop[1]}" if crop else " before the first batch"

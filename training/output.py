@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from common.cli import size_said
 from training.options import OptionError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -70,10 +71,10 @@ def write_whole(
         temporary.unlink(missing_ok=True)
         if error.errno in FULL:
             free = shutil.disk_usage(path.parent).free
-            needs = f"it needs {size / 1e6:,.1f} MB, and " if size else ""
+            needs = f"it needs {size_said(size)}, and " if size else ""
             raise OSError(
                 f"{path} could not be written ({error.strerror}): {needs}"
-                f"{free / 1e6:,.1f} MB are free in {path.parent}; what was saved before it is "
+                f"{size_said(free)} are free in {path.parent}; what was saved before it is "
                 "whole; make room, or have a quota or a limit on file sizes raised"
             ) from None
         raise OSError(f"{path} could not be written ({error.strerror or error})") from None

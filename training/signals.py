@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Iterable, Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from common.cli import command, quoted, tool
 from dataset.processes import STOP_SIGNALS
 
 
@@ -76,13 +76,13 @@ def continuation(argv: list[str], options: argparse.Namespace, saved: Path | Non
                 kept.append(word)
             skip = word == "--model-last-checkpoint"
         kept += ["--model-last-checkpoint", "auto"]
-    launcher = "python"
+    line = command(sys.argv[0], *kept)
     if options.processes > 1:
         here, machines = os.environ["LOCAL_WORLD_SIZE"], os.environ.get("GROUP_WORLD_SIZE", "1")
-        launcher = f"torchrun --nproc-per-node {here}"
+        launcher = f"{tool('torchrun', 'torch.distributed.run')} --nproc-per-node {here}"
         if machines != "1":
             launcher += f" --nnodes {machines} (and how they meet)"
-    command = f"{launcher} {shlex.join([sys.argv[0], *kept])}"
+        line = f"{launcher} {quoted([sys.argv[0], *kept])}"
     if saved or options.dry_run:
-        return f"to continue: {command}"
-    return f"this start has saved nothing yet; to start again: {command}"
+        return f"to continue: {line}"
+    return f"this start has saved nothing yet; to start again: {line}"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from common.cli import size_said
 from dataset.folders import HALVES, data_folders, describe, open_half
 from dataset.images import Backgrounds, Foregrounds
 from model.download import torchvision_file
@@ -53,7 +54,7 @@ def check_room(folder: Path, model: torch.nn.Module) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OptionError(
-            f"a checkpoint takes {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free in "
+            f"a checkpoint takes {size_said(needed)}, and {size_said(free)} are free in "
             f"{folder}; make room, or start where there is some"
         )
 
