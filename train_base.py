@@ -279,7 +279,7 @@ def train(
                 src, bgr, true_pha, true_fgr = augment(batch, device, layout)
                 with distributed.averaging(forward, last=part == parts[-1]):
                     with autocast():
-                        pred_pha, pred_fgr, pred_err, _ = forward(src, bgr)
+                        pred_pha, pred_fgr, pred_err, _ = forward(src, bgr, hid=False)
                     terms = matting_loss(pred_pha, pred_fgr, pred_err, true_pha, true_fgr)
                     update.backward(terms, options.accumulate)
             update.step()

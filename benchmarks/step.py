@@ -191,7 +191,7 @@ def step_of(
 
     def step() -> None:
         with torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32"):
-            pred_pha, pred_fgr, pred_err, _ = forward(src, bgr)
+            pred_pha, pred_fgr, pred_err, _ = forward(src, bgr, hid=False)
         terms = matting_loss(pred_pha, pred_fgr, pred_err, true_pha, true_fgr)
         update.backward(terms)
         update.step()

@@ -164,7 +164,7 @@ def train(
         batch = next(batches([collate(samples)]))
         torch.manual_seed(seed_of(seed, "dropout", step))
         src, bgr, true_pha, true_fgr = augment(batch, device)
-        pred_pha, pred_fgr, pred_err, _ = model(src, bgr)
+        pred_pha, pred_fgr, pred_err, _ = model(src, bgr, hid=False)
         loss = total(matting_loss(pred_pha, pred_fgr, pred_err, true_pha, true_fgr))
         optimizer.zero_grad()
         loss.backward()

@@ -29,14 +29,26 @@ class Decoder(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(
-        self, x: Tensor, eighth: Tensor, quarter: Tensor, half: Tensor, whole: Tensor
+        self,
+        x: Tensor,
+        eighth: Tensor,
+        quarter: Tensor,
+        half: Tensor,
+        whole: Tensor,
+        channels: int | None = None,
     ) -> Tensor:
         """x: features at 1/16, (B, channels[0], H/16, W/16); the others: skips at their scales.
-        Returns (B, channels[-1], H, W)."""
+        channels: compute only the first so many of the last convolution's; None: all. The weights
+        of the others get a gradient of zero. Returns (B, their number, H, W)."""
         x = self.relu(self.bn1(self.conv1(_join(x, eighth))))
         x = self.relu(self.bn2(self.conv2(_join(x, quarter))))
         x = self.relu(self.bn3(self.conv3(_join(x, half))))
-        return self.conv4(_join(x, whole))
+        x = _join(x, whole)
+        if channels is None or channels >= self.conv4.out_channels:
+            return self.conv4(x)
+        bias = self.conv4.bias
+        assert bias is not None
+        return F.conv2d(x, self.conv4.weight[:channels], bias[:channels], padding=1)
 
 
 def _join(x: Tensor, skip: Tensor) -> Tensor:

@@ -5,47 +5,44 @@ It is for eval mode alone, and reads and writes no files.
 
 import copy
 
-import torch
 from torch import Tensor, nn
 
 from model.matting_base import MattingBase
 
-# How many of the decoder's channels, in its order, belong to which output.
-CHANNELS = {"pha": 1, "fgr": 3, "err": 1, "hid": 32}
-OUTPUTS = tuple(CHANNELS)
+# Where each output ends among the decoder's channels.
+ENDS = {"pha": 1, "fgr": 4, "err": 5, "hid": 37}
+OUTPUTS = tuple(ENDS)
 
 
-class Inference(nn.Module):
+class Inference(MattingBase):
     """A copy of `model` that gives `outputs`, names of OUTPUTS, in that order.
 
-    The last convolution, which works at the full size, keeps the channels of these outputs alone:
-    4 of 37 for pha and fgr. The copy is in eval mode and needs no gradients. Its entries have
-    MattingBase's names.
+    The last convolution, which works at the full size, keeps the channels up to the last of these
+    outputs: 4 of 37 for pha and fgr. The copy is in eval mode and needs no gradients. Its entries
+    have MattingBase's names.
     """
 
     def __init__(self, model: MattingBase, outputs: tuple[str, ...] = OUTPUTS) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # its parts are copies
         model = copy.deepcopy(model)
         self.outputs = outputs
+        self.backbone_name = model.backbone_name
         self.backbone, self.aspp, self.decoder = model.backbone, model.aspp, model.decoder
-        channels = dict(zip(OUTPUTS, torch.arange(37).split(list(CHANNELS.values())), strict=True))
-        kept = torch.cat([channels[name] for name in outputs])
-        last = self.decoder.conv4
+        last, kept = self.decoder.conv4, max(ENDS[name] for name in outputs)
         assert last.bias is not None
-        last.weight, last.bias = nn.Parameter(last.weight[kept]), nn.Parameter(last.bias[kept])
-        last.out_channels = len(kept)
+        last.weight, last.bias = nn.Parameter(last.weight[:kept]), nn.Parameter(last.bias[:kept])
+        last.out_channels = kept
         self.eval().requires_grad_(False)
 
-    def forward(self, src: Tensor, bgr: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, src: Tensor, bgr: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         """src, bgr: (B, 3, H, W), RGB, 0..1, at least 32 pixels a side, of the weights' dtype.
         Returns the outputs as MattingBase does, each (B, its channels, H, W)."""
-        whole, half, quarter, eighth, sixteenth = self.backbone(torch.cat([src, bgr], dim=1))
-        x = self.decoder(self.aspp(sixteenth), eighth, quarter, half, whole)
-        parts = x.split([CHANNELS[name] for name in self.outputs], dim=1)
+        coarse = self.coarse(src, bgr, "hid" in self.outputs)
         given = []
-        for name, part in zip(self.outputs, parts, strict=True):
+        for name in self.outputs:
+            x = getattr(coarse, name)
             if name == "hid":
-                given.append(part.relu())
+                given.append(x.relu())
             else:  # plainly: MattingBase's own clamp is one for training, with a gradient outside
-                given.append((part + src if name == "fgr" else part).clamp(0, 1))
+                given.append((x + src if name == "fgr" else x).clamp(0, 1))
         return tuple(given)

@@ -108,7 +108,7 @@ class Matter:
     def _predict(self, src: Tensor, bgr: Tensor) -> list[Tensor]:
         dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
         with torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "fp32"):
-            pha, fgr, err, _ = self.model(src, bgr)
+            pha, fgr, err, _ = self.model(src, bgr, hid=False)
         outputs = [x.float() for x in (pha, fgr, err)]
         if not all(bool(x.isfinite().all()) for x in outputs):
             raise FloatingPointError(

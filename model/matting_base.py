@@ -4,7 +4,7 @@ Encoder, ASPP, decoder, and what each output channel means. Its entry names are 
 format, which other programs read and write; they never change.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,15 @@ from model.resnet import ResNetEncoder
 from model.transfer import Report, transfer
 
 BACKBONES = ("resnet50", "resnet101", "mobilenetv2")
+
+
+class Outputs(NamedTuple):
+    """What the decoder's channels mean, in their order; all (B, C, H, W)."""
+
+    pha: Tensor  # C = 1
+    fgr: Tensor  # C = 3
+    err: Tensor  # C = 1
+    hid: Tensor | None  # C = 32; None where it was not asked for
 
 
 class _Clamp(torch.autograd.Function):
@@ -62,20 +71,26 @@ class MattingBase(nn.Module):
         self.aspp.project[3] = SampleDropout(0.5)  # as torchvision's, but for its seeds
         self.decoder = Decoder((256, 128, 64, 48, 37), (eighth, quarter, half, whole))
 
-    def forward(self, src: Tensor, bgr: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, src: Tensor, bgr: Tensor, hid: bool = True) -> Outputs:
         """The matte of `src`, given the same scene without the person.
 
-        src, bgr: (B, 3, H, W), RGB, 0..1, at least 32 pixels a side.
+        src, bgr: (B, 3, H, W), RGB, 0..1, at least 32 pixels a side. hid: whether to compute it;
+        only a refiner needs it, and at the full size its 32 channels take time and memory.
         Returns pha (B, 1, H, W) in 0..1, fgr (B, 3, H, W) in 0..1, err (B, 1, H, W), the expected
-        error of pha, in 0..1, and hid (B, 32, H, W), at least 0, features for a refiner.
+        error of pha, in 0..1, and hid (B, 32, H, W), at least 0, features for a refiner, or None.
         """
+        coarse = self.coarse(src, bgr, hid)
+        pha, fgr, err = clamp(coarse.pha), clamp(coarse.fgr + src), clamp(coarse.err)
+        features = coarse.hid
+        return Outputs(pha, fgr, err, features.relu() if features is not None else None)
+
+    def coarse(self, src: Tensor, bgr: Tensor, hid: bool = True) -> Outputs:
+        """The same before anything is clamped: pha, fgr as what is to be added to src, err, and
+        hid before its ReLU."""
         whole, half, quarter, eighth, sixteenth = self.backbone(torch.cat([src, bgr], dim=1))
-        x = self.decoder(self.aspp(sixteenth), eighth, quarter, half, whole)
-        pha = clamp(x[:, 0:1])
-        fgr = clamp(x[:, 1:4] + src)
-        err = clamp(x[:, 4:5])
-        hid = x[:, 5:].relu()
-        return pha, fgr, err, hid
+        channels = None if hid else 5
+        x = self.decoder(self.aspp(sixteenth), eighth, quarter, half, whole, channels)
+        return Outputs(x[:, 0:1], x[:, 1:4], x[:, 4:5], x[:, 5:] if hid else None)
 
     def seed_dropout(self, seeds: list[int]) -> None:
         """Makes dropout in the next forward pass a function of these, one for each sample."""

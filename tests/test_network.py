@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import DATA, STATE_DICTS, reference_entry, reference_image
+from operations import Operations
 
 from model import MattingBase
+from model.inference import Inference
 from model.matting_base import BACKBONES, clamp
 from training import start
 from training.loss import matting_loss, sobel, total
@@ -123,6 +125,71 @@ def test_every_parameter_is_in_one_group_and_gets_a_gradient(backbone: str) -> N
     total(terms).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def gradients(model: MattingBase, hid: bool) -> dict[str, torch.Tensor | None]:
+    """Of the loss, in training mode, on inputs and dropout that are always the same."""
+    generator = torch.Generator().manual_seed(1)
+    src, bgr, true_fgr = torch.rand(3, 2, 3, 64, 96, generator=generator)
+    model.zero_grad()
+    model.seed_dropout([3, 4])
+    pha, fgr, err, _ = model(src, bgr, hid=hid)
+    total(matting_loss(pha, fgr, err, true_fgr[:, :1], true_fgr)).backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def test_without_hid_all_else_is_the_same(backbone: str) -> None:
+    """Its channels get a gradient of zero, as they have where it is computed and not used."""
+    torch.manual_seed(0)
+    model = MattingBase(backbone)
+    src, bgr = torch.rand(2, 1, 3, 64, 96)
+    with torch.no_grad():
+        every, few = model.eval()(src, bgr), model(src, bgr, hid=False)
+    assert every.hid is not None and few.hid is None
+    assert all(torch.equal(one, other) for one, other in zip(every[:3], few[:3], strict=True))
+
+    model.train()
+    with_it, without = gradients(model, hid=True), gradients(model, hid=False)
+    assert all(torch.equal(with_it[name], without[name]) for name in with_it)
+    assert not without["decoder.conv4.weight"][5:].any()
+    assert not without["decoder.conv4.bias"][5:].any()
+
+
+def test_without_hid_its_channels_are_computed_nowhere() -> None:
+    model = MattingBase("mobilenetv2")
+    with Operations() as every:
+        gradients(model, hid=True)
+    with Operations() as few:
+        gradients(model, hid=False)
+
+    def channels(operations: Operations) -> int:
+        shapes = [x[0] for of in operations.seen for x in of.outputs if "convolution" in of.name]
+        return sum(shape[1] for shape in shapes if len(shape) == 4 and shape[2:] == (64, 96))
+
+    # The last convolution and its gradient, whose input is as wide; no other is of this size.
+    assert channels(every) - channels(few) == 32
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
+@pytest.mark.parametrize("hid", [True, False])
+def test_the_network_can_be_scripted_and_traced(hid: bool) -> None:
+    model = MattingBase("mobilenetv2").eval()
+    src, bgr = torch.rand(2, 2, 3, 64, 96)
+    wanted = [output for output in model(src, bgr, hid) if output is not None]
+    given = torch.jit.script(model)(src, bgr, hid)
+    assert (given.hid is not None) == hid
+    for one, other in zip(given, wanted, strict=False):
+        torch.testing.assert_close(one, other)
+    if hid:
+        traced = torch.jit.trace(model, torch.rand(2, 1, 3, 32, 32).unbind(), check_trace=False)
+        for one, other in zip(traced(src, bgr), wanted, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_an_export_computes_what_it_gives_and_no_channel_behind() -> None:
+    model = MattingBase("mobilenetv2")
+    for outputs, channels in ((("pha",), 1), (("fgr", "pha"), 4), (("err",), 5), (("hid",), 37)):
+        assert len(Inference(model, outputs).decoder.conv4.weight) == channels
 
 
 def test_a_clamp_lets_values_back_in_and_none_further_out() -> None:

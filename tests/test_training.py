@@ -18,6 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import evaluate
 from model import MattingBase, decoder
 from model.download import WEIGHTS
+from model.matter import Matter
+from model.matting_base import Outputs
 from training import checkpoint, machine
 
 
@@ -255,6 +257,27 @@ def test_nothing_is_joined_of_two_layouts(
     assert evaluate.main([*words, "--size", "64", "--device", "cpu"]) == 0
     assert len(joined) > seen
     assert all(each.is_contiguous(memory_format=torch.channels_last) for each in joined)
+
+
+def test_hid_is_computed_nowhere(data: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In training, in validation, by evaluate.py and by predict.py: only a refiner needs it."""
+    coarse, asked = MattingBase.coarse, []
+
+    def watched(self: MattingBase, *arguments: object) -> Outputs:
+        outputs = coarse(self, *arguments)
+        asked.append((torch.is_grad_enabled(), outputs.hid is not None))
+        return outputs
+
+    monkeypatch.setattr(MattingBase, "coarse", watched)
+    run(data, "--max-steps", 1)
+    assert set(asked) == {(True, False), (False, False)}
+    asked.clear()
+    words = ["--model-checkpoint", "checkpoint/run/epoch-0-iter-1.pth", "--dataset-dir", str(data)]
+    assert evaluate.main([*words, "--size", "64", "--device", "cpu"]) == 0
+    assert set(asked) == {(False, False)}
+    asked.clear()
+    Matter("checkpoint/run/epoch-0-iter-1.pth", "cpu")(*torch.rand(2, 1, 3, 64, 64))
+    assert asked == [(False, False)]
 
 
 def test_validation_measures_connectivity_if_asked_for(data: Path, here: Path) -> None:

@@ -115,7 +115,7 @@ def predictions(
             gamma = torch.tensor([compositions.gamma_of(key) for key in some], device=device)
             bgr = bgr ** gamma[:, None, None, None]
             with torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32"):
-                pred_pha, pred_fgr, _, _ = model(src, bgr)
+                pred_pha, pred_fgr, _, _ = model(src, bgr, hid=False)
             yield Batch(
                 names=[compositions.name(key) for key in some],
                 pred_pha=pred_pha.float(),

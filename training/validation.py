@@ -40,7 +40,7 @@ def validate(
         for batch in loader:
             src, bgr, true_pha, true_fgr = augment(batch, device, LAYOUTS[device.type])
             with autocast():
-                pred_pha, pred_fgr, pred_err, _ = model(src, bgr)
+                pred_pha, pred_fgr, pred_err, _ = model(src, bgr, hid=False)
             terms = matting_loss(pred_pha, pred_fgr, pred_err, true_pha, true_fgr)
             results = {"loss": total(terms), **terms}
             pred_pha = pred_pha.float()
