@@ -21,7 +21,7 @@ from training.options import (
     default_workers,
     whole,
 )
-from training.output import check_output, write_bytes
+from training.output import check_apart, check_output, write_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,16 +69,17 @@ def check(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from dataset.checking import Look, list_groups, look_at_all
-    from dataset.folders import data_folders
+    from dataset.folders import data_folders, places
     from dataset.judging import duplicates, errors_among
 
-    for path in (options.json, options.contact_sheet):
-        if path:
-            check_output(path, options.overwrite)
+    outputs = [path for path in (options.json, options.contact_sheet) if path]
+    for path in outputs:
+        check_output(path, options.overwrite)
 
     # ---- Look -----------------------------------------------------------------------------------
 
     folders = data_folders(options.dataset_name, options.dataset_dir, print)
+    check_apart(outputs, places(folders))
     groups, faults, counts = list_groups(folders, print)
     print_counts(counts)
     look = Look(options.crop_size[1], options.headers_only)

@@ -44,6 +44,7 @@ OF_CHECKPOINT = (
     "batch_size", "num_workers", "precision",
 )  # fmt: skip
 OF_FOLDERS = ("pred_dir", "true_dir", "trimap_dir", "src_dir", "partial")
+INPUTS = ("model_checkpoint", "pred_dir", "true_dir", "trimap_dir", "src_dir")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -85,7 +86,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
     from training.machine import choose_device
     from training.mattes import Clips
-    from training.output import check_output
+    from training.output import check_apart, check_output
     from training.scores import (
         UNKNOWN,
         WHOLE,
@@ -97,9 +98,11 @@ def evaluate(options: argparse.Namespace) -> None:
         write_json,
     )
 
-    outputs = [path for path in (options.json, options.csv, options.report) if path]
+    outputs = outputs_of(options)
     for path in outputs:
         check_output(path, options.overwrite)
+    given = (getattr(options, name) for name in INPUTS)
+    check_apart(outputs, (path for path in given if path))
     gallery = None
     if options.report:
         from training.report import Gallery, write_report
@@ -149,10 +152,11 @@ def of_checkpoint(
 ) -> tuple[str, dict, int, Iterator["Batch"]]:
     """A title, what to note down, how many images, and their batches: of a network on the
     validation half of a data set."""
-    from dataset.folders import data_folders, describe, open_half
+    from dataset.folders import data_folders, describe, open_half, places
     from model.load import load_matting_base
     from training import machine
     from training.evaluation import Compositions, choose_backgrounds, predictions
+    from training.output import check_apart
     from training.scores import counted, shown
 
     precision = machine.choose_precision(options.precision, device)
@@ -162,6 +166,7 @@ def of_checkpoint(
         machine.keep_memory()
 
     folders = data_folders(options.dataset_name, options.dataset_dir, print)
+    check_apart(outputs_of(options), places(folders))
     foregrounds, backgrounds = open_half(folders, "valid")
     chosen = choose_backgrounds(len(backgrounds), options.backgrounds, options.seed)
     if len(chosen) < options.backgrounds:
@@ -352,9 +357,13 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         options.json = _free(options.model_checkpoint)
     if options.json and not options.csv:
         options.csv = options.json.with_suffix(".csv")
-    outputs = [path for path in (options.json, options.csv, options.report) if path]
+    outputs = outputs_of(options)
     if len(set(outputs)) < len(outputs):
         parser.error(f"two outputs would be the same file: {', '.join(map(str, outputs))}")
+
+
+def outputs_of(options: argparse.Namespace) -> list[Path]:
+    return [path for path in (options.json, options.csv, options.report) if path]
 
 
 def _free(checkpoint: Path) -> Path:

@@ -206,7 +206,7 @@ def predict_pictures(options: argparse.Namespace, at_end: contextlib.ExitStack) 
     if faults and not skip:
         raise faults[0]
     names = [frame.name for frame in frames]
-    outputs = outputs_to_write(options, names, ".png", [x for f in frames for x in (f.src, f.bgr)])
+    outputs = outputs_to_write(options, names, ".png")
     left = [frame for frame in frames if outputs[frame.name]]
     if frames and not left:
         print(f"all outputs of {len(frames)} picture(s) are there already")
@@ -301,7 +301,7 @@ def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> 
             f"there is no file {options.bgr}; --src is a video: give --bgr the one background, a "
             "picture or a video"
         )
-    paths = outputs_to_write(options, [name], ".mp4", [options.src, options.bgr])[name]
+    paths = outputs_to_write(options, [name], ".mp4")[name]
     if not paths:
         print("all outputs are there already")
         return

@@ -51,6 +51,12 @@ def _half_in(folder: Path) -> dict[str, Path]:
     return {"fgr": folder / "fgr", "pha": folder / "pha"}
 
 
+def places(folders: dict) -> list[Path]:
+    """All folders of an entry as data_folders gives it."""
+    entries = (folders.get(each, {}) for each in (*HALVES, "backgrounds"))
+    return [Path(folder) for entry in entries for folder in entry.values()]
+
+
 def open_half(
     folders: dict, half: str, stop: bool = True, say: Callable[[str], None] = print
 ) -> tuple[Foregrounds, Backgrounds]:

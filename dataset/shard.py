@@ -160,6 +160,7 @@ def pack(source: Path, target: Path, shard_bytes: int) -> None:
 
 
 def _check_places(source: Path, target: Path) -> None:
+    from dataset.apart import overlap
     from dataset.images import DataError
 
     if not source.is_dir():
@@ -174,7 +175,7 @@ def _check_places(source: Path, target: Path) -> None:
             f"TARGET {target} is not empty, {held[0]} is in it{what}: nothing is written over; "
             "name a folder that is empty or new"
         )
-    if target.resolve().is_relative_to(source.resolve()):
+    if overlap([target], [source]):
         raise DataError(
             f"TARGET {target} lies in SOURCE {source}, which is only read: name another place"
         )

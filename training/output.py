@@ -4,11 +4,12 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from common.cli import size_said
+from dataset.apart import overlap
 from training.options import OptionError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -21,6 +22,13 @@ def check_output(path: Path, overwrite: bool) -> None:
     if path.exists() and path.stat().st_size and not overwrite:
         raise OptionError(f"{path} exists; type another name, or --overwrite to replace it")
     check_writable(path.parent)
+
+
+def check_apart(outputs: Iterable[Path], inputs: Iterable[Path], deep: bool = True) -> None:
+    """Raises OptionError where an output would replace what is read, or lie among it, as
+    dataset.apart.overlap says it."""
+    if said := overlap(outputs, inputs, deep):
+        raise OptionError(said)
 
 
 def check_writable(folder: Path) -> None:

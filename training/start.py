@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from common.cli import size_said
-from dataset.folders import HALVES, data_folders, describe, open_half
+from dataset.folders import HALVES, data_folders, describe, open_half, places
 from dataset.images import Backgrounds, Foregrounds
 from model.download import torchvision_file
 from model.transfer import TransferError, transfer
@@ -25,7 +25,7 @@ from training import checkpoint
 from training.checkpoint import Checkpoint, CheckpointError
 from training.distributed import Team
 from training.options import OptionError
-from training.output import write_bytes
+from training.output import check_apart, write_bytes
 from training.saving import size_of
 
 
@@ -91,7 +91,7 @@ def begin(
         first_step = resume(source, model, optimizer, scaler, options, data, epoch_steps)
         best = (source.state or {}).get("best")
         source = source.path
-    ahead = checkpoints_ahead(folder, source, first_step, epoch_steps, options)
+    ahead = checkpoints_ahead(kind, folder, source, first_step, epoch_steps, options)
     if kind == "transfer" and source:
         report = initialise(model, source, options, log_folder)
     elif kind == "scratch":
@@ -125,6 +125,8 @@ def open_data(
     where = options.dataset_name, options.dataset_dir
     team.each(lambda: data_folders(*where, print) if team.local_rank == 0 else None)  # may draw
     folders = data_folders(*where, say)
+    written = [Path(folder) / options.model_name for folder in ("log", "checkpoint")]
+    team.each(lambda: check_apart(written, places(folders), deep=False) if team.is_first else None)
     look = options.on_bad_image == "stop" and team.local_rank == 0
     halves = {half: team.each(partial(open_half, folders, half, look, say)) for half in HALVES}
     data = {half: describe(*opened) for half, opened in halves.items()}
@@ -247,6 +249,7 @@ def initialise(
 
 
 def checkpoints_ahead(
+    kind: str,
     folder: Path,
     source: Path | None,
     first_step: int,
@@ -255,9 +258,14 @@ def checkpoints_ahead(
 ) -> list[Path]:
     """The checkpoints in `folder` that are in the way of this run: those that lie ahead of the one
     it continues, or all, where it continues none of them. Raises OptionError where there are some
-    and they may not be removed."""
-    found = checkpoint.find_checkpoints(folder)
+    and they may not be removed, or the file to transfer from is one of them."""
+    found, best = checkpoint.find_checkpoints(folder), folder / checkpoint.BEST
     own = [path.resolve() for path in found]
+    if kind == "transfer" and source and source.resolve() in [*own, best.resolve()]:
+        raise OptionError(
+            f"{source} is of the run {options.model_name}, whose checkpoints this one would write "
+            "over; choose another --model-name"
+        )
     if source and source.resolve() in own:
         here = checkpoint.progress_at(first_step, epoch_steps)
         found = [path for path in found if checkpoint.progress_in(path.name) > here]
@@ -267,7 +275,6 @@ def checkpoints_ahead(
             f"{found[-1].name}; continue them with --model-last-checkpoint auto, choose another "
             "--model-name, or remove them with --overwrite"
         )
-    best = folder / checkpoint.BEST
     if found and best.exists():
         found.append(best)
     return [path for path in found if not source or path.resolve() != source.resolve()]

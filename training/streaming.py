@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from dataset.frames import Frame, cover, read_rgb
 from training.options import OptionError
-from training.output import write_bytes
+from training.output import check_apart, write_bytes
 
 PIXELS_AT_ONCE = 1 << 24  # of pictures in a batch: eight of 1920x1080, one of 24 megapixels
 LINE_EVERY_S = 10  # of progress, where the output is no terminal
@@ -31,10 +31,10 @@ PNG_EFFORT = 3  # of 9; at 6, the usual, a photograph takes three times as long 
 
 
 def outputs_to_write(
-    options: argparse.Namespace, names: list[str], ending: str, inputs: list[Path]
+    options: argparse.Namespace, names: list[str], ending: str
 ) -> dict[str, dict[str, Path]]:
     """For each name, the paths by type that are to be written. Raises OptionError where some are
-    there and neither option says what to do, or one is an input."""
+    there and neither option says what to do, or one is an input or lies among inputs."""
     paths = {
         name: {each: options.output / each / f"{name}{ending}" for each in options.types}
         for name in names
@@ -45,13 +45,12 @@ def outputs_to_write(
             f"{len(there)} output(s) are there already, such as {min(there)}; type --skip-existing "
             "to make the others, --overwrite to replace them, or another --output"
         )
-    if there and options.overwrite:
-        own = {os.path.realpath(path) for path in (*inputs, options.model_checkpoint)}
-        if spoilt := [path for path in there if os.path.realpath(path) in own]:
-            raise OptionError(f"{min(spoilt)} would be written over, and is read; type another "
-                              "--output")  # fmt: skip
     if options.skip_existing:
         paths = {n: {t: p for t, p in of.items() if p not in there} for n, of in paths.items()}
+    read = [options.src, options.bgr, options.model_checkpoint]
+    if "com" in options.types and Path(options.com_bgr).is_file():
+        read.append(Path(options.com_bgr))
+    check_apart((path for of in paths.values() for path in of.values()), read)
     return paths
 
 
