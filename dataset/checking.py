@@ -35,6 +35,7 @@ from dataset.listing import both_names, find_pictures, stem_of
 from dataset.processes import ended_at_once, leave_signals, signals_later
 from dataset.tar import Member, open_tars
 from dataset.tar_index import tars_in
+from dataset.workers import starting
 
 CHUNK = 32  # pictures a worker takes at once
 THREADS = 8  # a worker, for headers
@@ -182,13 +183,14 @@ def _in_order(
     # Fresh processes: a forked child of one with threads may hang.
     context = multiprocessing.get_context("spawn")
     begin = (pictures, halves, look)
-    pool = ProcessPoolExecutor(workers, context, _begin_worker, begin)
+    with starting():
+        pool = ProcessPoolExecutor(workers, context, _begin_worker, begin)
     waiting: deque[tuple[int, Future[list[Seen]]]] = deque()
     rest = iter(chunks)
     with ended_at_once():
         try:
             while True:
-                with signals_later(signal.SIGINT):  # the first ones start the processes
+                with starting(), signals_later(signal.SIGINT):  # the first ones start the processes
                     for chunk in islice(rest, IN_FLIGHT * workers - len(waiting)):
                         waiting.append((chunk[0], pool.submit(_look_at_chunk, *chunk)))
                 if not waiting:

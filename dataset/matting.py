@@ -4,10 +4,12 @@ Runs where pictures are read and decoded, in workers or, on a CPU, in the progra
 two steps; the pixels are augmented later, on the device.
 """
 
+import contextlib
 import random
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
+from copy import copy
 from itertools import islice
 from typing import Any
 
@@ -18,6 +20,7 @@ from torch.utils.data import Dataset
 from dataset import augmentation
 from dataset.augmentation import NEUTRAL, NUMBERS, draw_numbers
 from dataset.geometry import affine, fit
+from dataset.hand_over import handed_over
 from dataset.images import (
     Backgrounds,
     DataError,
@@ -30,6 +33,7 @@ from dataset.images import (
 from dataset.one_by_one import PICTURES, in_threads
 from dataset.processes import STOP_SIGNALS, ended_at_once, leave_signals, signals_later
 from dataset.sampler import SampleKey, seed_of
+from dataset.workers import starting, watched, workers_that_fit
 
 TRIES = 100  # samples in a row that may be replaced; one bad background may meet several
 
@@ -157,12 +161,12 @@ class MattingDataset(Dataset):
         }
 
 
-def collate(samples: list[Any]) -> dict | DataError:
+def collate(samples: list[Any]) -> Any:
     """One batch for augmentation.augment: fgr, pha and bgr each a block of uint8 (pixels, C), one
     picture's behind the other's, with their sizes (B, 2), height and width; matrices (B, 2, 3)
     float32; numbers (B, N) float32, and what augmentation.choose says of them; noise_seeds (B, 2)
     int64; the crop's size; files; faults of what was left out. A sample that failed, a DataError,
-    fails its batch."""
+    fails its batch. From a worker it comes through hand_over."""
     for sample in samples:
         if isinstance(sample, DataError):
             return sample
@@ -183,38 +187,47 @@ def collate(samples: list[Any]) -> dict | DataError:
     for name in ("fgr_matrix", "pha_matrix", "bgr_matrix", "input_matrix", "shadow_matrix"):
         matrices = np.stack([sample[name] for sample in samples])
         batch[name] = torch.from_numpy(matrices.astype(np.float32))
-    return batch
+    return handed_over(batch)
 
 
 def batches(loader: Iterable, left_out: "LeftOut | None" = None) -> Generator[dict, None, None]:
-    """The loader's batches. Raises the DataError of a sample that failed in a worker, and a
-    DataError where a worker has died. left_out: told of faults."""
+    """The loader's batches, read by as many of its workers as the machine has room for. Raises the
+    DataError of a sample that failed in a worker, and a DataError where a worker has died or could
+    not be started. left_out: told of faults."""
     iterator = None
+    say = left_out.say if left_out else print
+    if asked := getattr(loader, "num_workers", 0):
+        loader = copy(loader)
+        loader.num_workers = workers_that_fit(asked, say)  # type: ignore[attr-defined]
     with ended_at_once() as mine:
         try:
-            with signals_later(*STOP_SIGNALS):
+            with starting(), signals_later(*STOP_SIGNALS):
                 iterator = iter(loader)
             workers = mine()
             if workers and threading.current_thread() is threading.main_thread():
                 # torch's handler would raise in mid-step; it notices here, too, while it waits.
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            while True:
-                try:
-                    batch = next(iterator)
-                except StopIteration:
-                    return
-                except (RuntimeError, OSError, EOFError) as error:  # as it dies, so its pipes break
-                    for worker in workers:
-                        worker.join(timeout=0.1)
-                    ends = {worker.exitcode for worker in workers if worker.exitcode}
-                    if not ends and "DataLoader worker (pid" not in str(error):
-                        raise
-                    raise DataError(_death(ends, str(error))) from None
-                if isinstance(batch, DataError):
-                    raise batch
-                if left_out is not None:
-                    left_out.note(batch["faults"])
-                yield batch
+                with contextlib.suppress(AttributeError):  # Windows
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            ids = [worker.pid for worker in workers if worker.pid]
+            with watched(ids, say) as waiting:
+                while True:
+                    try:
+                        with waiting():
+                            batch = next(iterator)
+                    except StopIteration:
+                        return
+                    except (RuntimeError, OSError, EOFError) as error:
+                        for worker in workers:  # as it dies, so its pipes break
+                            worker.join(timeout=0.1)
+                        ends = {worker.exitcode for worker in workers if worker.exitcode}
+                        if not ends and "DataLoader worker (pid" not in str(error):
+                            raise
+                        raise DataError(_death(ends, str(error))) from None
+                    if isinstance(batch, DataError):
+                        raise batch
+                    if left_out is not None:
+                        left_out.note(batch["faults"])
+                    yield batch
         finally:
             del iterator  # which ends its workers, unless an error's traceback still holds it
 
@@ -231,8 +244,8 @@ def _death(ends: set[int], error: str) -> str:
     how = f"was killed by {', '.join(killed)}" if killed else f"ended ({error.splitlines()[0]})"
     return (
         f"a process that reads pictures {how}: most often the system does that when memory, or "
-        "the shared memory of a container (/dev/shm), runs out; give more, or type fewer "
-        "--num-workers or a smaller --batch-size or --crop-size"
+        "what a container may take of it, runs out; give more, or type fewer --num-workers or a "
+        "smaller --batch-size or --crop-size"
     )
 
 

@@ -314,6 +314,12 @@ def contact_lost(error: BaseException) -> ContactError | None:
         return None
     step = getattr(error, "step", None)
     when = f"in step {step}" if step else "in start-up"
+    if "/dev/shm" in str(error):  # NCCL's, whose GPUs hand over through it
+        return ContactError(
+            f"the processes of this machine cannot exchange gradients {when}: /dev/shm is too "
+            "small or full; give a container more (docker run --shm-size 1g), or set "
+            "NCCL_SHM_DISABLE=1, which is slower; the checkpoints are as they were"
+        )
     reason = str(error).splitlines()[0][:200]
     who = f"process {dist.get_rank()} of {dist.get_world_size()}"
     return ContactError(

@@ -119,9 +119,12 @@ def draw_all(folder: Path, seed: int, counts: dict[str, int], workers: int) -> N
         return
     # a forked child of a process with threads (torch has some) may hang: start fresh ones
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=leave_signals, initargs=(signal.SIGINT,)
-    )
+    try:
+        pool = ProcessPoolExecutor(
+            workers, mp_context=context, initializer=leave_signals, initargs=(signal.SIGINT,)
+        )
+    except OSError:  # a full /dev/shm has no room for its semaphores
+        return draw_all(folder, seed, counts, workers=1)
     with ended_at_once():
         try:
             with signals_later(signal.SIGINT):
