@@ -1,13 +1,16 @@
 """How fast the real train_base.py is, beside its own step on data that is already on the device.
 
     python -m benchmarks.run                       # about half an hour on two cores
-    python -m benchmarks.run --device cuda         # resnet50 fp16, batch 8 and 32, 512 pixels
+    python -m benchmarks.run --device cuda         # resnet50 fp16, batch 8 and 32, crops drawn
     python -m benchmarks.run --quick               # under a minute: whether it runs
 
 The run and the step alone take turns, each in a process of its own, over drawn pictures of
-1920x1080 pixels; their ratio, of each turn, is the figure that counts. The rest: the share of time
-spent waiting for data, augmentation's part of a step, how long training stands still for a
-checkpoint, from start to first step, and how listing and pairing grow with the number of files.
+1920x1080 pixels; their ratio, of each turn, is the figure that counts. Crops are drawn as in
+training. The step alone takes the same ones, but has seen each before: what a new shape costs is
+the run's alone, and is said by itself, too. On a CPU, which searches no kernels, crops are of one
+size unless --crop-size says otherwise. The rest: the share of time spent waiting for data,
+augmentation's part of a step, how long training stands still for a checkpoint, from start to first
+step, and how listing and pairing grow with the number of files.
 """
 
 import argparse
@@ -19,19 +22,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 
 from benchmarks.common import arguments, draw_data, machine, said_of, spread, table, write
+from dataset.sampler import crop_of_step
 from training.options import default_workers
 
 ROOT = Path(__file__).resolve().parents[1]
+SEED = 0  # of the run: its crops are the step's, too
 RATIOS = ("loop_over_model", "with_workers_over_model")
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = arguments(__doc__, "docs/run.json")
+    parser.add_argument(
+        "--crop-size", type=int, nargs=2, metavar=("MIN", "MAX"),
+        help="as of train_base.py (default: 256 512 on a GPU, 256 256 on a CPU)",
+    )  # fmt: skip
     parser.add_argument("--names", type=int, nargs="*", help="how many file names to list")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
@@ -43,10 +53,13 @@ def main(argv: list[str] | None = None) -> None:
     folder = draw_data(options.data, 4 if quick else 16)
     # More foregrounds than are seen: at an epoch's end, the next step would share the processor
     # with the writing of a checkpoint.
-    samples = max((_steps(of) + 1) * of["batch"] for of in cases(device, quick))
+    measured = list(cases(device, quick))
+    for case in measured:
+        case["crop"] = options.crop_size or case["crop"]
+    samples = max((_steps(of) + 1) * of["batch"] for of in measured)
     epoch, loops = link_many(samples, folder), []
     try:
-        for case in cases(device, quick):
+        for case in measured:
             loops.append(measure(case, epoch, options, 1 if quick else 5))
             print(line(loops[-1]), flush=True)
     finally:
@@ -75,25 +88,25 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def cases(device: torch.device, quick: bool) -> Iterator[dict]:
-    """What is run: backbone, precision, crop side, batch, and the steps that are measured behind
-    those that warm up."""
+    """What is run: backbone, precision, least and largest side of the crops, batch, and the steps
+    that are measured behind those that warm up."""
     if quick:
-        yield {"backbone": "mobilenetv2", "precision": "fp32", "size": 64, "batch": 2,
+        yield {"backbone": "mobilenetv2", "precision": "fp32", "crop": [64, 128], "batch": 2,
                "warm_up": 2, "steps": 4}  # fmt: skip
     elif device.type == "cuda":
         for batch in (8, 32):
-            yield {"backbone": "resnet50", "precision": "fp16", "size": 512, "batch": batch,
+            yield {"backbone": "resnet50", "precision": "fp16", "crop": [256, 512], "batch": batch,
                    "warm_up": 30, "steps": 150}  # fmt: skip
     else:
-        for backbone, size in (("mobilenetv2", 256), ("resnet50", 256)):
-            yield {"backbone": backbone, "precision": "fp32", "size": size, "batch": 4,
+        for backbone in ("mobilenetv2", "resnet50"):
+            yield {"backbone": backbone, "precision": "fp32", "crop": [256, 256], "batch": 4,
                    "warm_up": 3, "steps": 12}  # fmt: skip
 
 
 def _steps(case: dict) -> int:
     """Of a whole run: behind those that are measured as many as all workers read ahead, or the
     last ones measured would share the cores with none of them."""
-    return case["warm_up"] + case["steps"] + 2 * default_workers() + 1
+    return _last(case) + 2 * default_workers() + 1
 
 
 def measure(case: dict, folder: Path, options: argparse.Namespace, rounds: int) -> dict:
@@ -132,26 +145,50 @@ def child(what: dict) -> None:
 
 
 def model_alone(what: dict) -> dict:
-    """The step as the program takes it, on one batch that is on the device."""
-    from benchmarks.step import VARIANTS, step_of
-    from training.machine import ADAM, LAYOUTS, keep_memory
+    """The step as the program takes it, on pictures that are on the device, of the sizes that the
+    run has at the steps which are measured, each seen before."""
+    from benchmarks.step import VARIANTS, program, step_of
+    from training.machine import keep_memory
 
     device = torch.device(what["device"])
     torch.backends.cudnn.benchmark = True
-    VARIANTS["program"] = (LAYOUTS[device.type], ADAM[device.type], False)
+    VARIANTS["program"] = program(device)
     if device.type == "cpu":
         keep_memory()
-    step = step_of(
-        "program", device, what["backbone"], what["precision"], what["size"], what["batch"]
-    )
-    for _ in range(what["warm_up"]):
-        step()
+    low, high = what["crop"]
+    step = step_of("program", device, what["backbone"], what["precision"], high, what["batch"])
+    sizes = [crop_of_step(number, SEED, (low, high)) for number in range(_last(what))]
+    measured = sizes[what["warm_up"] :]
+    for size in [*dict.fromkeys(measured), *sizes[: what["warm_up"]]]:
+        step(size)
     _wait(device)
     began = time.perf_counter()
-    for _ in range(what["steps"]):
-        step()
+    for size in measured:
+        step(size)
     _wait(device)
     return {"images_per_s": what["steps"] * what["batch"] / (time.perf_counter() - began)}
+
+
+def _last(what: dict) -> int:
+    """The last step that is measured."""
+    return what["warm_up"] + what["steps"]
+
+
+def new_shapes(ends: list[float], sizes: list[tuple[int, int]], what: dict) -> dict[str, float]:
+    """What steps of a size that was not seen before take longer than the median of the others: in
+    the mean of the whole run, its first step excepted, and as a share of the measured steps' time.
+    ends: when each step was taken, in seconds; sizes: (height, width) of its crops."""
+    taken = [later - earlier for earlier, later in pairwise(ends)]
+    new = [size not in sizes[:number] for number, size in enumerate(sizes) if number]
+    known = [seconds for seconds, of in zip(taken, new, strict=True) if not of]
+    usual = statistics.median(known) if known else 0.0
+    more = [max(0.0, s - usual) if of else 0.0 for s, of in zip(taken, new, strict=True)]
+    within = slice(what["warm_up"] - 1, _last(what) - 1)
+    return {
+        "new_shapes": sum(new),
+        "new_shape_s": sum(more) / max(1, sum(new)),
+        "new_shapes_share": sum(more[within]) / (sum(taken[within]) or 1.0),
+    }
 
 
 def whole_run(what: dict) -> dict:
@@ -162,16 +199,20 @@ def whole_run(what: dict) -> dict:
     from training.update import Update
 
     device = torch.device(what["device"])
-    last = what["warm_up"] + what["steps"]
+    last = _last(what)
     at: dict[int, float] = {}
+    ends: list[float] = []
+    sizes: list[tuple[int, int]] = []
     spent = {"waiting": 0.0, "augment": 0.0, "stall": 0.0}
     measuring = False
 
     watch, save, augment, batches = Update.watch, Saver.save, augmentation.augment, matting.batches
 
-    def watched(self: Update, step: int, *rest: object) -> None:
+    def watched(self: Update, step: int, batches: list[dict]) -> None:
         nonlocal measuring
-        watch(self, step, *rest)
+        watch(self, step, batches)
+        ends.append(time.perf_counter())
+        sizes.append(tuple(batches[0]["size"]))
         if step in (1, what["warm_up"], last):
             _wait(device)
             at[step] = time.perf_counter()
@@ -211,7 +252,7 @@ def whole_run(what: dict) -> dict:
         augmentation.augment = augmented
     words = ["--dataset-dir", what["data"], "--model-backbone", what["backbone"]]
     words += ["--precision", what["precision"], "--batch-size", what["batch"]]
-    words += ["--crop-size", what["size"], what["size"], "--device", what["device"]]
+    words += ["--crop-size", *what["crop"], "--device", what["device"], "--seed", SEED]
     words += ["--max-steps", _steps(what), "--epoch-end", 10**6]
     words += ["--log-valid-interval", 10**9, "--checkpoint-interval", 10**9]
     words += ["--model-name", "benchmark", "--overwrite"]
@@ -234,6 +275,7 @@ def whole_run(what: dict) -> dict:
         "augment_share": spent["augment"] / seconds,
         "checkpoint_stall_s": spent["stall"],
         "start_to_first_step_s": at[-1] - what["started"],
+        **new_shapes(ends, sizes, what),
     }
 
 
@@ -305,24 +347,31 @@ def start_with_many(pairs: int, folder: Path, options: argparse.Namespace) -> fl
 
 def line(of: dict) -> str:
     return (
-        f"{of['backbone']} {of['precision']} {of['batch']}x{of['size']}: "
+        f"{of['backbone']} {of['precision']} {of['batch']} of {sides(of)}: "
         f"{of['loop_over_model']['median']:.3f} of the step alone"
     )
+
+
+def sides(of: dict) -> str:
+    low, high = of["crop"]
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def report(loops: list[dict]) -> tuple[list[str], list[list[str]]]:
     head = ["backbone", "precision", "side", "batch", "step alone, images/s", "run, images/s"]
     head += ["run over step", "waiting for data", "augmenting", "stall at a checkpoint, s"]
+    head += ["more at a new shape, s", "new shapes' share"]
     head += ["with workers over step"] * any("with_workers_over_model" in of for of in loops)
     rows = []
     for of in loops:
         ratio, *others = [said_of(of[name], 3) for name in RATIOS if name in of]
         rows.append(
-            [of["backbone"], of["precision"], of["size"], of["batch"]]
+            [of["backbone"], of["precision"], sides(of), of["batch"]]
             + [f"{of[name]:.2f}" for name in ("model_images_per_s", "images_per_s")]
             + [ratio]
             + [f"{of[name]:.1%}" for name in ("waiting_share", "augment_share")]
-            + [f"{of['checkpoint_stall_s']:.3f}", *others]
+            + [f"{of['checkpoint_stall_s']:.3f}", f"{of['new_shape_s']:.2f}"]
+            + [f"{of['new_shapes_share']:.1%}", *others]
         )
     return head, rows
 

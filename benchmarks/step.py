@@ -1,17 +1,20 @@
 """How fast a step of training is on data that is already on the device, in several variants.
 
     python -m benchmarks.step                      # about 10 minutes on two cores
-    python -m benchmarks.step --device cuda        # all backbones, precisions, sizes, batches
+    python -m benchmarks.step --device cuda        # what most users train: 6 cases
+    python -m benchmarks.step --device cuda --all  # every backbone, precision, size, batch: 54
     python -m benchmarks.step --quick              # under a minute: whether it runs
 
 Forward, loss, backward and optimizer on one fixed batch. The plainest correct step (eager,
 contiguous, Adam as it comes) and the variants take turns within one process, so that a machine
-that drifts does so for all; what is given is the ratio. "program" is what train_base.py does.
+that drifts does so for all; what is given is the ratio. "program" is what train_base.py does; on a
+GPU it is a variant that is listed already, so that how far the two differ is noise.
 """
 
 import argparse
 import gc
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -20,6 +23,7 @@ from collections.abc import Callable, Iterator
 from itertools import product
 
 import torch
+from torch import Tensor
 
 from benchmarks.common import arguments, machine, spread, table, write
 from model import MattingBase
@@ -27,6 +31,7 @@ from training.loss import matting_loss
 from training.machine import ADAM, LAYOUTS, keep_memory
 from training.update import Update, loss_scaler
 
+CHANNELS = (3, 3, 1, 3)  # of src, bgr, true_pha, true_fgr
 # name → (memory format, options of Adam, compiled)
 CONTIGUOUS, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
 VARIANTS = {
@@ -42,6 +47,9 @@ VARIANTS = {
 def main(argv: list[str] | None = None) -> None:
     parser = arguments(__doc__, "docs/step.json")
     parser.add_argument("--compile", action="store_true", help="the compiled variant as well")
+    parser.add_argument(
+        "--all", action="store_true", help="on a GPU every case, not those of most users alone"
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     device = torch.device(options.device)
@@ -50,12 +58,15 @@ def main(argv: list[str] | None = None) -> None:
         child(device, json.loads(options.child))
         return
     names = [name for name, how in VARIANTS.items() if options.compile or not how[2]]
+    VARIANTS["program"] = program(device)
     results = []
-    for case in cases(device, options.quick):
-        result = measure(device, *case, names, rounds=2 if options.quick else 5)
-        ours = program_over_plain(case, options.device, 1 if options.quick else 3)
-        result["over_plain"]["program"] = statistics.median(ours)
-        result["program_over_plain"] = spread(ours)
+    for case in cases(device, options.quick, options.all):
+        within = names if device.type == "cpu" else [*names, "program"]
+        result = measure(device, *case, within, rounds=2 if options.quick else 5)
+        if device.type == "cpu":
+            ours = program_over_plain(case, options.device, 1 if options.quick else 3)
+            result["over_plain"]["program"] = statistics.median(ours)
+            result["program_over_plain"] = spread(ours)
         results.append(result)
         print(line(result), flush=True)
     print(table(*report(results, [*names, "program"])))
@@ -63,16 +74,32 @@ def main(argv: list[str] | None = None) -> None:
     write(options.json, {"machine": machine(device), "quick": options.quick, **figures})
 
 
-def cases(device: torch.device, quick: bool) -> Iterator[tuple[str, str, int, int]]:
+def program(device: torch.device) -> tuple:
+    """The step as train_base.py takes it, as an entry of VARIANTS."""
+    return LAYOUTS[device.type], ADAM[device.type], False
+
+
+def cases(
+    device: torch.device, quick: bool, every: bool = False
+) -> Iterator[tuple[str, str, int, int]]:
     """(backbone, precision, side, batch)"""
     if quick:
         yield "mobilenetv2", "fp32", 64, 2
-    elif device.type == "cuda":
+    elif device.type == "cuda" and every:
         for backbone, precision in product(
             ("resnet50", "mobilenetv2", "resnet101"), ("fp16", "bf16", "fp32")
         ):
             for side, batch in ((256, 8), (384, 8), (512, 2), (512, 8), (512, 32), (256, 64)):
                 yield backbone, precision, side, batch
+    elif device.type == "cuda":  # the middle of the recipe's crops
+        yield from (
+            ("resnet50", "fp16", 384, 8),
+            ("resnet50", "fp16", 384, 32),
+            ("mobilenetv2", "fp16", 384, 8),
+            ("resnet101", "fp16", 384, 8),
+            ("resnet50", "bf16", 384, 8),
+            ("resnet50", "fp32", 384, 8),
+        )
     else:
         yield from (
             ("mobilenetv2", "fp32", 128, 8),
@@ -87,31 +114,29 @@ def program_over_plain(case: tuple[str, str, int, int], device: str, rounds: int
     CPU it has the C library keep freed memory, which is for all of a process), in turns."""
     ratios = []
     for _ in range(rounds):
-        plain, ours = (_in_process(case, device, program) for program in (False, True))
+        plain, ours = (_in_process(case, device, ours) for ours in (False, True))
         ratios.append(plain / ours)
     return ratios
 
 
-def _in_process(case: tuple[str, str, int, int], device: str, program: bool) -> float:
+def _in_process(case: tuple[str, str, int, int], device: str, ours: bool) -> float:
     command = [sys.executable, "-m", "benchmarks.step", "--device", device, "--child"]
-    command.append(json.dumps([*case, program]))
+    command.append(json.dumps([*case, ours]))
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.splitlines()[-1])
 
 
 def child(device: torch.device, case: list) -> None:
-    """Prints the median of a step's seconds."""
-    *of, program = case
-    VARIANTS["program"] = (LAYOUTS[device.type], ADAM[device.type], False)
-    if program and device.type == "cpu":
+    """Prints the median of a step's seconds, on a CPU."""
+    *of, ours = case
+    VARIANTS["program"] = program(device)
+    if ours:
         keep_memory()
-    step = step_of("program" if program else "plain", device, *of)
+    step = step_of("program" if ours else "plain", device, *of)
     seconds = []
-    for number in range(23 if device.type == "cuda" else 6):
+    for number in range(6):
         began = time.perf_counter()
         step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
         if number:
             seconds.append(time.perf_counter() - began)
     print(statistics.median(seconds))
@@ -176,7 +201,9 @@ def measure(
 
 def step_of(
     name: str, device: torch.device, backbone: str, precision: str, side: int, batch: int
-) -> Callable[[], None]:
+) -> Callable[..., None]:
+    """The step of a variant; called with (height, width), each at most `side`, which it is without.
+    Its pictures are views of the same memory in every size."""
     layout, adam, compiled = VARIANTS[name]
     torch.manual_seed(0)
     model = MattingBase(backbone).to(device, memory_format=layout)
@@ -184,12 +211,14 @@ def step_of(
     scaler = loss_scaler(device, precision)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, **adam)
     update = Update(model, optimizer, scaler, clip=None, precision=precision, folder=None)
-    src, bgr, true_fgr = (torch.rand(batch, 3, side, side, device=device) for _ in range(3))
-    true_pha = torch.rand(batch, 1, side, side, device=device)
-    src, bgr, true_fgr = (x.contiguous(memory_format=layout) for x in (src, bgr, true_fgr))
+    whole = [torch.rand(batch * channels * side**2, device=device) for channels in CHANNELS]
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
 
-    def step() -> None:
+    def step(size: tuple[int, int] = (side, side)) -> None:
+        src, bgr, true_pha, true_fgr = (
+            pictures(values, (batch, channels, *size), layout)
+            for values, channels in zip(whole, CHANNELS, strict=True)
+        )
         with torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32"):
             pred_pha, pred_fgr, pred_err, _ = forward(src, bgr, hid=False)
         terms = matting_loss(pred_pha, pred_fgr, pred_err, true_pha, true_fgr)
@@ -197,6 +226,17 @@ def step_of(
         update.step()
 
     return step
+
+
+def pictures(
+    values: Tensor, shape: tuple[int, int, int, int], layout: torch.memory_format
+) -> Tensor:
+    """The first of `values`, which are in a row, as (B, C, H, W), lying in memory by `layout`."""
+    count, channels, height, width = shape
+    values = values[: math.prod(shape)]
+    if layout == CONTIGUOUS:
+        return values.view(shape)
+    return values.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
 def operations(step: Callable[[], None]) -> int:

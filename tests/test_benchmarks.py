@@ -51,6 +51,9 @@ def test_the_run(drawn: Path, tmp_path: Path) -> None:
     assert figures["loop_over_model"] > 0 and 0 <= figures["waiting_share"] <= 1
     assert figures["listing"][0]["foregrounds"] == figures["listing"][0]["names"] / 2
     assert figures["start_to_first_step_s"] > 0
+    # Crops are drawn: of 9 sizes, the first of a run in 7 steps is not the only one.
+    (of,) = figures["cases"]
+    assert of["new_shapes"] > 0 and 0 <= of["new_shapes_share"] < 1
     assert not list(drawn.glob("many-*")) and not (drawn / "scratch").exists()
 
 
