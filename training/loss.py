@@ -1,4 +1,4 @@
-"""The loss of MattingBase: four named terms, whose sum is minimised. Pure functions of tensors."""
+"""The losses of both stages: named terms, whose sum is minimised. Pure functions of tensors."""
 
 from functools import lru_cache
 
@@ -6,7 +6,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from model.matting_refine import Refined, resize
+
 TERMS = ("alpha", "gradient", "foreground", "error")
+REFINE_TERMS = (
+    "alpha_lg",
+    "alpha_sm",
+    "gradient_lg",
+    "gradient_sm",
+    "foreground_lg",
+    "foreground_sm",
+    "error",
+)
 
 
 def matting_loss(
@@ -29,6 +40,37 @@ def matting_loss(
             "gradient": (sobel(pred_pha) - sobel(true_pha)).abs().mean(),
             "foreground": ((pred_fgr - true_fgr).abs() * visible).mean(),
             "error": (pred_err - true_err).square().mean(),
+        }
+
+
+def refine_loss(
+    outputs: Refined, true_pha: Tensor, true_fgr: Tensor, detach_error: bool = True
+) -> dict[str, Tensor]:
+    """The terms of the second stage (Lin et al., CVPR 2021, section 3.3, and their program), all
+    weighed by one: those of MattingBase at the full size, `_lg`, and at the coarse one, `_sm`.
+
+    true_pha: (B, 1, H, W); true_fgr: (B, 3, H, W); values 0..1. At the coarse size they are reduced
+    as the network reduces its input. Computed in float32, within autocast too. Returns scalars in
+    the order of REFINE_TERMS. `error` is the mean squared difference, at the full size, of err and
+    |pha - true| of the enlarged coarse alpha.
+
+    detach_error: whether `error` moves err alone, as in the first stage. The published program lets
+    it pull the coarse alpha, too, towards where its error is as expected; that is False.
+    """
+    with torch.autocast(true_pha.device.type, enabled=False):
+        pha, fgr, pha_sm, fgr_sm, err_sm = (output.float() for output in outputs[:5])
+        small, large = (pha_sm.shape[2], pha_sm.shape[3]), (pha.shape[2], pha.shape[3])
+        true_pha_sm, true_fgr_sm = resize(true_pha, small), resize(true_fgr, small)
+        enlarged = resize(pha_sm.detach() if detach_error else pha_sm, large)
+        true_err = (enlarged - true_pha).abs()
+        return {
+            "alpha_lg": (pha - true_pha).abs().mean(),
+            "alpha_sm": (pha_sm - true_pha_sm).abs().mean(),
+            "gradient_lg": (sobel(pha) - sobel(true_pha)).abs().mean(),
+            "gradient_sm": (sobel(pha_sm) - sobel(true_pha_sm)).abs().mean(),
+            "foreground_lg": ((fgr - true_fgr).abs() * (true_pha > 0)).mean(),
+            "foreground_sm": ((fgr_sm - true_fgr_sm).abs() * (true_pha_sm > 0)).mean(),
+            "error": (resize(err_sm, large) - true_err).square().mean(),
         }
 
 
