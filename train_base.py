@@ -141,7 +141,7 @@ def train(
     layout = machine.LAYOUTS[device.type]
     model = model.to(device).to(memory_format=layout)
     if options.sync_batchnorm and team.tensors:
-        over_all_processes(model, team.tensors, device)
+        over_all_processes(model, team.tensors)
     optimizer = torch.optim.Adam(
         start.parameter_groups(model, options), **machine.ADAM[device.type]
     )

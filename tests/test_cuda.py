@@ -1,11 +1,14 @@
 """What only a CUDA device can show; skipped without one. Run with: pytest -m cuda"""
 
+import copy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch import nn
 
 import train_base
 from dataset.augmentation import NUMBERS, augment
@@ -13,6 +16,7 @@ from dataset.folders import data_folders, open_half
 from dataset.matting import MattingDataset, collate
 from dataset.sampler import SampleKey
 from training import checkpoint
+from training.batch_norm import GlobalBatchNorm2d
 
 ROOT = Path(train_base.__file__).parent
 pytestmark = [
@@ -57,7 +61,7 @@ def test_a_resumed_run_goes_on_with_optimizer_and_scale(data: Path, here: Path) 
 
 
 def test_one_process_under_torchrun_uses_nccl(data: Path, here: Path) -> None:
-    """With NCCL, DistributedDataParallel and SyncBatchNorm's group, as several would."""
+    """With NCCL, DistributedDataParallel and batch norm's group, as several would."""
     words = ["--dataset-dir", data, "--model-backbone", "mobilenetv2", "--model-name", "run"]
     words += ["--crop-size", 64, 128, "--batch-size", 4, "--num-workers", 2, "--max-steps", 4]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1"]
@@ -145,3 +149,30 @@ def test_augmenting_waits_for_nothing(data: Path) -> None:
         augment(batch, torch.device("cuda"))
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_batch_norm_over_processes_is_batch_norm(
+    dtype: torch.dtype, layout: torch.memory_format
+) -> None:
+    """By the operations that a CPU does not have, with one process."""
+    torch.manual_seed(0)
+    x = 3 * torch.randn(4, 16, 33, 20, device="cuda") + 5
+    x, grad = (each.to(dtype).to(memory_format=layout) for each in (x, torch.randn_like(x)))
+    plain = nn.BatchNorm2d(16).cuda()
+    dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        other = GlobalBatchNorm2d(copy.deepcopy(plain), dist.group.WORLD)
+        found = []
+        for norm in (plain, other):
+            given = x.clone().requires_grad_()
+            y = norm(given)
+            y.backward(grad)
+            assert y.dtype == dtype and y.is_contiguous(memory_format=layout)
+            found.append([y, given.grad, norm.weight.grad, norm.bias.grad, *norm.buffers()])
+    finally:
+        dist.destroy_process_group()
+    tolerance = {"rtol": 2e-3, "atol": 4e-3} if dtype == torch.float16 else {}
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(two, one, **tolerance)

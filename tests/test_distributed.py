@@ -223,16 +223,22 @@ def test_each_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
-    """In float64, where only what is wrong differs; batch norm and dropout included."""
+    """In float64, where only what is wrong differs; batch norm and dropout included: batch norm as
+    on a CPU, and as on a GPU."""
     for processes in (1, 2):
         launcher = [sys.executable, "-m", "torch.distributed.run"]
         command = [*launcher, "--nproc-per-node", str(processes), str(TESTS / "gradients.py")]
-        subprocess.run([*command, str(tmp_path / f"{processes}.pt")], check=True, env={
+        paths = [str(tmp_path / f"{processes}{how}.pt") for how in ("", "-kernels")]
+        subprocess.run([*command, *paths], check=True, env={
             **os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
-    one, two = (torch.load(tmp_path / f"{number}.pt", weights_only=True) for number in (1, 2))
+    one, *others = (
+        torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1", "2", "2-kernels")
+    )
     assert len(one) > 300  # gradients and running statistics
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-8, atol=1e-12, msg=name)
+    for other in others:
+        assert other.keys() == one.keys()
+        for name, value in one.items():
+            torch.testing.assert_close(other[name], value, rtol=1e-8, atol=1e-12, msg=name)
 
 
 def test_two_processes_train_as_one(many: Path, tmp_path: Path) -> None:
