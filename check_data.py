@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.cli import Parser
+from common.text import printable, tell
 from training.options import (
     BATCH,
     EPOCHS,
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         return check(options)
     except (OptionError, DataError, OSError) as error:
         sys.stdout.flush()
-        print(f"check_data.py: error: {shown(str(error))}", file=sys.stderr)
+        print(f"check_data.py: error: {printable(error)}", file=sys.stderr)
         return 2
 
 
@@ -78,9 +79,9 @@ def check(options: argparse.Namespace) -> int:
 
     # ---- Look -----------------------------------------------------------------------------------
 
-    folders = data_folders(options.dataset_name, options.dataset_dir, print)
+    folders = data_folders(options.dataset_name, options.dataset_dir, tell)
     check_apart(outputs, places(folders))
-    groups, faults, counts = list_groups(folders, print)
+    groups, faults, counts = list_groups(folders, tell)
     print_counts(counts)
     look = Look(options.crop_size[1], options.headers_only)
     total = sum(len(group.pictures) for group in groups)
@@ -143,7 +144,7 @@ def print_faults(faults: list["Fault"], errors: set[str]) -> None:
         print(f"\n{count}: {KINDS[kind].title}{most}")
         named = ERRORS_NAMED if kind in errors else WARNINGS_NAMED
         for fault in some[:named]:
-            print(f"    {fault.half}: {shown(fault.what)}")
+            print(f"    {fault.half}: {printable(fault.what)}")
         if len(some) > named:
             print(f"    and {len(some) - named:,} more")
     if faults:
@@ -205,18 +206,13 @@ def sized(count: float) -> str:
     return f"{count:,.1f} TB"
 
 
-def shown(text: str) -> str:
-    """Text that can be printed and written, whatever bytes a file's name has on disk."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 # ------------------------------------------------------------------------------------------------
 # Writing
 
 
 def write(path: Path, content: bytes) -> None:
     write_bytes(path, content)
-    print(f"wrote {shown(str(path))}")
+    print(f"wrote {printable(path)}")
 
 
 def write_json(
@@ -229,7 +225,7 @@ def write_json(
     import json
 
     content = {
-        "data_set": shown(str(options.dataset_dir or options.dataset_name)),
+        "data_set": printable(options.dataset_dir or options.dataset_name),
         "headers_only": options.headers_only,
         "fit": not errors,
         "counts": counts,
@@ -239,7 +235,7 @@ def write_json(
                 "kind": fault.kind,
                 "error": fault.kind in errors,
                 "half": fault.half,
-                "what": shown(fault.what),
+                "what": printable(fault.what),
             }
             for fault in faults
         ],
@@ -257,7 +253,7 @@ def write_contact_sheet(
     rows = choose_rows(groups, faults, options.contact_rows)
     name = options.dataset_dir.resolve().name if options.dataset_dir else options.dataset_name
     out = io.BytesIO()
-    contact_sheet(rows, shown(name)).save(out, "PNG")
+    contact_sheet(rows, printable(name)).save(out, "PNG")
     write(options.contact_sheet, out.getvalue())
 
 

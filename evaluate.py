@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.cli import Parser
+from common.text import printable, tell
 from training.options import (
     BATCH,
     PIXELS,
@@ -76,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
             raise
         said = "out of memory; type a smaller --batch-size or --size, or --device cpu"
     sys.stdout.flush()
-    print(f"evaluate.py: error: {said}", file=sys.stderr)
+    print(f"evaluate.py: error: {printable(said)}", file=sys.stderr)
     return 2
 
 
@@ -92,7 +93,6 @@ def evaluate(options: argparse.Namespace) -> None:
         WHOLE,
         Result,
         measure,
-        shown,
         table,
         write_csv,
         write_json,
@@ -144,7 +144,7 @@ def evaluate(options: argparse.Namespace) -> None:
     if gallery:
         write_report(options.report, result, gallery, title)
     if outputs:
-        print(f"\nwrote {', '.join(shown(str(path)) for path in outputs)}")
+        print(f"\nwrote {', '.join(printable(path) for path in outputs)}")
 
 
 def of_checkpoint(
@@ -157,7 +157,7 @@ def of_checkpoint(
     from training import machine
     from training.evaluation import Compositions, choose_backgrounds, predictions
     from training.output import check_apart
-    from training.scores import counted, shown
+    from training.scores import counted
 
     precision = machine.choose_precision(options.precision, device)
     model = load_matting_base(options.model_checkpoint)
@@ -165,7 +165,7 @@ def of_checkpoint(
     if device.type == "cpu":
         machine.keep_memory()
 
-    folders = data_folders(options.dataset_name, options.dataset_dir, print)
+    folders = data_folders(options.dataset_name, options.dataset_dir, tell)
     check_apart(outputs_of(options), places(folders))
     foregrounds, backgrounds = open_half(folders, "valid")
     chosen = choose_backgrounds(len(backgrounds), options.backgrounds, options.seed)
@@ -173,8 +173,8 @@ def of_checkpoint(
         print(f"note: there are no {options.backgrounds} backgrounds, but {len(chosen)}")
     compositions = Compositions(foregrounds, backgrounds, chosen, options.seed, options.captured)
     keys = compositions.keys(options.foregrounds, options.size)
-    weights = shown(str(options.model_checkpoint))
-    data = shown(str(options.dataset_dir or options.dataset_name))
+    weights = printable(options.model_checkpoint)
+    data = printable(options.dataset_dir or options.dataset_name)
     print(
         f"{weights}: {model.backbone_name}, {precision} on {device}; {data}: "
         f"{counted(len(keys) // len(chosen), 'foreground')}, each on "
@@ -187,7 +187,7 @@ def of_checkpoint(
         "data set": data,
         **describe(foregrounds, backgrounds),
         "foregrounds used": len(keys) // len(chosen),
-        "backgrounds used": [shown(backgrounds.names[index]) for index in chosen],
+        "backgrounds used": [printable(backgrounds.names[index]) for index in chosen],
         "captured": options.captured,
         "size": options.size,
         "seed": options.seed,
@@ -208,7 +208,6 @@ def of_folders(
     """The same of predicted mattes beside true ones."""
     from training.mattes import find_mattes, listed, read_pairs
     from training.options import OptionError
-    from training.scores import shown
 
     pairs, faults = find_mattes(
         options.pred_dir, options.true_dir, options.trimap_dir, options.src_dir, print
@@ -224,7 +223,7 @@ def of_folders(
         )
     folders = {"predicted": options.pred_dir, "true": options.true_dir}
     folders |= {"trimaps": options.trimap_dir, "photos": options.src_dir}
-    about: dict = {name: shown(str(path)) for name, path in folders.items() if path}
+    about: dict = {name: printable(path) for name, path in folders.items() if path}
     about["left out"] = faults
     batches = read_pairs(pairs, device, unknown=options.unknown)
     title = f"{about['predicted']} against {about['true']}"

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from common.cli import Parser, command, size_said
+from common.text import printable, tell
 from training.options import PIXELS, Formatter, whole
 
 DESCRIPTION = """\
@@ -138,11 +139,11 @@ def run(options: argparse.Namespace) -> int:
     try:
         model = load_matting_base(path)
         about = exporting.describe(path, model, options.licence)
-        print(
+        tell(
             f"{path}: MattingBase with {about['backbone']}; step: {about['step']}; data set: "
-            f"{about['dataset']}\nlicence: {about['licence']}",
-            flush=True,  # an export takes a while
+            f"{about['dataset']}"
         )
+        tell(f"licence: {about['licence']}")
         about["precision"] = precision
         if options.format == "onnx":
             size = tuple(options.size) if options.size else None
@@ -157,11 +158,11 @@ def run(options: argparse.Namespace) -> int:
             kind = options.format
     except (WeightsFileError, CheckpointError, exporting.ExportError, OSError) as error:
         sys.stdout.flush()
-        print(f"export.py: error: {error}", file=sys.stderr)
+        print(f"export.py: error: {printable(error)}", file=sys.stderr)
         return 2
     if options.format in ("onnx", "torchscript"):
         kind += f", {'x'.join(map(str, options.size)) if options.size else 'any size and batch'}"
-    print(f"wrote {output}: {kind}, {precision}, {size_said(output.stat().st_size)}")
+    print(f"wrote {printable(output)}: {kind}, {precision}, {size_said(output.stat().st_size)}")
     if found:
         most, _ = exporting.LIMITS[precision]
         said = ", ".join(f"{name} {worst:.1g}" for name, worst in found.items())

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.cli import Parser, command
+from common.text import printable
 from training.options import BATCH, WORKERS, Formatter, whole
 from training.signals import Stopped, StopRequest
 
@@ -177,7 +178,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         return 0
     sys.stdout.flush()
-    print(f"predict.py: error: {message}", file=sys.stderr)
+    print(f"predict.py: error: {printable(message)}", file=sys.stderr)
     return 2
 
 

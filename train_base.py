@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from common.text import printable, tell
 from training.options import parse_options
 from training.signals import Stopped, StopRequest, continuation
 
@@ -63,7 +64,7 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
         MemoryShortError, ContactError, ElsewhereError, OSError,
     ) as error:  # fmt: skip
         sys.stdout.flush()
-        print(f"train_base.py: error: {error}", file=sys.stderr)
+        print(f"train_base.py: error: {printable(error)}", file=sys.stderr)
         return 2
     return 0
 
@@ -106,7 +107,7 @@ def train(
     device, share = team.each(lambda: machine.settle(options, team))
     team = distributed.with_device(team, device, options)
     autocast = machine.autocast(device, options.precision)
-    say = print if team.is_first else (lambda _line: None)
+    say = tell if team.is_first else (lambda _line: None)
     log_folder = Path("log") / options.model_name
 
     def look_ahead() -> tuple[str, Any]:

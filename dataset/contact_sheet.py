@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from common.text import printable
 from dataset.images import DataError, Foregrounds, decode, open_picture, upright_size
 from dataset.judging import Fault, Group
 from dataset.tar import Member
@@ -74,7 +75,7 @@ def contact_sheet(rows: Sequence[Row], title: str) -> Image.Image:
 def _drawn(row: Row) -> Image.Image:
     """Its label and three pictures, as high as they need."""
     pictures, size = _pictures(row.pairs, row.index)
-    lines = [(line, 16, INK) for line in _wrapped(_shown(row.pairs.fgr_names[row.index]), 16, 4)]
+    lines = [(line, 16, INK) for line in _wrapped(printable(row.pairs.fgr_names[row.index]), 16, 4)]
     lines += [(line, 14, FAINT) for line in _wrapped(f"{row.half}, {size}", 14, 3)]
     lines += [(line, 14, ALARM) for line in _wrapped(row.wrong, 14, 4)]
     heights = [picture.height for picture in pictures if picture]
@@ -155,7 +156,3 @@ def _wrapped(text: str, height: int, at_most: int) -> list[str]:
     if text and lines:
         lines[-1] = lines[-1][:-1] + "…"
     return lines
-
-
-def _shown(name: str) -> str:
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

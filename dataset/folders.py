@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from common.text import tell
 from data_path import DATA_PATH
 from dataset.demo import make_demo
 from dataset.images import (
@@ -58,7 +59,7 @@ def places(folders: dict) -> list[Path]:
 
 
 def open_half(
-    folders: dict, half: str, stop: bool = True, say: Callable[[str], None] = print
+    folders: dict, half: str, stop: bool = True, say: Callable[[str], None] = tell
 ) -> tuple[Foregrounds, Backgrounds]:
     """The foregrounds and backgrounds of one half, "train" or "valid". stop: whether a picture
     whose header is bad is an error already; else it is one when it is read. Raises DataError."""

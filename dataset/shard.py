@@ -22,6 +22,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from common.cli import Parser, command, size_said
+from common.text import printable, tell
 
 if TYPE_CHECKING:
     from dataset.images import Backgrounds, Foregrounds
@@ -64,10 +65,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         pack(options.source, options.target, options.shard_size * MEGABYTE)
     except (DataError, OSError) as error:
-        print(f"shard.py: error: {error}", file=sys.stderr)
+        print(f"shard.py: error: {printable(error)}", file=sys.stderr)
         return 2
     except _Stopped as stopped:
-        print(f"stopped: {options.target} is as it was before", file=sys.stderr)
+        print(f"stopped: {printable(options.target)} is as it was before", file=sys.stderr)
         return 128 + stopped.number
     finally:
         for number, handler in before.items():
@@ -100,8 +101,8 @@ def pack(source: Path, target: Path, shard_bytes: int) -> None:
     from dataset.images import DataError
 
     _check_places(source, target)
-    print(f"looking through {source} ...", flush=True)
-    folders = data_folders("", source, print)
+    tell(f"looking through {source} ...")
+    folders = data_folders("", source, tell)
     halves = {half: open_half(folders, half, stop=False) for half in HALVES}
     parts = [part for opened in halves.values() for part in opened]
     total = sum(_bytes_of(group) for part in parts for group in _groups(part))
@@ -126,7 +127,7 @@ def pack(source: Path, target: Path, shard_bytes: int) -> None:
                 _write_tars(unfinished / half, _groups(foregrounds), shard_bytes, bar.update)
                 folder = unfinished / "backgrounds" / half
                 _write_tars(folder, _groups(backgrounds), shard_bytes, bar.update)
-        packed = data_folders("", unfinished, print)
+        packed = data_folders("", unfinished, tell)
         for half in HALVES:
             _compare(halves[half], open_half(packed, half, stop=False), target)
         sizes = [path.stat().st_size for path in unfinished.rglob("*.tar")]
@@ -150,13 +151,13 @@ def pack(source: Path, target: Path, shard_bytes: int) -> None:
             ) from None
         raise
     counts = [len(part) for part in parts]
-    print(
+    tell(
         f"packed into {target}: {counts[0]} foregrounds and {counts[1]} backgrounds to train on, "
         f"{counts[2]} and {counts[3]} to validate on, in {len(sizes)} tar files of "
         f"{size_said(sum(sizes))} in all; looked through again: names, counts and sizes are "
-        f"those in {source}\nto train on them: "
-        f"{command('train_base.py', '--dataset-dir', str(target))}"
+        f"those in {source}"
     )
+    tell(f"to train on them: {command('train_base.py', '--dataset-dir', str(target))}")
 
 
 def _check_places(source: Path, target: Path) -> None:

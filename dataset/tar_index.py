@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.text import tell
 from dataset.listing import ENDINGS, DataError, kind_of, said_of_passed
 from dataset.names import Names
 
@@ -85,7 +86,7 @@ def tars_in(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(tars)]
 
 
-def scan(path: Path, say: Callable[[str], None] = print) -> Index:
+def scan(path: Path, say: Callable[[str], None] = tell) -> Index:
     """Looks through a tar, header by header. Only regular files that are pictures by their names
     count; files and folders whose names begin with a dot do not, as in a folder. Says what else
     of pictures' names is left out: links, devices, names that lead outside. Raises DataError."""

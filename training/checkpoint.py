@@ -18,6 +18,7 @@ from typing import Any, TextIO
 import torch
 from torch import Tensor, nn
 
+from common.text import tell
 from dataset.sampler import crop_grid
 from model.load import misfit
 from model.sources import MATTING, backbone_of, canonical, recognise
@@ -125,13 +126,13 @@ def newest_whole(folder: Path, set_aside: bool) -> Checkpoint | None:
         try:
             weights = read_weights(path).state_dict
         except WeightsFileError as error:
-            print(f"passed over: {error}")
+            tell(f"passed over: {error}")
             passed += [path, state_path(path)]
             continue
         try:
             state = load_state(path, weights)
         except (WeightsFileError, CheckpointError) as error:
-            print(f"passed over: {error}")
+            tell(f"passed over: {error}")
             passed += [path, state_path(path)]
             spare = spare or Checkpoint(path, weights, None)
             continue
@@ -158,7 +159,7 @@ def rename_aside(path: Path) -> None:
         target, number = path.with_name(f"{path.name}.set-aside-{number}"), number + 1
     if path.exists():
         path.rename(target)
-        print(f"renamed to {target}")
+        tell(f"renamed to {target}")
 
 
 def prune(folder: Path, keep: int) -> None:
@@ -217,7 +218,7 @@ def only_run_in(folder: Path) -> Iterator[None]:
         _held.append(lock)
         for path in folder.glob("*.pth.partial-*"):
             path.unlink()
-            print(f"removed {path}, which a killed run left half written")
+            tell(f"removed {path}, which a killed run left half written")
         try:
             yield
         finally:

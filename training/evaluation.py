@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from common.text import printable
 from dataset.augmentation import NEUTRAL, augment, draw_misalignment_affine
 from dataset.geometry import affine
 from dataset.images import Backgrounds, Foregrounds
@@ -18,7 +19,7 @@ from dataset.matting import MattingDataset, batches, begin_worker, collate
 from dataset.sampler import SampleKey, seed_of
 from training.machine import LAYOUTS
 from training.metrics import unknown_region
-from training.scores import Batch, shown
+from training.scores import Batch
 
 # A background that was captured before the person came differs from what is behind the person.
 # Moved as in training; gamma and noise as Sengupta et al., CVPR 2020, drew them to train.
@@ -74,7 +75,7 @@ class Compositions(MattingDataset):
     def name(self, key: SampleKey) -> str:
         fgr = self.foregrounds.fgr_names[key.index]
         bgr = self.backgrounds.names[self.chosen[key.draw]]
-        return shown(" on ".join(name.rsplit(".", 1)[0] for name in (fgr, bgr)))
+        return printable(" on ".join(name.rsplit(".", 1)[0] for name in (fgr, bgr)))
 
 
 def choose_backgrounds(count: int, at_most: int, seed: int) -> list[int]:

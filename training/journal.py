@@ -10,7 +10,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from torchvision.utils import make_grid, save_image
 from tqdm import tqdm
 
 from common.cli import tool
+from common.text import printable, tell
 from training.checkpoint import rename_aside
 from training.curves import draw_results
 
@@ -64,7 +65,7 @@ class Journal:
         self.bar = tqdm(
             initial=first_step, total=last_step, unit="step", disable=not terminal, leave=False
         )
-        self.say = tqdm.write if terminal else partial(_print, prefix)
+        self.say = partial(_say, tqdm.write if terminal else tell, prefix)
         self._start = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._results: list[tuple[int, dict[str, float]]] = []
         self._started = time.perf_counter()
@@ -241,8 +242,8 @@ def _append_row(path: Path, row: dict[str, float | str]) -> None:
             raise
 
 
-def _print(prefix: str, line: str) -> None:
-    print(prefix + line, flush=True)
+def _say(tell: Callable[[str], None], prefix: str, line: str) -> None:
+    tell(prefix + printable(line))
 
 
 def _duration(seconds: float) -> str:

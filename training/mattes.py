@@ -15,6 +15,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from common.text import printable
 from dataset.images import (
     DataError,
     check_mode,
@@ -24,7 +25,7 @@ from dataset.images import (
 )
 from dataset.listing import NAMED_AT_MOST, Say, by_stem, quiet
 from training.metrics import dtssd, unknown_region
-from training.scores import Batch, Score, shown
+from training.scores import Batch, Score
 
 # A trimap is 0, 128 and 255; a JPEG, or another program's 127, is near enough to it.
 UNKNOWN_GREYS = (64 / 255, 192 / 255)
@@ -67,12 +68,12 @@ def find_mattes(
         missing = [kind for kind, names in files.items() if stem not in names]
         if missing:
             there = next(names[stem] for names in files.values() if stem in names)
-            faults.append(shown(f"{there} has no partner in {folders[missing[0]]}"))
+            faults.append(printable(f"{there} has no partner in {folders[missing[0]]}"))
         else:
             stems.append(stem)
     pairs = [
         Pair(
-            shown(s),
+            printable(s),
             files["pred"][s],
             files["true"][s],
             *(files[kind][s] if kind in files else None for kind in optional),
@@ -100,7 +101,7 @@ def _unlike(pair: Pair) -> str | None:
     if len(set(sizes.values())) == 1:
         return None
     said = [f"{path} ({width}x{height})" for path, (height, width) in sizes.items()]
-    return shown(f"{' and '.join(said)} are of unlike sizes")
+    return printable(f"{' and '.join(said)} are of unlike sizes")
 
 
 def read_matte(path: Path) -> Tensor:

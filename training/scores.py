@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from common.text import csv_cell
 from training.metrics import conn, fgr_mse, grad, mad, mse, sad
 from training.output import write_bytes
 
@@ -133,11 +134,6 @@ def units(result: Result) -> str:
     return "; ".join([*said, "alpha being 0..1"])
 
 
-def shown(name: str) -> str:
-    """A file's name as text that can be printed and written, whatever bytes it has on disk."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
@@ -186,5 +182,5 @@ def write_csv(path: Path, result: Result) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(["name", *result.images[0].figures])
-    writer.writerows([score.name, *score.figures.values()] for score in result.images)
+    writer.writerows([csv_cell(score.name), *score.figures.values()] for score in result.images)
     write_bytes(path, text.getvalue().encode())

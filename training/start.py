@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from common.cli import size_said
+from common.text import printable, tell
 from dataset.folders import HALVES, data_folders, describe, open_half, places
 from dataset.images import Backgrounds, Foregrounds
 from model.download import torchvision_file
@@ -123,7 +124,7 @@ def open_data(
     """Both halves of the data set, and what folders.describe says of each. Headers are looked into
     once a machine. Raises DataError, also where the processes see different data sets."""
     where = options.dataset_name, options.dataset_dir
-    team.each(lambda: data_folders(*where, print) if team.local_rank == 0 else None)  # may draw
+    team.each(lambda: data_folders(*where, tell) if team.local_rank == 0 else None)  # may draw
     folders = data_folders(*where, say)
     written = [Path(folder) / options.model_name for folder in ("log", "checkpoint")]
     team.each(lambda: check_apart(written, places(folders), deep=False) if team.is_first else None)
@@ -153,7 +154,7 @@ def start_point(options: argparse.Namespace) -> tuple[str, Checkpoint | Path | N
     if found is None:
         return ("transfer", initial) if initial else ("scratch", None)
     if initial:
-        print(f"{initial} is not transferred: the run continues from {found.path}")
+        tell(f"{initial} is not transferred: the run continues from {found.path}")
     return "resume", found
 
 
@@ -182,16 +183,16 @@ def resume(
             to_type = ", or ".join(ways)
             raise CheckpointError(f"{path} is of another run: {'; '.join(others)}; {to_type}")
         for each in others:
-            print(f"warning: {each} (--resume-anyway)")
+            tell(f"warning: {each} (--resume-anyway)")
         for each in notes:
-            print(f"note: {each}")
+            tell(f"note: {each}")
     checkpoint.load_weights(model, path, found.weights, options.model_backbone)
     if state is None:
         step = options.epoch_start * epoch_steps
         own = (Path("checkpoint") / options.model_name).resolve()
         if not step and path.resolve().parent == own:
             step = checkpoint.steps_of(path.resolve().name, epoch_steps)
-        print(
+        tell(
             f"start: weights of {path}; there is no {checkpoint.state_path(path).name} beside it, "
             f"so the optimizer starts afresh, at step {step + 1} (--epoch-start sets the epoch)"
         )
@@ -216,7 +217,7 @@ def resume(
         )
     if options.epoch_start and options.epoch_start != step // epoch_steps:
         print(f"note: --epoch-start {options.epoch_start} is not used: the state file knows better")
-    print(f"start: continuing {path} at step {step + 1}")
+    tell(f"start: continuing {path} at step {step + 1}")
     return step
 
 
@@ -239,7 +240,7 @@ def initialise(
         raise TransferError(f"{path}: {error}") from None
     found = {"file": str(path), "sha256": weights.sha256(), "found_in": weights.wrapper}
     where = f" (found in {weights.wrapper!r})" if weights.wrapper else ""
-    summary = f"{path}{where}, SHA-256 {found['sha256']}\n{report.table()}"
+    summary = f"{printable(path)}{where}, SHA-256 {found['sha256']}\n{report.table()}"
     print(f"start: {summary}")
     result = found | report.as_dict()
     if not options.dry_run:  # which must not replace the report of a run of this name

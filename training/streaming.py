@@ -21,6 +21,7 @@ from PIL import Image, ImageColor
 from torch import Tensor
 from tqdm import tqdm
 
+from common.text import printable
 from dataset.frames import Frame, cover, read_rgb
 from training.options import OptionError
 from training.output import check_apart, write_bytes
@@ -167,7 +168,7 @@ class Progress:
         self.total, self.done = total, 0
         terminal = sys.stderr.isatty()
         self.bar = tqdm(total=total, unit="image", disable=not terminal, leave=False)
-        self.say = tqdm.write if terminal else print
+        self._tell = tqdm.write if terminal else print
         self._began = self._said = time.perf_counter()
 
     def __enter__(self) -> "Progress":
@@ -175,6 +176,9 @@ class Progress:
 
     def __exit__(self, *_error: object) -> None:
         self.bar.close()
+
+    def say(self, line: str) -> None:
+        self._tell(printable(line))
 
     def step(self) -> None:
         self.done += 1
