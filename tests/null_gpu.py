@@ -170,18 +170,20 @@ def _zygote() -> Zygote:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.null_gpu", description="Runs a script on a null GPU."
+        prog="python -m tests.null_gpu",
+        usage="%(prog)s [--devices N] [--memory BYTES] [--launch-us US] train_base.py ...",
+        description="Runs a script on null GPUs: CUDA's host side, without numbers.",
+        allow_abbrev=False,
     )
     parser.add_argument("--devices", type=int, default=1, help="how many GPUs (default: 1)")
     parser.add_argument("--memory", type=float, help="bytes of each (default: 80e9)")
     parser.add_argument("--launch-us", type=float, help="what an operation costs the host (0)")
-    parser.add_argument("argv", nargs=argparse.REMAINDER, help="as for python: script.py ...")
-    options = parser.parse_args()
+    options, argv = parser.parse_known_args()
     try:
         environment = build.environment(options.devices, options.memory, options.launch_us)
     except build.BuildError as error:
         sys.exit(f"tests.null_gpu: error: {error}")
-    os.execve(sys.executable, [sys.executable, *options.argv], {**os.environ, **environment})
+    os.execve(sys.executable, [sys.executable, *argv], {**os.environ, **environment})
 
 
 if __name__ == "__main__":
