@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.cli import Parser, command
+from common.streams import lasting_streams
 from common.text import printable
 from training.options import BATCH, WORKERS, Formatter, whole
 from training.signals import Stopped, StopRequest
@@ -50,6 +51,7 @@ photos/bgr/a/b.jpg or .png. A video gives mattes/pha/NAME.mp4.
 """
 
 
+@lasting_streams()
 def main(argv: list[str] | None = None) -> int:
     """Predicts as the command line says. Returns the exit status: 0; 2 where the input is at
     fault, with one line that says what; 128 + the signal's number where it was asked to stop."""

@@ -9,9 +9,23 @@ import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 
+# A terminal that is closed sends SIGHUP; a cluster SIGTERM or, before that, SIGUSR1.
 STOP_SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+    if hasattr(signal, name)
 )
+
+
+def heeded_signals() -> tuple[int, ...]:
+    """Those of STOP_SIGNALS that are to stop this program: SIGHUP only where it is not ignored from
+    the start, as under nohup."""
+    hangup = getattr(signal, "SIGHUP", None)
+    return tuple(
+        number
+        for number in STOP_SIGNALS
+        if number != hangup or signal.getsignal(number) is not signal.SIG_IGN
+    )
 
 
 def usable_processors() -> int:

@@ -22,7 +22,9 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from common.cli import Parser, command, size_said
+from common.streams import lasting_streams
 from common.text import printable, tell
+from dataset.processes import STOP_SIGNALS, heeded_signals
 
 if TYPE_CHECKING:
     from dataset.images import Backgrounds, Foregrounds
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 MEGABYTE = 1_000_000
 HALVES = ("train", "valid")
 UNFINISHED = ".unfinished"  # in TARGET, until all is written
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 # What stays together, a pair or a single picture: names in the tar, and where the pictures are.
 Group = list[tuple[str, "Path | Member"]]
@@ -44,6 +45,7 @@ class _Stopped(BaseException):
         self.number = number
 
 
+@lasting_streams()
 def main(argv: list[str] | None = None) -> int:
     """Packs as the command line says. Returns the exit status: 0; 2 where something is wrong, with
     one line that says what; 128 + the signal's number where it was stopped."""
@@ -61,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from dataset.images import DataError  # numpy and Pillow take a moment: not for --help
 
-    before = {number: signal.signal(number, _stop) for number in SIGNALS}
+    before = {number: signal.signal(number, _stop) for number in heeded_signals()}
     try:
         pack(options.source, options.target, options.shard_size * MEGABYTE)
     except (DataError, OSError) as error:
@@ -87,7 +89,7 @@ _megabytes.__name__ = "whole number"  # as argparse says it
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
-    for each in SIGNALS:  # what has to be tidied up is not to be disturbed
+    for each in STOP_SIGNALS:  # what has to be tidied up is not to be disturbed
         signal.signal(each, signal.SIG_IGN)
     raise _Stopped(number)
 

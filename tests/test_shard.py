@@ -22,6 +22,7 @@ from benchmarks import shards
 from dataset import shard
 from dataset.folders import describe
 from dataset.matting import MattingDataset, collate
+from dataset.processes import STOP_SIGNALS
 from dataset.sampler import batch_of_step
 from dataset.tar_index import tars_in
 
@@ -179,7 +180,7 @@ def test_wrong_places(data: Path, here: Path, capsys: pytest.CaptureFixture) -> 
 
 
 @pytest.mark.parametrize("there", [False, True])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_signal_leaves_the_target_as_it_was(
     data: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
     number: int, there: bool,

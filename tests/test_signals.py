@@ -1,6 +1,7 @@
 """Being asked to stop: the step ends, it is saved, and the last line says how to go on."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -67,13 +68,14 @@ def test_the_step_ends_and_is_saved(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_validation_within_the_loop_is_broken_off_and_not_recorded(
-    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    ask_at(monkeypatch, "training.metrics.mad", 3, signal.SIGTERM)  # 1, 2: before the first step
+    ask_at(monkeypatch, "training.metrics.mad", 3, number)  # 1, 2: before the first step
     words = ["--dataset-dir", str(data), *WORDS, "--log-valid-interval", "1", "--max-steps", "4"]
     words += ["--batch-size", "2"]
-    assert train_base.main(words) == 128 + signal.SIGTERM
+    assert train_base.main(words) == 128 + number
     saved = [path.name for path in checkpoint.find_checkpoints(Path("checkpoint/run"))]
     assert saved == ["epoch-0-iter-1.pth"]
     assert len(Path("log/run/results.csv").read_text().splitlines()) == 2  # header, step 0
@@ -90,6 +92,52 @@ def test_before_the_first_step_there_is_nothing_to_save(
     assert last.startswith(said)
     assert last.endswith("--model-last-checkpoint auto")
     assert not list(Path("checkpoint/run").glob("*.pth"))
+
+
+def test_a_signal_while_a_checkpoint_is_written_spoils_nothing(
+    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask_at(monkeypatch, "training.saving.write_sealed", 2, signal.SIGHUP)  # 1: the state
+    words = ["--dataset-dir", str(data), *WORDS, "--checkpoint-interval", "1", "--max-steps", "99"]
+    assert train_base.main(words) == 128 + signal.SIGHUP
+    newest = checkpoint.newest_whole(Path("checkpoint/run"), set_aside=False)
+    assert newest.state["step"] == len(checkpoint.find_checkpoints(Path("checkpoint/run")))
+    assert not list(Path("checkpoint/run").glob("*.partial-*"))
+
+
+def test_sighup_that_is_ignored_stays_so(
+    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As nohup starts a program."""
+    ask_at(monkeypatch, "training.loss.matting_loss", 3, signal.SIGHUP)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert train_base.main(["--dataset-dir", str(data), *WORDS, "--max-steps", "4"]) == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_closed_costs_no_step(data: Path, here: Path) -> None:
+    """A real one: its end sends SIGHUP, and every write to it fails from then on."""
+    terminal, program = pty.openpty()
+    words = [*WORDS, "--epoch-end", "9999", "--checkpoint-interval", "1"]
+    command = [sys.executable, str(ROOT / "train_base.py"), "--dataset-dir", str(data), *words]
+    own = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY); "
+    own += "os.execv(sys.argv[1], sys.argv[1:])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", own, *command], cwd=here, start_new_session=True,
+        stdin=program, stdout=program, stderr=program,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    os.close(program)
+    shown = b""
+    while b"saved checkpoint/run/" not in shown:
+        shown += os.read(terminal, 4096)
+    os.close(terminal)
+    assert process.wait(120) == 128 + signal.SIGHUP, shown
+    assert checkpoint.newest_whole(here / "checkpoint/run", set_aside=False).state["step"] > 0
 
 
 def test_a_second_ctrl_c_ends_at_once(
@@ -196,3 +244,38 @@ def test_workers_leave_the_signal_to_the_program(data: Path, here: Path, number:
     assert lines[-1].startswith("stopped; to continue: ") and "Traceback" not in err.decode()
     with pytest.raises(ProcessLookupError):  # nobody is left of the group
         os.killpg(process.pid, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whom", ["torchrun", "one of its processes"])
+def test_torchrun_s_processes_save_at_sighup(data: Path, here: Path, whom: str) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += [str(ROOT / "train_base.py"), "--dataset-dir", str(data), *WORDS]
+    with Path("told").open("w") as told:
+        launcher = subprocess.Popen(
+            [*command, "--epoch-end", "9999", "--checkpoint-interval", "3"],
+            stdout=told, stderr=told, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+    while not list(here.glob("checkpoint/run/*.pth")):
+        assert launcher.poll() is None
+        time.sleep(0.1)
+    if whom == "torchrun":
+        launcher.send_signal(signal.SIGHUP)
+    else:
+        children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+        (other,) = (each for each in children if b"RANK=1" in environment(each))
+        os.kill(int(other), signal.SIGHUP)
+    launcher.wait(120)
+    lines = [line for line in Path("told").read_text().splitlines() if "to continue: " in line]
+    saved = Path("told").read_text().count("saved ")
+    assert len(lines) == 1 and lines[0].endswith("--model-last-checkpoint auto"), lines
+    newest = checkpoint.newest_whole(here / "checkpoint/run", set_aside=False)
+    assert saved and newest.state["step"] >= saved
+    assert not list(here.glob("checkpoint/run/*.partial-*"))
+
+
+def environment(process: str) -> list[bytes]:
+    try:
+        return Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+    except FileNotFoundError:  # it has ended
+        return []

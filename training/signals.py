@@ -1,4 +1,5 @@
-"""Being asked to stop: Ctrl-C, a cluster's SIGTERM or SIGUSR1. It never stops a step half done."""
+"""Being asked to stop: Ctrl-C, SIGTERM, SIGUSR1, a terminal's SIGHUP. It never stops a step half
+done."""
 
 import argparse
 import os
@@ -10,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from common.cli import command, quoted, tool
-from dataset.processes import STOP_SIGNALS
+from dataset.processes import heeded_signals
 
 
 class Stopped(BaseException):
@@ -39,7 +40,7 @@ class StopRequest:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
-        self._before = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
+        self._before = {number: signal.signal(number, self._handle) for number in heeded_signals()}
         return self
 
     def __exit__(self, *_error: object) -> None:
