@@ -168,13 +168,6 @@ def test_weights_that_were_replaced_beside_their_state(
     assert "epoch-0-iter-1.state.pth does not belong to these weights" in line
 
 
-def test_processes_that_torchrun_has_not_started_are_refused(
-    own: Path, here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "WORLD_SIZE is 2, but torchrun" in error_of(capsys, "--dataset-dir", own)
-
-
 def test_published_command_lines_are_taken() -> None:
     typed = """--dataset-name videomatte240k --model-backbone resnet50 --model-name NAME
         --model-pretrain-initialization pretraining/best_deeplabv3_resnet50_voc_os16.pth

@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from dataset.images import DataError
 from dataset.matting import LeftOut
 from dataset.processes import STOP_SIGNALS
+from training.launchers import under_torchrun
 from training.signals import StopRequest
 
 T = TypeVar("T")
@@ -225,10 +226,6 @@ def averaging(forward: nn.Module, last: bool) -> contextlib.AbstractContextManag
     return contextlib.nullcontext()
 
 
-def under_torchrun() -> bool:
-    return "TORCHELASTIC_RUN_ID" in os.environ or "LOCAL_RANK" in os.environ
-
-
 def join(options: argparse.Namespace) -> Team:
     """The team that torchrun has started, or that of one process alone.
 
@@ -236,11 +233,6 @@ def join(options: argparse.Namespace) -> Team:
     None: TIMEOUTS. Raises ContactError where the others do not come.
     """
     if not under_torchrun():
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise ContactError(
-                f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but torchrun has not started this "
-                "process; start the run with torchrun, or unset it"
-            )
         return Team()
     _die_with_launcher()
     starting, training = _timeouts(options)

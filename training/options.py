@@ -7,6 +7,7 @@ import argparse
 import math
 import os
 import re
+import sys
 import unicodedata
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -15,6 +16,7 @@ from pathlib import Path
 from common.cli import Parser, command, said
 from data_path import DATA_PATH
 from dataset.processes import usable_processors
+from training.launchers import another_launcher
 
 RECIPE_BATCH = 8  # to which the default learning rates belong
 LR_SCALES = {"none": lambda ratio: 1.0, "linear": lambda ratio: ratio, "sqrt": math.sqrt}
@@ -227,6 +229,10 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "epochs stay",
     )  # fmt: skip
 
+    argv = sys.argv[1:] if argv is None else argv
+    another = another_launcher(argv)
+    if another and not {"-h", "--help"} & set(argv):
+        parser.error(another)
     options = parser.parse_args(argv)
     _check(parser, options)
     factor = LR_SCALES[options.lr_scale](options.batch_size / RECIPE_BATCH)
