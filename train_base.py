@@ -208,7 +208,7 @@ def train(
         prefix="" if team.is_first else f"process {team.rank}: ",
     )
     at_end.callback(journal.close)
-    saver = at_end.enter_context(Saver())
+    saver = at_end.enter_context(Saver(device))
     update = Update(
         model, optimizer, scaler, clip=options.clip_grad_norm, precision=options.precision,
         folder=log_folder, team=team,

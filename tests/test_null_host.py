@@ -96,3 +96,52 @@ def test_batch_norm_over_all_processes_waits_for_nothing() -> None:
     assert (found["waits"], found["pageable"]) == (0, 0)
     assert found["exchanges"] == 2 * found["norms"]
     assert found["kept"] == [[True, True]]  # dtype and layout of what went in
+
+
+SAVED = """
+import json
+from pathlib import Path
+import torch
+from tests.null_cuda import counts
+from training import saving
+
+device = torch.device("cuda", 1)
+torch.cuda.set_device(device)
+generator = torch.Generator().manual_seed(0)
+
+def tensors():
+    # Small: what is larger has no contents on the null GPU.
+    of = [torch.randn(8, 6, 3, 3, generator=generator), torch.randn(5, generator=generator)]
+    of += [torch.tensor(7), torch.zeros(0, 3), torch.randn(3, 4, generator=generator).half()]
+    of[0] = of[0].to(memory_format=torch.channels_last)
+    return {str(n): each.to(device) for n, each in enumerate(of)}
+
+found, where = [], []
+with saving.Saver(device) as saver:
+    for number in range(3):
+        weights, state = tensors(), {"optimizer": {"state": {0: tensors()}}, "list": [tensors()]}
+        plain = [torch.utils._pytree.tree_map(
+            lambda each: each.to("cpu") if torch.is_tensor(each) else each, value
+        ) for value in (weights, state)]
+        saving.write_checkpoint(Path("plain.pth"), *plain)
+        before = counts.snap()
+        saver.save(Path("saved.pth"), weights, state,
+                   lambda: where.append(torch.cuda.current_device()), best=Path("best.pth"))
+        weights["0"].zero_()  # the training goes on
+        saver.wait()
+        counted = counts.diff(before, counts.snap())
+        same = all(
+            Path(f"saved{end}").read_bytes() == Path(f"plain{end}").read_bytes()
+            for end in (".pth", ".state.pth")
+        )
+        found.append([same, counted["host_mallocs"], counted["pageable_d2h"]])
+print(json.dumps({"saves": found, "devices": where}))
+"""
+
+
+def test_a_save_is_of_one_pinned_block_and_the_same_file(tmp_path: Path) -> None:
+    """Bit for bit, as from plain copies; the block serves later saves; the thread's GPU is the
+    run's."""
+    found = run_code(SAVED, cwd=tmp_path, devices=2)
+    assert found["saves"] == [[True, 1, 0], [True, 0, 0], [True, 0, 0]], found
+    assert found["devices"] == [1, 1, 1]

@@ -5,7 +5,6 @@ One write at a time; one that fails stops the run at its next step.
 
 import os
 import struct
-import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,34 +14,32 @@ import torch
 from torch import Tensor
 
 from model.weights_file import SEAL, SEAL_SIZE, sha256_of
+from training.beside import CPU, Beside, all_given
 from training.checkpoint import CheckpointError, checksum, state_path
 from training.output import write_whole
 
 
-class Saver:
+class Saver(Beside):
     """Saves in a thread of its own, within `with`; leaving it waits for the last write, but only
-    for a moment where a second Ctrl-C asks to end at once."""
+    for a moment where a second Ctrl-C asks to end at once. device: where the run trains."""
 
-    def __init__(self) -> None:
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
+    def __init__(self, device: torch.device = CPU) -> None:
+        super().__init__("saver", device)
         self._given_up = False
+        self._room = HostRoom()
 
     def __enter__(self) -> "Saver":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
         if kind is not None and issubclass(kind, KeyboardInterrupt):
-            if self._thread:
-                self._thread.join(timeout=2)
-                self._given_up = True
-                self._thread.join(timeout=1)
+            self.join(timeout=2)
+            self._given_up = True
+            self.join(timeout=1)
         elif kind is None:
             self.wait()
-        elif self._thread:
-            self._thread.join()
-            if self._error:
-                print(f"what was trained could not be saved: {self._error}")
+        elif self.failed():
+            print(f"what was trained could not be saved: {self._error}")
 
     def save(
         self,
@@ -57,55 +54,65 @@ class Saver:
         path may be None. Waits for an earlier write; where that has failed, writes nothing."""
         if self.failed():
             return
-        weights, state = host_copy(weights), host_copy(state)
-        copied = torch.cuda.Event() if torch.cuda.is_initialized() else None
-        if copied:
-            copied.record()
+        self._room.empty([weights, state])  # which the earlier write is done with
+        weights, state = (host_copy(each, self._room) for each in (weights, state))
+        copied = all_given(self._device)
 
         def write() -> None:
-            try:
-                if copied:
-                    copied.synchronize()
-                if path:
-                    write_checkpoint(path, weights, state, lambda: self._given_up)
-                if best:
-                    write_weights(best, weights, lambda: self._given_up)
-                then()
-            except BaseException as error:  # of whatever kind, the training has to know
-                self._error = error
+            copied()
+            if path:
+                write_checkpoint(path, weights, state, lambda: self._given_up)
+            if best:
+                write_weights(best, weights, lambda: self._given_up)
+            then()
 
-        self._thread = threading.Thread(target=write, name="saver", daemon=True)
-        self._thread.start()
-
-    def check(self) -> None:
-        """Raises what went wrong in a write, if it has."""
-        if self._error:
-            error, self._error = self._error, None
-            raise error
-
-    def failed(self) -> bool:
-        """Returns when the last write is over: whether something went wrong, which check raises."""
-        if self._thread:
-            self._thread.join()
-        return self._error is not None
-
-    def wait(self) -> None:
-        """Returns when the last write is on disk. Raises what went wrong in it."""
-        self.failed()
-        self.check()
+        self.begin(write)
 
 
-def host_copy(value: Any) -> Any:
+class HostRoom:
+    """Pinned memory for copies of a GPU's tensors: one block, kept for the next copies. By
+    themselves the thousand tensors of a checkpoint would each take, and keep, a block of their own,
+    of a power of two bytes."""
+
+    ALIGNED = 64  # bytes that each copy begins at a multiple of
+
+    def __init__(self) -> None:
+        self._block = torch.empty(0, dtype=torch.uint8)
+        self._used = 0
+
+    def empty(self, value: Any) -> None:
+        """Forgets all copies, and has room for one of each tensor in `value`."""
+        needed = sum(self._size(each) for each in tensors_in(value) if each.device.type != "cpu")
+        if needed > len(self._block):
+            self._block = torch.empty(needed, dtype=torch.uint8, pin_memory=True)
+        self._used = 0
+
+    def _size(self, tensor: Tensor) -> int:
+        return -(-tensor.nbytes // self.ALIGNED) * self.ALIGNED
+
+    def like(self, tensor: Tensor) -> Tensor:
+        """Room for a copy of `tensor`, laid out as tensor.to("cpu") would be, and as large a
+        storage of its own: torch.save writes whole storages."""
+        plan = torch.empty_like(tensor, device="meta")
+        bytes_ = self._block[self._used : self._used + tensor.nbytes].numpy()
+        self._used += self._size(tensor)
+        return torch.from_numpy(bytes_).view(tensor.dtype).as_strided(plan.size(), plan.stride())
+
+
+def host_copy(value: Any, room: HostRoom | None = None) -> Any:
     """The same nest of dicts and lists with each tensor copied to the CPU; from a GPU the copies
-    are only begun, in the order of its stream."""
+    are only begun, in the order of its stream: into `room`, where it is given."""
     if isinstance(value, Tensor):
+        value = value.detach()
         if value.device.type == "cpu":
-            return value.detach().clone()
-        return value.detach().to("cpu", non_blocking=True)
+            return value.clone()
+        if room and value.numel():
+            return room.like(value).copy_(value, non_blocking=True)
+        return value.to("cpu", non_blocking=True)
     if isinstance(value, dict):
-        return {name: host_copy(each) for name, each in value.items()}
+        return {name: host_copy(each, room) for name, each in value.items()}
     if isinstance(value, list):
-        return [host_copy(each) for each in value]
+        return [host_copy(each, room) for each in value]
     return value
 
 
