@@ -13,6 +13,7 @@ rates = --lr-backbone $(1) --lr-aspp $(1) --lr-decoder $(1)
 .PHONY: demo test test-slow lint clean
 
 $(VENV)/installed: requirements.txt
+	$(PYTHON) -c "import common"  # refuses a Python that is too old
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@

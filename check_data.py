@@ -97,7 +97,8 @@ def check(options: argparse.Namespace) -> int:
     print_sizes(groups)
     print_faults(faults, errors)
     print(verdict(faults, errors, options.headers_only))
-    if takes := what_it_takes(groups, options):
+    takes = what_it_takes(groups, options)
+    if takes:
         print(said_of(takes, options))
     if options.json:
         write_json(options, counts, faults, errors, takes)

@@ -58,7 +58,8 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
             try:
                 train(options, folder, stop, at_end)
             except (MemoryError, RuntimeError) as error:
-                if known := memory_short(error, options) or contact_lost(error):
+                known = memory_short(error, options) or contact_lost(error)
+                if known:
                     raise known from None
                 raise
     except (

@@ -172,7 +172,8 @@ def _check_places(source: Path, target: Path) -> None:
         )
     if target.exists() and not target.is_dir():
         raise DataError(f"TARGET {target} is a file: name a folder that is empty or new")
-    if target.is_dir() and (held := sorted(os.listdir(target))):
+    held = sorted(os.listdir(target)) if target.is_dir() else []
+    if held:
         what = " (left by a run that was killed: delete all)" if UNFINISHED in held else ""
         raise DataError(
             f"TARGET {target} is not empty, {held[0]} is in it{what}: nothing is written over; "
