@@ -53,6 +53,7 @@ PARTS = {
     "step": Part(45, "step.step", "The step"),
     "shapes": Part(25, "step.shapes", "Crop shapes, with cudnn.benchmark"),
     "shapes-plain": Part(20, "step.shapes_plain", "Crop shapes, without cudnn.benchmark"),
+    "variants": Part(50, "variants.variants", "The step with a choice undone, in turns"),
     "precision": Part(
         25, "numbers.precision", "How far off the numbers are of float64 on the processor"
     ),
@@ -76,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "gpu.log").unlink(missing_ok=True)
     before = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
-    until = time.monotonic() + options.seconds
+    until = time.monotonic() + options.seconds - GRACE
     found: dict[str, Any] = {"command": command(options), "quick": options.quick, "parts": {}}
     try:
         for name in names:
@@ -121,6 +122,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="whether it runs, not what is true")
     parser.add_argument("--part", choices=list(PARTS), help=argparse.SUPPRESS)
     parser.add_argument("--findings", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
     return parser
 
 
@@ -166,8 +168,9 @@ def measure(name: str, seconds: float, options: argparse.Namespace, of: dict[str
 
 
 def words_of(name: str, findings: Path, seconds: float, options: argparse.Namespace) -> list[str]:
+    """Of a part's process: where its findings go, and at what time it ends."""
     words = [sys.executable, "-m", "benchmarks.gpu", "--part", name, "--findings", str(findings)]
-    words += ["--data", str(options.data.resolve()), "--seconds", str(seconds)]
+    words += ["--data", str(options.data.resolve()), "--until", str(time.time() + seconds)]
     return words + ["--quick"] * options.quick
 
 
@@ -207,7 +210,7 @@ def last_line(path: Path, start: int) -> str:
 def within(options: argparse.Namespace) -> int:
     from benchmarks.gpu_parts.common import Findings, NotHereError
 
-    findings = Findings(options.findings, options.data, options.quick, options.seconds)
+    findings = Findings(options.findings, options.data, options.quick, options.until)
     module, name = PARTS[options.part].where.split(".")
     try:
         getattr(import_module(f"benchmarks.gpu_parts.{module}"), name)(findings)
@@ -232,7 +235,7 @@ def report(found: dict[str, Any]) -> str:
     """In Markdown: on what, by which command, each part's table, and how each part ended."""
     parts = found["parts"]
     on = "; ".join(
-        f"{of['case']} {of['figures']['is']}"
+        f"{of['case']} {cell(of['figures']['is'])}"
         for of in parts.get(FIRST, {}).get("cases", ())
         if "is" in of["figures"]
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from null_gpu import needs_null_gpu, run_script
 
 from benchmarks import gpu
 from benchmarks.gpu_parts import common
@@ -105,9 +106,7 @@ def test_each_part_is_a_function_and_all_fit_into_the_budget() -> None:
 def test_a_missing_package_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "benchmarks.gpu_parts.runs", None)
     file = tmp_path / "findings"
-    options = argparse.Namespace(
-        part="tests", findings=file, data=tmp_path, quick=True, seconds=1.0
-    )
+    options = argparse.Namespace(part="tests", findings=file, data=tmp_path, quick=True, until=0.0)
     assert gpu.within(options) == 0
     assert "benchmarks.gpu_parts.runs" in json.loads(file.read_text())["not here"]
 
@@ -117,6 +116,39 @@ def test_numbers_that_are_none_are_words(tmp_path: Path) -> None:
     found.case("a", some_ms=float("nan"), rows=[1.0, float("inf")])
     line = json.loads((tmp_path / "findings").read_text())
     assert line["figures"] == {"some ms": "nan", "rows": [1.0, "inf"]}
+
+
+@pytest.mark.slow
+@needs_null_gpu
+@pytest.mark.parametrize("name", list(gpu.PARTS))
+def test_a_part_runs(name: str, drawn: Path, tmp_path: Path) -> None:
+    """Numbers mean nothing on the null GPU, and nothing can be captured there."""
+    findings = tmp_path / "findings"
+    words = ["-m", "benchmarks.gpu", "--quick", "--part", name, "--findings", str(findings)]
+    words += ["--data", str(drawn), "--until", str(time.time() + 1000)]
+    done = run_script(words, gpu.ROOT, memory=6e9, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [json.loads(line) for line in findings.read_text().splitlines()]
+    assert lines and ("not here" in lines[-1]) == (name == "graph")
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("drawn")
+
+
+@pytest.mark.slow
+@needs_null_gpu
+def test_parts_run_from_the_command_line(drawn: Path, tmp_path: Path) -> None:
+    words = ["-m", "benchmarks.gpu", "--quick", "--seconds", "4000", "--only", "data", "graph"]
+    words += ["--out", str(tmp_path), "--data", str(drawn)]
+    done = run_script(words, gpu.ROOT, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    parts = json.loads((tmp_path / "gpu.json").read_text())["parts"]
+    assert {name: of["status"][:12] for name, of in parts.items()} == {
+        "machine": "done", "data": "done", "graph": "not possible",
+    }  # fmt: skip
+    assert "device null GPU" in (tmp_path / "gpu.md").read_text()
 
 
 def test_without_a_gpu_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -33,10 +33,11 @@ class NotHereError(RuntimeError):
 
 class Findings:
     """What a part finds, a line of JSON each, on disk at once. path: of these lines. data: where
-    pictures are drawn. quick: whether it only matters that it runs. seconds: that the part has."""
+    pictures are drawn. quick: whether it only matters that it runs. until: when the part is ended,
+    as time.time() says it."""
 
-    def __init__(self, path: Path, data: Path, quick: bool, seconds: float) -> None:
-        self.path, self.data, self.quick, self.seconds = path, data, quick, seconds
+    def __init__(self, path: Path, data: Path, quick: bool, until: float) -> None:
+        self.path, self.data, self.quick, self.until = path, data, quick, until
 
     def case(self, name: str, **figures: Any) -> None:
         """A row of the part's table: numbers, words, or lists of them, by column."""
@@ -46,6 +47,9 @@ class Findings:
     def not_here(self, reason: str) -> None:
         """That the part cannot be measured on this machine."""
         self._add({"not here": " ".join(reason.split())})
+
+    def seconds_left(self) -> float:
+        return max(0.0, self.until - time.time())
 
     def _add(self, line: dict[str, Any]) -> None:
         text = json.dumps(line, allow_nan=False)
@@ -115,7 +119,7 @@ class Training:
     def forward(self, src: Tensor, bgr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """pha, fgr and err, within autocast."""
         with self.autocast():
-            pha, fgr, err, *_ = self.model(src, bgr)
+            pha, fgr, err, _ = self.model(src, bgr, hid=False)
         return pha, fgr, err
 
 

@@ -64,7 +64,7 @@ def computed(
     model.to(device, dtype).zero_grad()
     src, bgr, true_pha, true_fgr = (each.to(device) for each in batch)
     with torch.autocast(device.type, within or torch.bfloat16, enabled=within is not None):
-        pha, fgr, err, *_ = model(src.to(dtype), bgr.to(dtype))
+        pha, fgr, err, _ = model(src.to(dtype), bgr.to(dtype), hid=False)
     terms = matting_loss(pha, fgr, err, true_pha, true_fgr)
     (total(terms) * scale).backward()
     gradients = [p.grad.double().flatten().cpu() / scale for p in model.parameters()]

@@ -1,5 +1,6 @@
 """Whole programs: the tests, runs of train_base.py, a checkpoint, and memory that is short."""
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -60,9 +61,9 @@ def _run(found: Findings, batch: int) -> None:
     asked to stop where its time is over. What it tells TensorBoard is what is measured."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    began = time.monotonic()
-    # No epoch ends, and so saves, within it: a file is linked as often as it takes.
-    pictures = link_many(400 if found.quick else 100_000, found.pictures())
+    # More than a GPU takes in that time: at the end of an epoch it would save.
+    images = 400 if found.quick else 1000 * round(found.seconds_left())
+    pictures = link_many(images, found.pictures())
     words = ["--dataset-dir", str(pictures.resolve()), "--model-backbone", "resnet50"]
     words += ["--batch-size", str(batch), "--device", "cuda", "--model-name", "run"]
     words += ["--log-train-loss-interval", str(EVERY), "--epoch-end", "1000"]
@@ -74,11 +75,12 @@ def _run(found: Findings, batch: int) -> None:
             asked = time.time()
             process = subprocess.Popen([sys.executable, str(ROOT / "train_base.py"), *words])
             try:
-                process.wait(None if found.quick else found.seconds - 2 * GRACE - 2)
+                process.wait(max(0.0, found.seconds_left() - 2 * GRACE))
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGTERM)
-                process.wait(GRACE)
-            status = process.returncode
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(1.5 * GRACE)
+            status = process.poll()  # None where it has not ended: it is, with this part
             events = EventAccumulator(str(folder / "log/run"), size_guidance={"scalars": 0})
             events.Reload()
             tags = events.Tags()["scalars"]
@@ -100,7 +102,6 @@ def _run(found: Findings, batch: int) -> None:
         waiting_for_data=statistics.fmean(each.value for each in waiting[half:]),
         loss=[losses[0].value, losses[-1].value],
     )  # fmt: skip
-    print(f"{time.monotonic() - began:.1f} s in all")
 
 
 def checkpoint(found: Findings) -> None:
