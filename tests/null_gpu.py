@@ -50,7 +50,7 @@ needs_null_gpu = pytest.mark.skipif(bool(_missing()), reason=f"no null GPU: {_mi
 
 
 def run_script(
-    argv: list[str],
+    argv: list,
     cwd: Path | str,
     devices: int = 1,
     memory: float | None = None,

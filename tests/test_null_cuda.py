@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from null_gpu import needs_null_gpu, run_code, run_script
+from running import ROOT
 
 pytestmark = needs_null_gpu
 
@@ -12,7 +13,7 @@ def train(data: Path, folder: Path, *arguments: object, devices: int = 1, status
     argv = ["train_base.py", "--dataset-dir", data, "--model-name", "run", "--max-steps", 2]
     argv += ["--model-backbone", "mobilenetv2", "--crop-size", 64, 64, "--batch-size", 4]
     argv += ["--num-workers", 0, *arguments]
-    done = run_script([str(word) for word in argv], folder, devices=devices, **named)
+    done = run_script(argv, folder, devices=devices, **named)
     assert done.returncode == status, done.stdout + done.stderr
     return done
 
@@ -34,6 +35,63 @@ def test_a_gpu_that_is_not_there_is_refused_in_a_line(data: Path, tmp_path: Path
         "train_base.py: error: --device cuda:7 cannot be used here (CUDA error: invalid device "
         "ordinal); try cuda:0 to cuda:1, or cpu\n"
     )
+
+
+# ---- Memory that is short, and several processes ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("memory", "where"), [(20e6, "before the first batch"), (150e6, "at a crop of 128x128")]
+)
+def test_memory_that_is_short_is_told_in_a_line(
+    data: Path, tmp_path: Path, memory: float, where: str
+) -> None:
+    words = ["--device", "cuda", "--batch-size", 8, "--crop-size", 128, 128]
+    done = train(data, tmp_path, *words, memory=memory, status=2)
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("[W")]  # torch's own
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("train_base.py: error: cuda:0 is out of memory: the peak was ")
+    assert f"{where} with --batch-size 8. Type a smaller" in lines[0]
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_two_processes_train_on_two_gpus(data: Path, tmp_path: Path, precision: str) -> None:
+    """As torchrun starts them: gloo for the host's words, NCCL for tensors, SyncBatchNorm."""
+    words = ["--device", "cuda", "--precision", precision, "--accumulate", 2, "--batch-size", 8]
+    done = train(data, tmp_path, *words, devices=2, processes=2)
+    assert done.stdout.startswith(f"run: mobilenetv2, {precision} on cuda:0, 2 processes\n")
+    assert list((tmp_path / "checkpoint/run").glob("epoch-*.state.pth"))
+
+
+def test_more_processes_than_gpus_are_refused_in_a_line(data: Path, tmp_path: Path) -> None:
+    done = train(data, tmp_path, "--device", "cuda", devices=1, processes=2, status=2)
+    assert "error: process 1 has no GPU of its own: 2 processes were started on" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_torchrun_itself(data: Path, tmp_path: Path, processes: int) -> None:
+    argv = ["-m", "torch.distributed.run", "--nproc-per-node", processes, ROOT / "train_base.py"]
+    argv += ["--dataset-dir", data, "--model-name", "run", "--max-steps", 2, "--batch-size", 4]
+    argv += ["--model-backbone", "mobilenetv2", "--crop-size", 64, 64, "--num-workers", 0]
+    done = run_script([*argv, "--device", "cuda"], tmp_path, devices=2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list((tmp_path / "checkpoint/run").glob("epoch-*.state.pth"))
+
+
+# ---- The null GPU itself ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "which", ["not torchrun", pytest.param("torchrun", marks=pytest.mark.slow)]
+)
+def test_what_needs_no_numbers_of_test_cuda(tmp_path: Path, which: str) -> None:
+    argv = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--override-ini", "addopts="]
+    argv += ["--basetemp", tmp_path / "tests", "-m", "cuda and not numbers", "-k", which]
+    done = run_script([*argv, "tests/test_cuda.py"], ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "passed" in done.stdout and "skipped" not in done.stdout
 
 
 def test_what_is_done_is_counted(tmp_path: Path) -> None:

@@ -40,14 +40,6 @@ int cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *active) {
     return 0;
 }
 
-int nvmlInit(void) {
-    return 0;
-}
-int nvmlDeviceGetCount_v2(int *number) {
-    *number = devices();
-    return 0;
-}
-
 #define NOTHING(name) \
     int name(void) {  \
         return 0;     \
@@ -69,3 +61,27 @@ NOTHING(cuModuleLoadDataEx)
 NOTHING(cuOccupancyMaxActiveBlocksPerMultiprocessor)
 NOTHING(cuPointerGetAttribute)
 NOTHING(cuTensorMapEncodeTiled)
+
+/* ---- NVML: by it torch counts devices, and tells who else has memory ---------------------------- */
+
+NOTHING(nvmlInit)
+NOTHING(nvmlInit_v2)
+NOTHING(nvmlShutdown)
+NOTHING(nvmlDeviceGetHandleByPciBusId_v2)
+NOTHING(nvmlDeviceGetNvLinkRemoteDeviceType)
+NOTHING(nvmlDeviceGetNvLinkRemotePciInfo_v2)
+
+int nvmlDeviceGetCount_v2(int *number) {
+    *number = devices();
+    return 0;
+}
+
+int nvmlSystemGetCudaDriverVersion_v2(int *version) {
+    *version = 13000;
+    return 0;
+}
+
+int nvmlDeviceGetComputeRunningProcesses(void *device, unsigned *number, void *processes) {
+    *number = 0;
+    return 0;
+}
