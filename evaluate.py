@@ -154,6 +154,7 @@ def of_checkpoint(
 ) -> tuple[str, dict, int, Iterator["Batch"]]:
     """A title, what to note down, how many images, and their batches: of a network on the
     validation half of a data set."""
+    from dataset.first_look import look_at_alphas
     from dataset.folders import data_folders, describe, open_half, places
     from model.load import load_matting_base
     from training import machine
@@ -170,6 +171,7 @@ def of_checkpoint(
     folders = data_folders(options.dataset_name, options.dataset_dir, tell)
     check_apart(outputs_of(options), places(folders))
     foregrounds, backgrounds = open_half(folders, "valid")
+    look_at_alphas({"valid": foregrounds}, tell)
     chosen = choose_backgrounds(len(backgrounds), options.backgrounds, options.seed)
     if len(chosen) < options.backgrounds:
         print(f"note: there are no {options.backgrounds} backgrounds, but {len(chosen)}")
@@ -208,7 +210,7 @@ def of_folders(
     options: argparse.Namespace, device: "torch.device"
 ) -> tuple[str, dict, int, Iterator["Batch"]]:
     """The same of predicted mattes beside true ones."""
-    from training.mattes import find_mattes, listed, read_pairs
+    from training.mattes import find_mattes, listed, look_at_mattes, read_pairs
     from training.options import OptionError
 
     pairs, faults = find_mattes(
@@ -223,6 +225,7 @@ def of_folders(
         raise OptionError(
             f"{options.pred_dir} and {options.true_dir} have no pair of mattes to be measured"
         )
+    look_at_mattes(pairs, tell)
     folders = {"predicted": options.pred_dir, "true": options.true_dir}
     folders |= {"trimaps": options.trimap_dir, "photos": options.src_dir}
     about: dict = {name: printable(path) for name, path in folders.items() if path}

@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dataset.alphas import AlphaError, judge_alpha
+from dataset.first_look import turned_apart
 from dataset.folders import HALVES, opened
 from dataset.images import (
     Backgrounds,
@@ -30,7 +32,7 @@ from dataset.images import (
     unlike,
     upright_size,
 )
-from dataset.judging import Fault, Group, channels_differ, judge_alpha
+from dataset.judging import Fault, Group
 from dataset.listing import both_names, find_pictures, stem_of
 from dataset.processes import ended_at_once, leave_signals, signals_later
 from dataset.tar import Member, open_tars
@@ -247,16 +249,15 @@ def look_at_pair(foregrounds: Foregrounds, index: int, half: str, look: Look) ->
         pha_size, pha, pha_digest = _read(pha_path, "L", look, fault)
         if size and pha_size and size != pha_size:
             fault("unlike_sizes", unlike(fgr_path, size[::-1], pha_path, pha_size[::-1]))
+        elif size and pha_size and turned_apart(fgr_path, pha_path):
+            fault("turned_alpha", f"{fgr_path} and {pha_path}")
         alpha_name, total = str(pha_path), _bytes(fgr_path) + _bytes(pha_path)
         digests = fgr_digest, pha_digest
     if pha is not None:
-        if pha.ndim == 3 and channels_differ(pha):
-            fault("colour_alpha", alpha_name)
-        else:
-            for kind, figures in judge_alpha(pha[..., 0] if pha.ndim == 3 else pha):
-                fault(kind, f"{alpha_name} ({figures})")
-                if kind in ("empty_alpha", "full_alpha"):  # such are alike for another reason
-                    digests = digests[0], 0
+        for kind, figures in judge_alpha(pha):
+            fault(kind, f"{alpha_name} ({figures})")
+            if kind in ("empty_alpha", "full_alpha"):  # such are alike for another reason
+                digests = digests[0], 0
     if size and min(size) < look.crop:
         fault("small", f"{fgr_path} ({size[1]}x{size[0]})")
     return Seen(index, size or (0, 0), total, digests, faults)
@@ -279,9 +280,9 @@ def look_at_background(backgrounds: Backgrounds, index: int, half: str, look: Lo
 def _read(
     path: Path | Member, mode: str, look: Look, fault: Callable[[str, str], None]
 ) -> tuple[tuple[int, int] | None, np.ndarray | None, int]:
-    """(height, width), upright; the pixels, uint8: (h, w, 4) of RGBA; of an alpha (h, w), or
-    (h, w, 3) where the file has colours; of colours, small; and the file's digest. None, None, 0
-    for what could not be read, or was not to be."""
+    """(height, width), upright; the pixels, uint8: (h, w, 4) of RGBA; of an alpha (h, w); of
+    colours, small; and the file's digest. None, None, 0 for what could not be read, or was not to
+    be."""
     size = None
     try:
         with open_picture(path) as picture:
@@ -290,12 +291,12 @@ def _read(
             if look.headers:
                 return size, None, 0
             shrink = SHRINK if mode == "RGB" else 1
-            if mode == "L" and picture.mode in ("RGB", "P"):
-                mode = "RGB"
             small = -(-size[0] // shrink), -(-size[1] // shrink)
             matrix = np.array([[shrink, 0, 0], [0, shrink, 0]], dtype=np.float64)
             pixels, _ = decode(picture, mode, small, matrix)
         return size, pixels[..., 0] if pixels.shape[2] == 1 else pixels, _digest(path)
+    except AlphaError as error:
+        fault(error.kind, f"{path} ({error.figures})")
     except DataError as error:
         fault("unreadable", str(error).removesuffix(", or type --on-bad-image skip"))
     except (

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from dataset.alphas import refuse
 from dataset.colours import GREY, conversion_of, to_srgb
 from dataset.listing import (
     ENDINGS,
@@ -40,7 +41,16 @@ Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, 179 million, and its warnin
 MODES = {
     "RGB": (*GREY, "P", "RGB", "LA", "PA", "RGBA"),
     "L": (*GREY, "P", "RGB"),
+    "matte": (*GREY, "P", "RGB", "LA", "PA", "RGBA"),  # an alpha channel is the matte
     "RGBA": ("P", "LA", "PA", "RGBA", "RGB", "L"),  # with an alpha, or a transparent colour
+}
+
+
+KINDS_OF = {
+    "RGB": "colours",
+    "L": "an alpha",
+    "matte": "an alpha",
+    "RGBA": "colours with their alpha",
 }
 
 
@@ -140,7 +150,8 @@ def find_pairs(
     if unlike_pairs:
         raise DataError(
             f"{len(unlike_pairs)} pair(s) of unlike sizes: {listed(unlike_pairs)}; alpha and "
-            "foreground must have the same: replace or remove them"
+            "foreground must have the same: replace or remove them, or, where EXIF turns one "
+            "alone, turn the other's pixels likewise, or take the orientation out"
         )
     return pairs
 
@@ -163,24 +174,48 @@ def _size_of(path: "Path | Member", mode: str) -> tuple[int, int]:
 
 
 def check_mode(picture: ImageFile.ImageFile, mode: str) -> None:
-    """Raises DataError where an opened picture cannot be taken as RGB, L or RGBA."""
+    """Raises DataError where an opened picture cannot be taken as a mode of MODES."""
     path = os.fsdecode(picture.filename)
     if mode == "RGBA" and "A" not in picture.getbands() and "transparency" not in picture.info:
-        raise DataError(f"{path} has no alpha channel; expected RGBA pictures")
+        raise DataError(
+            f"{path} has no alpha channel (its mode is {picture.mode}), and pictures in a folder "
+            "rgba must: save them as PNG with transparency, which JPEG has none of, or give them "
+            "as fgr with their mattes as pha"
+        )
     inks = picture.mode == "CMYK" and mode == "RGB"
     if picture.mode not in MODES[mode] and not (inks and conversion_of(picture)):
-        kind = {"L": "an alpha", "RGB": "colours", "RGBA": "colours with their alpha"}[mode]
-        grey = " (grey)" if mode == "L" else ""
+        kind = KINDS_OF[mode]
         bare = ", without a colour profile that can be used" if inks else ""
+        mend = f"convert it to {mode}"
+        if mode in ("L", "matte"):
+            mend = "convert it to L (grey)"
+            if "A" in picture.getbands():  # whose grey would be that of the colours
+                mend = (
+                    "take its alpha channel (in Python: Image.open(FILE).getchannel('A')), or, "
+                    "where that is opaque and the matte is its grey, convert it to L"
+                )
         raise DataError(
-            f"{path} cannot be taken as {kind}: its mode is {picture.mode}{bare}; convert "
-            f"it to {mode}{grey}"
+            f"{path} cannot be taken as {kind}: its mode is {picture.mode}{bare}; {mend}"
         )
 
 
-def unlike(fgr: object, fgr_size: tuple[int, int], pha: object, pha_size: tuple[int, int]) -> str:
-    """Two pictures as a message names them."""
-    return f"{fgr} ({fgr_size[0]}x{fgr_size[1]}) and {pha} ({pha_size[0]}x{pha_size[1]})"
+def unlike(
+    fgr: "Path | Member",
+    fgr_size: tuple[int, int],
+    pha: "Path | Member | None",
+    pha_size: tuple[int, int],
+) -> str:
+    """Two pictures as a message names them, with their (width, height), and with how EXIF turns
+    them where that may be why they are unlike."""
+    said = []
+    for path, (width, height) in ((fgr, fgr_size), (pha, pha_size)):
+        turned = ""
+        if path and fgr_size == pha_size[::-1]:
+            with open_picture(path) as picture:
+                held = orientation_of(picture)
+            turned = f", turned by EXIF orientation {held}" if held != 1 else ", not turned by EXIF"
+        said.append(f"{path} ({width}x{height}{turned})")
+    return " and ".join(said)
 
 
 def _spread(items: Sequence) -> Iterator:
@@ -242,9 +277,11 @@ def decode(
                 wanted = (max(1, width // shrink), max(1, picture.height // shrink))
                 drafted = picture.draft("L" if mode == "L" else "RGB", wanted)
                 scale = round(width / drafted[1][2]) if drafted else 1
-            picture.load()
-            pixels = _as_mode(picture, mode)
+            load(picture, mode)
+            pixels = as_8_bits(picture, mode)
     except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(_undecodable(path, error)) from None
 
     reduce = max(1, shrink // scale)
@@ -264,6 +301,31 @@ def decode(
     return to_srgb(array, conversion), [matrix / (scale * reduce) - origin for matrix in matrices]
 
 
+def load(picture: ImageFile.ImageFile, mode: str) -> None:
+    """Decodes an opened picture that is to be taken as `mode`, of MODES. Raises DataError where
+    that cannot be, and AlphaError where its alpha is none."""
+    try:
+        picture.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(_undecodable(os.fsdecode(picture.filename), error)) from None
+    if mode != "RGB":
+        alpha_of(picture, mode)
+
+
+def alpha_of(picture: ImageFile.ImageFile, mode: str) -> Image.Image:
+    """The alpha of a decoded picture, as the file has it: of mode 1, L, I or I;16, or RGB or P
+    that is grey. mode: "L"; "RGBA": its alpha channel; "matte": that, but where it is opaque the
+    grey beside it. Raises AlphaError where it is none."""
+    alpha: Image.Image = picture
+    if mode != "L" and (mode == "RGBA" or "A" in picture.getbands()):
+        whole = picture if picture.mode in ("LA", "RGBA") else picture.convert("RGBA")
+        alpha = whole.getchannel("A")
+        if mode == "matte" and alpha.getextrema() == (255, 255):
+            alpha = whole.convert("RGB")
+    refuse(os.fsdecode(picture.filename), alpha)
+    return alpha
+
+
 def _pixels_a_step(matrix: np.ndarray) -> float:
     """How far apart, at least, two neighbouring output pixels are in the picture."""
     return np.linalg.svd(matrix[:, :2], compute_uv=False).min()
@@ -281,7 +343,8 @@ def _span(points: np.ndarray, length: int, margin: int) -> tuple[int, int]:
     return first, max(first + 1, min(length, max(high, -low)))
 
 
-def _as_mode(picture: Image.Image, mode: str) -> Image.Image:
+def as_8_bits(picture: Image.Image, mode: str) -> Image.Image:
+    """A decoded picture as RGB, L or RGBA (CMYK stays)."""
     if picture.mode.startswith("I") or picture.mode == "F":
         # 16-bit grey: Pillow's own conversion would clip everything above 255.
         values = np.asarray(picture).astype(np.float32)

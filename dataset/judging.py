@@ -1,25 +1,16 @@
-"""What is a fault: its kinds, which of them make a data set unfit, and how an alpha is judged.
+"""What is a fault: its kinds, and which of them make a data set unfit.
 
-It reads no file: alphas come as arrays, and of files no more than what is known of them.
+It reads no file, and knows no more of files than what others have found.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from dataset.images import Backgrounds, Foregrounds
-
-# Of an alpha in 0..255. JPEG leaves noise, so that nothing is exactly 0 or 255.
-CLEAR, SOLID = 12, 243  # up to it transparent, from it on opaque
-FEW = 1e-4  # share of pixels that may differ in an alpha that is empty or full
-SOFT = (26, 229)  # between a tenth and nine tenths; noise beside a hard edge is mostly outside
-SOFT_LEAST = 0.1  # soft pixels per pixel of outline; a plain antialiased edge has some 0.5
-RIM, FALL = 0.6, 0.3  # inverted: the mean of the rim is above, the middle so much below it
-UNLIKE, UNLIKE_SHARE = 8, 1e-3  # channels differ by more than 8 of 255 in over 1 in 1000 pixels
 
 
 class Kind(NamedTuple):
@@ -44,8 +35,15 @@ KINDS = {
     "unreadable": Kind("cannot be read: replace or remove them"),
     "unlike_sizes": Kind("foreground and alpha of unlike sizes: replace or remove them"),
     "colour_alpha": Kind("alpha with three channels unlike each other: is it a colour picture?"),
+    "scaled_alpha": Kind("alpha on another scale than 0 to 255, or 0 to 65535 in 16 bits"),
     "inverted_alpha": Kind("alpha that looks inverted, opaque around a clear middle: invert it"),
     "in_both_halves": Kind("the same file in train and valid: remove it from one of them"),
+    "label_alpha": Kind("alpha that is a map of labels or a trimap", False, most_error=True),
+    "turned_alpha": Kind(
+        "foreground turned by its EXIF orientation, its alpha not: if the alpha was made from the "
+        "unturned pixels, turn it likewise, or take the orientation out of the foreground",
+        False,
+    ),
     "empty_alpha": Kind("alpha that is empty, transparent all over", False, most_error=True),
     "full_alpha": Kind("alpha that is full, opaque all over", False, most_error=True),
     "binary_alpha": Kind("alpha that is binary, a mask without soft edges", False, most_error=True),
@@ -81,45 +79,6 @@ class Group:
     @property
     def paired(self) -> bool:
         return isinstance(self.pictures, Foregrounds)
-
-
-def judge_alpha(pha: np.ndarray) -> Iterator[tuple[str, str]]:
-    """The kinds of faults of an alpha, (H, W) uint8, each with its figures.
-
-    empty, full: but for 1 pixel in 10,000. binary: hardly a soft pixel along its outline, which is
-    counted where neighbours lie on two sides of one half; a share of all pixels would call a small
-    figure in a large picture binary. inverted: the rim mostly opaque, the middle ninth much less;
-    the rim is the outermost twentieth at the top and along the upper two thirds of the sides, since
-    figures stand on the lower border. It does not find an inverted figure off the middle.
-    """
-    histogram = np.array(Image.fromarray(np.ascontiguousarray(pha)).histogram())
-    few = FEW * pha.size
-    if histogram[CLEAR + 1 :].sum() <= few:
-        yield "empty_alpha", f"largest value {np.flatnonzero(histogram)[-1]} of 255"
-        return
-    if histogram[:SOLID].sum() <= few:
-        yield "full_alpha", f"smallest value {np.flatnonzero(histogram)[0]} of 255"
-        return
-    inside = pha > 127
-    outline = np.count_nonzero(inside[1:] != inside[:-1])
-    outline += np.count_nonzero(inside[:, 1:] != inside[:, :-1])
-    soft = int(histogram[SOFT[0] : SOFT[1] + 1].sum())
-    if outline and soft < SOFT_LEAST * outline:
-        yield "binary_alpha", f"{soft} soft pixels along an outline of {outline}"
-    height, width = pha.shape
-    y, x = max(1, height // 20), max(1, width // 20)
-    upper = pha[: 2 * height // 3]
-    rim = np.concatenate([part.ravel() for part in (pha[:y], upper[:, :x], upper[:, -x:])])
-    middle = pha[height // 3 : -(-2 * height // 3), width // 3 : -(-2 * width // 3)]
-    around, within = rim.mean() / 255, middle.mean() / 255
-    if around > RIM and around - within > FALL:
-        yield "inverted_alpha", f"mean {around:.2f} at the rim, {within:.2f} in the middle"
-
-
-def channels_differ(pha: np.ndarray) -> bool:
-    """Whether an alpha, (H, W, 3) uint8, is not grey; what JPEG does to grey is let pass."""
-    spread = pha.max(axis=2) - pha.min(axis=2)
-    return bool((spread > UNLIKE).mean() > UNLIKE_SHARE)
 
 
 def duplicates(groups: Sequence[Group]) -> list[Fault]:

@@ -135,7 +135,7 @@ class MattingDataset(Dataset):
             sizes = [upright_size(each)[::-1] for each in (fgr_picture, pha_picture)]
             if sizes[0] != sizes[1]:
                 said = unlike(fgr_path, sizes[0], pha_path, sizes[1])
-                raise DataError(f"{said} are of unlike sizes: replace or remove them")
+                raise DataError(f"{said} are of unlike sizes: replace, turn or remove them")
             matrix = (fit(key.size, upright_size(fgr_picture)) @ fgr_frame)[:2]
             fgr, (fgr_matrix,) = decode(fgr_picture, "RGB", key.size, matrix)
             pha, (pha_matrix,) = decode(pha_picture, "L", key.size, matrix)

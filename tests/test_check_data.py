@@ -18,9 +18,10 @@ from PIL import Image
 
 import check_data
 from dataset import shard
+from dataset.alphas import channels_differ, judge_alpha
 from dataset.checking import Look, list_groups, look_at_all
 from dataset.folders import data_folders
-from dataset.judging import KINDS, channels_differ, judge_alpha
+from dataset.judging import KINDS
 from dataset.sampler import steps_per_epoch
 
 ROOT = Path(check_data.__file__).parent

@@ -16,14 +16,11 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from common.text import printable
-from dataset.images import (
-    DataError,
-    check_mode,
-    open_picture,
-    orientation_of,
-    upright_size,
-)
-from dataset.listing import NAMED_AT_MOST, Say, by_stem, quiet
+from dataset.alphas import fault_of_sample
+from dataset.first_look import LOOKED_AT, SECONDS, judge_files, spread
+from dataset.images import alpha_of, check_mode, load, open_picture
+from dataset.listing import NAMED_AT_MOST, DataError, Say, by_stem, quiet
+from dataset.orientation import orientation_of, upright_size
 from training.metrics import dtssd, unknown_region
 from training.scores import Batch, Score
 
@@ -96,7 +93,7 @@ def _unlike(pair: Pair) -> str | None:
     for path in (pair.true, pair.pred, pair.trimap, pair.src):
         if path:
             with open_picture(path) as picture:
-                check_mode(picture, "RGB" if path is pair.src else "L")
+                check_mode(picture, "RGB" if path is pair.src else "matte")
                 sizes[path] = upright_size(picture)
     if len(set(sizes.values())) == 1:
         return None
@@ -104,10 +101,24 @@ def _unlike(pair: Pair) -> str | None:
     return printable(f"{' and '.join(said)} are of unlike sizes")
 
 
+def look_at_mattes(pairs: Sequence[Pair], say: Say) -> None:
+    """Raises DataError where some of the mattes show that they are none. say: told of predicted
+    ones that are all empty, full, or flat, which a network may well have made."""
+    some = [pairs[index] for index in spread(len(pairs), LOOKED_AT)]
+    for what, paths in (("true", [p.true for p in some]), ("predicted", [p.pred for p in some])):
+        judged = judge_files(paths, SECONDS["train"], "matte")
+        kind, said = fault_of_sample(judged, len(pairs), f"{what} mattes") or ("", "")
+        if what == "true" or kind in ("colour_alpha", "scaled_alpha"):
+            if kind:
+                raise DataError(said)
+        elif kind:
+            say(f"note: {printable(said.partition(';')[0])}")
+
+
 def read_matte(path: Path) -> Tensor:
-    """(1, 1, H, W) float32, 0..1: a grey picture of 8 or 16 bits, or the grey of a coloured one.
-    Raises DataError."""
-    picture = _read(path, "L")
+    """(1, 1, H, W) float32, 0..1: a grey picture of 8 or 16 bits, or, as cut-outs have it, an alpha
+    channel. Raises DataError."""
+    picture = _read(path, "matte")
     if picture.mode.startswith("I"):  # 16 bits, which convert would clip at 255
         array, white = np.asarray(picture).astype(np.float32), 65535
     else:
@@ -125,11 +136,9 @@ def _read(path: Path, mode: str) -> Image.Image:
     """Upright, with its pixels."""
     with open_picture(path) as picture:
         check_mode(picture, mode)
-        try:
-            picture.load()
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"{path} cannot be decoded ({error}); replace or remove it") from None
-        return ImageOps.exif_transpose(picture) if orientation_of(picture) != 1 else picture.copy()
+        load(picture, mode)
+        pixels = alpha_of(picture, mode) if mode == "matte" else picture.copy()
+        return ImageOps.exif_transpose(pixels) if orientation_of(picture) != 1 else pixels.copy()
 
 
 def read_pairs(pairs: Sequence[Pair], device: torch.device, *, unknown: bool) -> Iterator[Batch]:

@@ -17,6 +17,7 @@ import torch
 
 from common.cli import size_said
 from common.text import printable, tell
+from dataset.first_look import look_at_alphas
 from dataset.folders import HALVES, data_folders, describe, open_half, places
 from dataset.images import Backgrounds, Foregrounds
 from model.download import torchvision_file
@@ -130,6 +131,9 @@ def open_data(
     team.each(lambda: check_apart(written, places(folders), deep=False) if team.is_first else None)
     look = options.on_bad_image == "stop" and team.local_rank == 0
     halves = {half: team.each(partial(open_half, folders, half, look, say)) for half in HALVES}
+    skip = options.on_bad_image == "skip"
+    foregrounds = {half: opened[0] for half, opened in halves.items()}
+    team.each(lambda: look_at_alphas(foregrounds, say, skip) if team.is_first else None)
     data = {half: describe(*opened) for half, opened in halves.items()}
     team.check_same("the data sets are not the same", data)
     return halves, data

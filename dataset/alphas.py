@@ -1,0 +1,228 @@
+"""What is an alpha and what is none: judges the values of one, and a sample of many, in words.
+
+It opens no file. A fault is a kind, a key of judging.KINDS, and what was seen.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from dataset.listing import DataError
+
+# Of an alpha in 0..255. JPEG leaves noise, so that nothing is exactly 0 or 255.
+CLEAR, SOLID = 12, 243  # up to it transparent, from it on opaque
+FEW = 1e-4  # share of pixels that may differ in an alpha that is empty or full
+SOFT = (26, 229)  # between a tenth and nine tenths; noise beside a hard edge is mostly outside
+SOFT_LEAST = 0.1  # soft pixels per pixel of outline; a plain antialiased edge has some 0.5
+RIM, FALL = 0.6, 0.3  # inverted: the mean of the rim is above, the middle so much below it
+UNLIKE, UNLIKE_SHARE = 8, 1e-3  # channels differ by more than 8 of 255 in over 1 in 1000 pixels
+LOOKED_AT = 250_000  # pixels of a picture in three channels that are compared
+TOP = 0.97  # of the largest value: what is above it is the solid part of a figure
+CORE = 0.05  # that part's share of all that is not 0, at least, where values are on another scale
+NOISE = 0.5  # of the changes that independent pixels would have; a figure has far fewer
+LEVELS = 40  # labels are no more values than these
+PATCH, PATCHES = 0.5, 5e-3  # a level's pixels with like neighbours; and their share of a picture
+
+NOTHING = "there is no figure to be told from its background: give mattes that have one"
+MEND = {  # what to do, by the kind of fault
+    "colour_alpha": "an alpha is grey: put the matte of this picture in its place",
+    "scaled_alpha": "or give the mattes that these were made of",
+    "label_alpha": "write 255 where the figure is and 0 elsewhere, or better: make mattes",
+    "empty_alpha": NOTHING,
+    "full_alpha": NOTHING,
+}
+LOST = (
+    "the alpha channel was lost where they were converted: export them with transparency, or put "
+    "their mattes into a folder pha beside a folder fgr"
+)
+
+
+class AlphaError(DataError):
+    """An alpha whose values are those of something else. kind: of judging.KINDS."""
+
+    def __init__(self, path: object, kind: str, figures: str) -> None:
+        super().__init__(f"{path} is no alpha: {figures}; {MEND[kind]}")
+        self.kind, self.figures = kind, figures
+
+
+class Judged(NamedTuple):
+    """An alpha, and its faults as pairs of kind and figures. own: whether the file is an RGBA
+    picture's."""
+
+    path: object
+    faults: list[tuple[str, str]]
+    own: bool = False
+
+
+def refuse(path: object, picture: Image.Image) -> None:
+    """Raises AlphaError where a decoded picture, as the file has it, cannot be an alpha, whatever
+    the others are: a colour picture, or values of another scale."""
+    if found := foreign_values(picture):
+        raise AlphaError(path, *found)
+
+
+def foreign_values(picture: Image.Image) -> tuple[str, str] | None:
+    """The fault that makes a picture no alpha by itself. picture: decoded, of mode 1, L, I or
+    I;16, RGB or P (in either colours must be grey)."""
+    if picture.mode in ("RGB", "P"):
+        step = max(1, int((picture.width * picture.height / LOOKED_AT) ** 0.5))
+        # Pillow converts no picture with a step; a palette is small, and so are the rows taken.
+        rows = np.asarray(picture)[::step, ::step]
+        if picture.mode == "P":
+            small = Image.fromarray(np.ascontiguousarray(rows), "P")
+            small.putpalette(picture.getpalette() or [])
+            rows = np.asarray(small.convert("RGB"))
+        if channels_differ(rows):
+            what = (
+                "its palette has colours, as labels have"
+                if picture.mode == "P"
+                else ("its three channels are unlike each other, as those of a colour picture")
+            )
+            return "colour_alpha", what
+        if picture.mode == "P":
+            picture = picture.convert("L")
+    return scaled_values(picture)
+
+
+def scaled_values(picture: Image.Image) -> tuple[str, str] | None:
+    """The fault of values that are meant on another scale: 0 and 1, or 0 to 255 in 16 bits."""
+    extrema = picture.getextrema()
+    high = max(pair[1] for pair in extrema) if isinstance(extrema[0], tuple) else extrema[1]
+    deep = picture.mode.startswith("I")
+    if high == 1 or (deep and 250 <= high <= 255):
+        values = np.asarray(picture)
+        values = values if values.ndim == 2 else values[..., 0]
+        top = values >= TOP * high
+        if top.sum() > max(CORE * np.count_nonzero(values), FEW * values.size) and _one_figure(top):
+            white = 65535 if deep else 255
+            factor = 257 if high > 1 else white
+            also = ", or save them as 8 bits" if high > 1 else ""
+            what = f"its largest value is {high} of {white}: multiply by {factor}{also}"
+            return "scaled_alpha", what
+    return None
+
+
+def _one_figure(inside: np.ndarray) -> bool:
+    """Whether a mask is of connected parts, and no noise, nor all of the picture."""
+    share = inside.mean()
+    changes = (inside[:, 1:] != inside[:, :-1]).mean() if inside.shape[1] > 1 else 0.0
+    return bool(share < 1 and changes < NOISE * 2 * share * (1 - share))
+
+
+def judge_alpha(pha: np.ndarray) -> Iterator[tuple[str, str]]:
+    """The kinds of faults of an alpha, (H, W) uint8, each with its figures.
+
+    label: flat patches of values between clear and opaque, or of small numbers, without soft
+    edges. empty, full: but for 1 pixel in 10,000. binary: hardly a soft pixel along its outline,
+    which is counted where neighbours lie on two sides of one half; a share of all pixels would call
+    a small figure in a large picture binary. inverted: the rim mostly opaque, the middle ninth much
+    less; the rim is the outermost twentieth at the top and along the upper two thirds of the sides,
+    since figures stand on the lower border. It does not find an inverted figure off the middle.
+    """
+    histogram = np.array(Image.fromarray(np.ascontiguousarray(pha)).histogram())
+    few = FEW * pha.size
+    if levels := _label_levels(pha, histogram):
+        yield "label_alpha", f"flat patches of the values {', '.join(map(str, levels))} of 255"
+        return
+    if histogram[CLEAR + 1 :].sum() <= few:
+        yield "empty_alpha", f"largest value {np.flatnonzero(histogram)[-1]} of 255"
+        return
+    if histogram[:SOLID].sum() <= few:
+        yield "full_alpha", f"smallest value {np.flatnonzero(histogram)[0]} of 255"
+        return
+    inside = pha > 127
+    outline = np.count_nonzero(inside[1:] != inside[:-1])
+    outline += np.count_nonzero(inside[:, 1:] != inside[:, :-1])
+    soft = int(histogram[SOFT[0] : SOFT[1] + 1].sum())
+    if outline and soft < SOFT_LEAST * outline:
+        yield "binary_alpha", f"{soft} soft pixels along an outline of {outline}"
+    height, width = pha.shape
+    y, x = max(1, height // 20), max(1, width // 20)
+    upper = pha[: 2 * height // 3]
+    rim = np.concatenate([part.ravel() for part in (pha[:y], upper[:, :x], upper[:, -x:])])
+    middle = pha[height // 3 : -(-2 * height // 3), width // 3 : -(-2 * width // 3)]
+    around, within = rim.mean() / 255, middle.mean() / 255
+    if around > RIM and around - within > FALL:
+        yield "inverted_alpha", f"mean {around:.2f} at the rim, {within:.2f} in the middle"
+
+
+def _label_levels(pha: np.ndarray, histogram: np.ndarray) -> list[int]:
+    """The values of a map of labels or of a trimap; empty for anything else. A slow ramp is flat in
+    patches too, but its neighbouring levels differ by 1; a soft edge has pixels in no patch."""
+    high = int(np.flatnonzero(histogram)[-1])
+    between = slice(CLEAR + 1, SOLID) if high > CLEAR else slice(2, CLEAR + 1)
+    if np.sort(histogram[between])[-LEVELS:].sum() < PATCHES * pha.size or min(pha.shape) < 2:
+        return []
+    core = pha[:-1, :-1]
+    right, below = pha[:-1, 1:] != core, pha[1:, :-1] != core
+    flat = ~(right | below)
+    counts = np.bincount(core.ravel(), minlength=256)
+    patches = np.bincount(core[flat], minlength=256)
+    levels = np.flatnonzero((patches >= PATCH * counts) & (patches > FEW * pha.size))
+    inner = levels[(levels >= between.start) & (levels < between.stop)]
+    if not len(inner) or len(levels) > LEVELS or patches[inner].sum() < PATCHES * pha.size:
+        return []
+    borders = np.count_nonzero(right) + np.count_nonzero(below)
+    others = counts.sum() - counts[levels].sum()
+    if not borders or others >= SOFT_LEAST * borders:
+        return []
+    if high > CLEAR:
+        signed = pha.astype(np.int16)
+        jumps = np.abs(np.diff(signed, axis=1)[:-1][right])
+        jumps = np.concatenate([jumps, np.abs(np.diff(signed, axis=0)[:, :-1][below])])
+        if np.median(jumps) < 2:
+            return []
+    return levels.tolist()
+
+
+def channels_differ(pha: np.ndarray) -> bool:
+    """Whether an alpha, (H, W, 3) uint8, is not grey; what JPEG does to grey is let pass."""
+    spread = pha.max(axis=2) - pha.min(axis=2)
+    return bool((spread > UNLIKE).mean() > UNLIKE_SHARE)
+
+
+# ------------------------------------------------------------------------------------------------
+# A sample of many
+
+
+def fault_of_sample(
+    judged: Sequence[Judged], total: int, what: str = "alphas", allowed: int = 0
+) -> tuple[str, str] | None:
+    """What makes a data set whose alphas these are a sample of unfit: the kind, and a sentence with
+    the first file, what was seen and what to do; None where nothing does.
+
+    One alpha that is a colour picture, or of another scale, is enough; of labels more than half
+    must be; and empty or full all of them, since there are such frames; of either nothing is said
+    by fewer than 4 of a `total` that is more. allowed: how many colour pictures, and how many of
+    another scale, are let pass."""
+    enough = len(judged) >= min(4, total)
+    for kind, least in (
+        ("colour_alpha", allowed + 1),
+        ("scaled_alpha", allowed + 1),
+        ("label_alpha", len(judged) // 2 + 1 if enough else total),
+    ):
+        if len(some := _of(judged, kind)) >= least:
+            said = _figures(some[0], kind)
+            if len(judged) > 1:
+                said += f" ({len(some)} of {len(judged)} {what} that were looked at)"
+            return kind, f"{some[0].path} is no alpha: {said}; {MEND[kind]}"
+    empty, full = _of(judged, "empty_alpha"), _of(judged, "full_alpha")
+    if not judged or not enough or len(empty) + len(full) < len(judged):
+        return None
+    kind, first = ("empty_alpha", empty[0]) if empty else ("full_alpha", full[0])
+    how = "empty or full" if empty and full else "empty" if empty else "opaque everywhere"
+    mend = LOST if first.own and not empty else MEND[kind]
+    said = f"{first.path} is {how} ({_figures(first, kind)})"
+    if len(judged) > 1:
+        said += f", and so are all {len(judged)} {what} that were looked at"
+    return kind, f"{said}; {mend}"
+
+
+def _figures(judged: Judged, kind: str) -> str:
+    return next(figures for fault, figures in judged.faults if fault == kind)
+
+
+def _of(judged: Sequence[Judged], kind: str) -> list[Judged]:
+    return [each for each in judged if any(fault == kind for fault, _ in each.faults)]
