@@ -205,7 +205,7 @@ def predict_pictures(options: argparse.Namespace, at_end: contextlib.ExitStack) 
     )
 
     skip = options.on_bad_image == "skip"
-    frames, faults = find_frames(options.src, options.bgr, print)
+    frames, faults = find_frames(options.src, options.bgr, tell)
     if faults and not skip:
         raise faults[0]
     names = [frame.name for frame in frames]
