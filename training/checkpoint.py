@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +23,7 @@ from dataset.sampler import crop_grid
 from model.load import misfit
 from model.sources import MATTING, backbone_of, canonical, recognise
 from model.weights_file import WeightsFileError, read_file, read_weights
-
-try:
-    import fcntl
-except ImportError:  # Windows has no locks that die with their process
-    fcntl = None  # type: ignore[assignment]
+from training.locks import fcntl, held
 
 STATE_FORMAT = 2
 KEYS = {"step", "steps_per_epoch", "optimizer", "scaler", "options", "data", "weights_checksum"}
@@ -180,19 +176,6 @@ def prune(folder: Path, keep: int) -> None:
             state.unlink()
 
 
-_held: list[TextIO] = []  # the lock of the folder that this process runs in
-
-
-def _leave_lock() -> None:
-    """In a forked process: workers outlive a killed run by seconds, and its lock must not."""
-    while _held:
-        _held.pop().close()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_lock)
-
-
 @contextlib.contextmanager
 def only_run_in(folder: Path) -> Iterator[None]:
     """Holds `folder` for this run, and removes what a killed one left half written; at the end
@@ -215,14 +198,14 @@ def only_run_in(folder: Path) -> Iterator[None]:
                         f"another run is alive in {folder}; wait for its end, or choose another "
                         "--model-name"
                     ) from None
-        _held.append(lock)
+        held.append(lock)
         for path in folder.glob("*.pth.partial-*"):
             path.unlink()
             tell(f"removed {path}, which a killed run left half written")
         try:
             yield
         finally:
-            _held.remove(lock)
+            held.remove(lock)
             if made and [path.name for path in folder.iterdir()] == [".lock"]:
                 with contextlib.suppress(OSError):  # another run may be about to use it
                     (folder / ".lock").unlink()

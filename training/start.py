@@ -7,7 +7,6 @@ import argparse
 import contextlib
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,26 +22,31 @@ from dataset.images import Backgrounds, Foregrounds
 from model.download import torchvision_file
 from model.transfer import TransferError, transfer
 from model.weights_file import read_weights
-from training import checkpoint
+from training import checkpoint, locks
 from training.checkpoint import Checkpoint, CheckpointError
 from training.distributed import Team
 from training.options import OptionError
 from training.output import check_apart, write_bytes
 from training.saving import size_of
 
+DRY_RUN = ".dry-run-"
+
 
 @contextlib.contextmanager
 def checkpoint_folder(options: argparse.Namespace) -> Iterator[Path]:
-    """checkpoint/NAME; for a dry run one that is gone afterwards."""
+    """checkpoint/NAME; for a dry run one that is gone afterwards. Removes those of dry runs that
+    were killed."""
     folder = Path("checkpoint")
+    for left in locks.remove_abandoned(folder, DRY_RUN):
+        tell(f"removed {left}, which a killed dry run left")
     if not options.dry_run:
         yield folder / options.model_name
         return
     made = not folder.exists()
     folder.mkdir(exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(prefix=".dry-run-", dir=folder) as temporary:
-            yield Path(temporary)
+        with locks.temporary_folder(folder, DRY_RUN) as temporary:
+            yield temporary
     finally:
         if made:
             with contextlib.suppress(OSError):  # something has come into it meanwhile

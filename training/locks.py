@@ -1,0 +1,56 @@
+"""Locks that die with their program, though the processes that it forked live on for seconds; and
+temporary folders that are held by one, so that the next start knows which a killed one has left."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+try:
+    import fcntl
+except ImportError:  # Windows has no locks that die with their process
+    fcntl = None  # type: ignore[assignment]
+
+OWNER = ".owner"
+
+held: list[TextIO] = []  # files that this process has locked
+
+
+def _leave_locks() -> None:
+    while held:
+        held.pop().close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_locks)
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """A new folder in `parent`, gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as name:
+        folder = Path(name)
+        with (folder / f"{OWNER}.new").open("w") as lock:
+            if fcntl:
+                with contextlib.suppress(OSError):  # a file system without locks
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    (folder / f"{OWNER}.new").rename(folder / OWNER)  # not before it is locked
+            held.append(lock)
+            try:
+                yield folder
+            finally:
+                held.remove(lock)
+
+
+def remove_abandoned(parent: Path, prefix: str) -> list[Path]:
+    """Removes, and returns, the temporary folders in `parent` whose program is gone."""
+    removed = []
+    for owner in parent.glob(f"{prefix}*/{OWNER}") if fcntl else ():
+        with contextlib.suppress(OSError), owner.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(owner.parent)
+            removed.append(owner.parent)
+    return removed
