@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.cli import Parser, command
 from common.streams import lasting_streams
-from common.text import printable
+from common.text import printable, tell
 from training.options import BATCH, WORKERS, Formatter, whole
 from training.signals import Stopped, StopRequest
 
