@@ -116,7 +116,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     data.add_argument(
         "--on-bad-image", choices=["stop", "skip"], default="stop",
-        help="a picture that cannot be decoded: stop and name it; or skip: name it and go on",
+        help="a picture that cannot be decoded, or a video that is cut short or damaged: stop and "
+        "name it; or skip: name it and go on with what there is",
     )  # fmt: skip
 
     quality = parser.add_argument_group("quality")
@@ -287,10 +288,12 @@ def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> 
         frames_at_once,
         one_ahead,
         outputs_to_write,
+        part_of,
         settle,
         tensor_of,
         threads,
         whole_file,
+        with_backgrounds,
     )
 
     name = options.src.stem
@@ -308,10 +311,11 @@ def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> 
     if not paths:
         print("all outputs are there already")
         return
-    video = at_end.enter_context(VideoReader(options.src))
+    skip = options.on_bad_image == "skip"
+    video = at_end.enter_context(VideoReader(options.src, skip, tell))
     bgrs: Iterator[np.ndarray]
     if is_video(options.bgr):
-        backgrounds = at_end.enter_context(VideoReader(options.bgr))
+        backgrounds = at_end.enter_context(VideoReader(options.bgr, skip, tell))
         bgr_size, bgrs, one_for_all = backgrounds.size, (bgr for bgr, _ in backgrounds), False
     else:
         bgr = read_rgb(options.bgr)
@@ -324,29 +328,21 @@ def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> 
     com_bgr = com_background(options)(video.size)
     matter = make_matter(options)
     progress = at_end.enter_context(Progress(video.count))
-    if video.audio:
-        progress.say(f"the sound of {options.src} is left out")
+    for note in video.notes():
+        progress.say(note)
 
-    def frames() -> "Iterator[tuple[np.ndarray, int, np.ndarray]]":
-        bgr, ended = None, False
-        for number, (src, at) in enumerate(video):
-            following = None if ended else next(bgrs, None)
-            if following is not None:
-                bgr = following
-            elif not ended:
-                ended = True
-                progress.say(f"{options.bgr} ends after {number} frames; its last one is held")
-            assert bgr is not None  # a video has a first frame
-            yield src, at, bgr
+    cut: list[DataError] = []  # what stopped it on the way
 
-    stream, count = frames(), frames_at_once(video.size, options.batch_size)
+    def part() -> str:
+        return f"first-{progress.done}" if cut else ""
+
+    stream = with_backgrounds(video, bgrs, options.bgr, progress.say)
+    count = frames_at_once(video.size, options.batch_size)
     reader = at_end.enter_context(threads(1))
     with contextlib.ExitStack() as files:
         writers = {
             each: files.enter_context(
-                VideoWriter(
-                    files.enter_context(whole_file(path)), video.size, video.rate, video.time_base
-                )
+                VideoWriter(files.enter_context(whole_file(path, part)), *video.shape)
             )
             for each, path in paths.items()
         }
@@ -361,7 +357,14 @@ def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> 
 
         writing: list[Future] = []
         for _number, begun in one_ahead(itertools.count(), begin):
-            batch = begun.result()
+            try:
+                batch = begun.result()
+            except DataError as error:
+                settle(writing, progress)
+                if not progress.done:
+                    raise
+                cut.append(error)
+                break
             if not batch:
                 break
             srcs, times, bgrs_read = zip(*batch, strict=True)
@@ -374,11 +377,9 @@ def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> 
             settle(writing, progress)
             writing = begun_writing
         settle(writing, progress)
-    if video.count and progress.done < video.count:
-        progress.say(
-            f"warning: {options.src} should have {video.count} frames, and {progress.done} could "
-            "be read; it may be cut short"
-        )
+    if cut:
+        where = ", ".join(str(part_of(path, part())) for path in paths.values())
+        raise DataError(f"{cut[0]}; what was predicted before it is in {where}")
     progress.end()
 
 

@@ -18,6 +18,8 @@ from dataset.alphas import refuse
 from dataset.colours import GREY, conversion_of, to_srgb
 from dataset.listing import (
     ENDINGS,
+    OF_VIDEO,
+    VIDEOS,
     DataError,
     Say,
     find_pictures,
@@ -353,6 +355,8 @@ def as_8_bits(picture: Image.Image, mode: str) -> Image.Image:
 
 
 def _undecodable(path: str, error: Exception) -> str:
+    if path.lower().endswith(VIDEOS):
+        return f"{path} is a video, not a picture; {OF_VIDEO}"
     if os.path.exists(path) and not os.path.getsize(path):
         what = "is empty"
     elif isinstance(error, UnidentifiedImageError):

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from dataset.tar import TarFolder
 
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png")
+VIDEOS = (
+    ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mts", ".m2ts", ".ts", ".mpg", ".mpeg",
+    ".wmv", ".flv", ".3gp", ".ogv",
+)  # fmt: skip
+OF_VIDEO = "take the frames out of a video first: ffmpeg -i VIDEO FOLDER/%06d.png"
 NAMED_AT_MOST = 20  # how many offenders a message lists
 KINDS_NAMED = 6  # how many endings of files that are not read
 ENDING_AT_MOST = 10  # characters; more are no ending, but a name with a point in it
@@ -52,6 +57,8 @@ def find_pictures(folder: "Path | TarFolder", say: Say = quiet) -> list[str]:
     others = said_of_passed(passed)
     if not found:
         there = f"; there are {others}, which are not read" if others else ""
+        if any(kind in VIDEOS for kind in passed):
+            raise DataError(f"no picture in {folder}{there}; {OF_VIDEO}")
         raise DataError(
             f"no picture ({', '.join(ENDINGS)}) in {folder}{there}; is it the right folder?"
         )

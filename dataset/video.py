@@ -4,16 +4,17 @@ Needs PyAV (https://pyav.org), which is no requirement of the rest: it is import
 """
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from common.cli import command
-from dataset.images import DataError
+from dataset.listing import VIDEOS, DataError
+from dataset.whole_video import what_lacks
+from dataset.wide_video import said, to_bt709
 
-ENDINGS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
 ENCODERS = ("libx264", "libopenh264", "mpeg4")  # the first that this PyAV has
 QUALITY = {"crf": "16", "preset": "medium"}  # of libx264: hardly told from the original
 BT601, BT709 = 5, 1  # as H.264 and swscale number them
@@ -23,7 +24,7 @@ HIGH = 720  # from this height on, pictures that do not say so are taken to be o
 
 def is_video(path: Path) -> bool:
     """By its ending."""
-    return path.suffix.lower() in ENDINGS and not path.is_dir()
+    return path.suffix.lower() in VIDEOS and not path.is_dir()
 
 
 def _av():
@@ -42,12 +43,19 @@ class VideoReader:
     """The frames of a file's first video stream, within `with`; iterate once.
 
     size: (height, width) upright. rate: frames a second, the average. time_base: seconds, of which
-    a frame's time is a whole multiple. count: of frames, as the file says; None if it does not.
-    audio: whether there is sound, which is not read. Raises DataError, also while iterating.
+    a frame's time is a whole multiple. pixel_aspect: how wide a pixel is shown, heights being 1.
+    count: of frames, as the file says; None if it does not. audio: whether there is sound, which is
+    not read. wide: what the video is of where that is no BT.709: frames come in BT.709.
+
+    skip: whether damage stops it. Where it does not, `say` is told of what lacks and of each frame
+    that is damaged, which comes as far as it could be decoded, or cannot be decoded, which is left
+    out. Raises DataError, also while iterating.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(
+        self, path: Path, skip: bool = False, say: Callable[[str], object] = print
+    ) -> None:
+        self.path, self._skip, self._say = path, skip, say
         self._av = _av()
         if not path.exists():
             raise DataError(f"there is no file {path}; check the path")
@@ -58,17 +66,24 @@ class VideoReader:
         try:
             if not self._container.streams.video:
                 raise DataError(f"{path} has no pictures in it; give a video")
+            if path.is_file() and (lacks := what_lacks(path, self._av)):  # a pipe is read once
+                self._damaged(f"{path} is cut short or damaged: {lacks}")
             stream = self._container.streams.video[0]
             stream.thread_type = "AUTO"
             self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
             self.time_base = stream.time_base or 1 / self.rate
             self.count = stream.frames or None
             self.audio = bool(self._container.streams.audio)
+            self.pixel_aspect = Fraction(stream.sample_aspect_ratio or 1)
+            self.wide = ""
             self._frames = self._decode(stream)
             self._first = next(self._frames, None)
             if self._first is None:
                 raise DataError(f"{path} has no frame that can be decoded; give another video")
             self.size = self._first[0].shape[:2]
+        except self._av.FFmpegError as error:
+            self._container.close()
+            raise DataError(self._unreadable(error)) from None
         except BaseException:
             self._container.close()
             raise
@@ -91,8 +106,12 @@ class VideoReader:
         last, size = None, None
         step = max(1, round(1 / (self.rate * self.time_base)))
         try:
-            for frame in self._container.decode(stream):
+            for frame in self._decoded(stream):
                 pixels = _upright_rgb(frame)
+                if last is None:
+                    self.wide = _wide(frame)
+                    if round(frame.rotation / 90) % 2:
+                        self.pixel_aspect = 1 / self.pixel_aspect
                 if size and pixels.shape[:2] != size:
                     raise DataError(
                         f"{self.path} changes its size on the way, from {size[1]}x{size[0]} to "
@@ -107,9 +126,52 @@ class VideoReader:
         except (self._av.FFmpegError, OSError) as error:
             raise DataError(self._unreadable(error)) from None
 
+    def _decoded(self, stream) -> Iterator:
+        """The frames as they are stored, one by one, and beyond what is damaged."""
+        number, last = 0, "its beginning"
+        for packet in self._container.demux(stream):
+            try:
+                frames = packet.decode()
+            except self._av.FFmpegError as error:
+                if not packet.size:  # behind the last one: decoders end so
+                    return
+                self._damaged(
+                    f"{self.path}: what follows {last} cannot be decoded ({error.strerror})"
+                )
+                continue
+            for frame in frames:
+                number += 1
+                last = f"frame {number}" + ("" if frame.time is None else f" ({frame.time:.2f} s)")
+                if frame.is_corrupt:
+                    self._damaged(f"{self.path}: {last} is damaged")
+                yield frame
+
+    def _damaged(self, what: str) -> None:
+        if not self._skip:
+            raise DataError(
+                f"{what}; replace it, or type --on-bad-image skip to take what there is"
+            )
+        self._say(f"warning: {what}")
+
+    @property
+    def shape(self) -> tuple[tuple[int, int], Fraction, Fraction, Fraction]:
+        """What a VideoWriter wants to know to write such a video."""
+        return self.size, self.rate, self.time_base, self.pixel_aspect
+
+    def notes(self) -> list[str]:
+        """What a user should know of it."""
+        said = [f"the sound of {self.path} is left out"] if self.audio else []
+        if self.wide:
+            said.append(f"{self.path} is {self.wide}: its colours are brought to BT.709")
+        return said
+
     def _unreadable(self, error: Exception) -> str:
         why = getattr(error, "strerror", None) or error
         return f"{self.path} cannot be read as a video ({why}); replace it or convert it"
+
+
+def _wide(frame) -> str:
+    return said(int(frame.color_trc), int(frame.color_primaries))
 
 
 def _upright_rgb(frame) -> np.ndarray:
@@ -117,6 +179,8 @@ def _upright_rgb(frame) -> np.ndarray:
     if colours == UNSPECIFIED:
         colours = BT709 if frame.height >= HIGH else BT601
     pixels = frame.reformat(format="rgb24", src_colorspace=int(colours)).to_ndarray()
+    if _wide(frame):
+        pixels = to_bt709(pixels, int(frame.color_trc), int(frame.color_primaries))
     quarters = round(frame.rotation / 90) % 4  # counter-clockwise, as numpy turns
     return np.ascontiguousarray(np.rot90(pixels, quarters))
 
@@ -124,13 +188,19 @@ def _upright_rgb(frame) -> np.ndarray:
 class VideoWriter:
     """Writes frames into an MP4 file, within `with`: H.264 where this PyAV has it, else MPEG-4.
 
-    path: of the file, whatever its ending. size: (height, width); with an odd side, colours are
+    path: of the file, whatever its ending. size: (height, width), of pixels that are shown
+    pixel_aspect times as wide as high; with an odd side, colours are
     kept at full resolution (4:4:4), which needs no even sides but fewer players show. rate,
     time_base: as VideoReader has them. Raises OSError.
     """
 
     def __init__(
-        self, path: Path, size: tuple[int, int], rate: Fraction, time_base: Fraction
+        self,
+        path: Path,
+        size: tuple[int, int],
+        rate: Fraction,
+        time_base: Fraction,
+        pixel_aspect: Fraction = Fraction(1),
     ) -> None:
         av = _av()
         self.path = path
@@ -152,6 +222,8 @@ class VideoWriter:
         stream.pix_fmt = "yuv444p" if odd and encoder == "libx264" else "yuv420p"
         context = stream.codec_context
         context.time_base = time_base_out
+        if pixel_aspect != 1:
+            context.sample_aspect_ratio = pixel_aspect
         context.colorspace = context.color_primaries = context.color_trc = BT709
         context.color_range = 1  # 16..235, what players expect
         self._stream = stream

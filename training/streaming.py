@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from common.text import printable
 from dataset.frames import Frame, cover, read_rgb
+from training.checkpoint import rename_aside
 from training.options import OptionError
 from training.output import check_apart, write_bytes
 
@@ -130,6 +131,26 @@ def one_ahead(batches: Iterable, begin: Callable[[Any], Any]) -> Iterator[tuple[
         yield before
 
 
+def with_backgrounds(
+    video: Iterable[tuple[np.ndarray, int]],
+    bgrs: Iterator[np.ndarray],
+    bgr_path: Path,
+    say: Callable[[str], None],
+) -> Iterator[tuple[np.ndarray, int, np.ndarray]]:
+    """A video's frames, their times, and a background for each: the last one for those behind the
+    end of `bgrs`, which is said."""
+    bgr, ended = None, False
+    for number, (src, at) in enumerate(video):
+        following = None if ended else next(bgrs, None)
+        if following is not None:
+            bgr = following
+        elif not ended:
+            ended = True
+            say(f"{bgr_path} ends after {number} frames; its last one is held")
+        assert bgr is not None  # a video has a first frame
+        yield src, at, bgr
+
+
 def settle(writing: list[Future], progress: "Progress") -> None:
     """Waits until what is being written is. Raises what went wrong."""
     while writing:
@@ -148,17 +169,26 @@ def threads(count: int) -> Iterator[ThreadPoolExecutor]:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, which becomes it when nothing has gone wrong."""
+def whole_file(path: Path, part: Callable[[], str] = str) -> Iterator[Path]:
+    """A temporary name beside `path`, which becomes it when nothing has gone wrong. part: asked in
+    the end for what is put before the ending of a file that is not all of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.partial-{os.getpid()}")
     try:
         yield temporary
         with temporary.open("r+b") as file:
             os.fsync(file.fileno())
+        if part():
+            path = part_of(path, part())
+            rename_aside(path)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def part_of(path: Path, part: str) -> Path:
+    """The name of a file that holds a part of what `path` would."""
+    return path.with_name(f"{path.stem}.{part}{path.suffix}")
 
 
 class Progress:
