@@ -1,31 +1,34 @@
 """Loads finished weights of MattingBase into the network: this program's, or the published one's.
 
-Nothing is renamed or left out but a refiner; what does not fit is an error. To begin training from
-another network's weights is transfer.py's business.
+Wrappers' names and a refiner are left out, and nothing else is renamed; what does not fit is an
+error. To begin training from another network's weights is transfer.py's business.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from model.matting_base import MattingBase
-from model.sources import MATTING, backbone_of, canonical, recognise
+from model.sources import MATTING, backbone_of, canonical, network_of, recognise
+from model.values import broken, coarse, of_wrong_kind
 from model.weights_file import WeightsFileError, read_weights
 
 
-def load_matting_base(path: str | Path) -> MattingBase:
+def load_matting_base(path: str | Path, say: Callable[[str], object] = print) -> MattingBase:
     """The network of a weights file, on the CPU in eval mode, in float32; its backbone is read off
     the entries' names.
 
-    path: a flat state dict or one in a wrapper, .pth or .safetensors; of MattingBase or of
-    MattingRefine, whose refiner is left out; or a state file of a checkpoint, whose weights are
-    taken from beside it. Raises WeightsFileError where it cannot be read, or is something else.
+    path: as model.weights_file.read_weights takes it, of MattingBase or of MattingRefine, whose
+    refiner is left out; or a state file of a checkpoint, whose weights are taken from beside it.
+    say: is told what was left out, or chosen. Raises WeightsFileError where it cannot be read, or
+    is something else.
     """
     path = Path(path)
     if path.name.endswith(".state.pth"):
         path = path.with_name(path.name.removesuffix(".state.pth") + ".pth")
-    content = read_weights(path).state_dict
-    short = canonical(content)
+    found = read_weights(path)
+    short = canonical(found.state_dict)
     source, backbone = recognise(short.values()), backbone_of(short.values())
     if source is not MATTING:
         what = (
@@ -41,13 +44,31 @@ def load_matting_base(path: str | Path) -> MattingBase:
             "resnet101 and mobilenetv2"
         )
     model = MattingBase(backbone)
-    weights = {
-        name: content[full] for full, name in short.items() if not name.startswith("refiner.")
-    }
-    if found := misfit(model, weights):
-        raise WeightsFileError(f"{path} does not fit MattingBase with {backbone}: {found}")
+    weights, notes = base_of(found.state_dict)
+    if fault := misfit(model, weights):
+        raise WeightsFileError(f"{path} does not fit MattingBase with {backbone}: {fault}")
+    if fault := fault_of_values(model, weights):
+        raise WeightsFileError(f"{path} holds no weights that compute: {fault}")
+    for note in (*found.notes, *(f"{path}: {note}" for note in notes)):
+        say(f"note: {note}")
     model.load_state_dict(weights)
     return model.eval()
+
+
+def base_of(state_dict: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """The entries of MattingBase by their names there, of a state dict of MattingBase or
+    MattingRefine however it is wrapped; and what is worth saying of the others."""
+    short, inside = canonical(state_dict), network_of(state_dict)
+    refiner = [name for name in inside if short[name].startswith("refiner.")]
+    weights = {short[name]: state_dict[name] for name in inside if name not in set(refiner)}
+    notes = []
+    if refiner:
+        notes.append(f"it is of MattingRefine; the refiner, {len(refiner)} entries, is left out")
+    if beside := [name for name in state_dict if name not in inside and state_dict[name].ndim]:
+        notes.append(f"{len(beside)} entries beside the network are left out, such as {beside[0]}")
+    if kinds := coarse(weights):
+        notes.append(f"the weights were rounded to {', '.join(kinds)}, and are used as float32")
+    return weights, notes
 
 
 def misfit(model: nn.Module, weights: dict[str, Tensor]) -> str | None:
@@ -60,3 +81,21 @@ def misfit(model: nn.Module, weights: dict[str, Tensor]) -> str | None:
     kinds = (("missing", missing), ("foreign", foreign), ("of other shape", unlike))
     said = [f"{len(names)} {kind}, such as {names[0]}" for kind, names in kinds if names]
     return f"entries {'; '.join(said)}" if said else None
+
+
+def fault_of_values(model: nn.Module, weights: dict[str, Tensor]) -> str | None:
+    """What makes entries of the right names and shapes no weights; None where all is well."""
+    target = model.state_dict()
+    if odd := [name for name in target if of_wrong_kind(weights[name], target[name])]:
+        kind = str(weights[odd[0]].dtype).removeprefix("torch.")
+        return (
+            f"{len(odd)} entries are no real floating-point numbers, such as {odd[0]}, of {kind}; "
+            "give the file before it was converted"
+        )
+    if found := broken(weights):
+        names, what = found
+        return (
+            f"{len(names)} entries {what}, such as {names[0]}; the file is of a run that diverged, "
+            "or is damaged: give another"
+        )
+    return None

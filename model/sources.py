@@ -4,6 +4,7 @@ Everything here is a function of entry names alone. To add a source, add a row.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -163,23 +164,55 @@ def recognise(names: Iterable[str]) -> Source | None:
     return next((source for source in SOURCES if source.recognises(names)), None)
 
 
-PREFIXES = ("module.", "_orig_mod.", "model.")  # of DataParallel, torch.compile, Lightning
+# What DataParallel, DistributedDataParallel, AveragedModel, torch.compile and FSDP put into names,
+# before the whole network's or a part's.
+WRAPPED = re.compile(
+    r"(?<![^.])(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)
+# Entries that are no weights: AveragedModel's counter, and what thop's profile() leaves.
+COUNTERS = re.compile(r"(.*\.)?(n_averaged|total_ops|total_params)")
+# Names that a network gives to a part of it: a classifier's layout behind one is the classifier
+# only where there is hardly anything beside it.
+PARTS = re.compile(r"(.*\.)?(backbone|encoder|body|features)\.")
+
+
+def prefixes(names: Iterable[str]) -> list[str]:
+    """The prefixes, without what WRAPPED takes off, behind each of which the entries of a known
+    layout lie: [""] where the names themselves are such; several where a file holds several
+    networks side by side; none where there is no known layout."""
+    short = list(unwrapped(names).values())
+    if recognise(short):
+        return [""]
+    counts: Counter[str] = Counter()
+    for name in short:
+        counts.update(name[: dot.end()] for dot in re.finditer(r"\.", name))
+    found: dict[str, bool] = {}  # prefix → whether of a whole network
+    for prefix in sorted(counts, key=lambda each: each.count(".")):
+        if counts[prefix] * 20 < len(short) or prefix.startswith(tuple(found)):
+            continue
+        source = recognise(each.removeprefix(prefix) for each in short if each.startswith(prefix))
+        if source:
+            found[prefix] = source.fills != (BACKBONE,)
+    if any(found.values()):
+        return [prefix for prefix, whole in found.items() if whole]
+    beside = 1 - sum(counts[prefix] for prefix in found) / max(1, len(short))
+    return [each for each in found if beside < (0.05 if PARTS.fullmatch(each) else 0.5)]
+
+
+def unwrapped(names: Iterable[str]) -> dict[str, str]:
+    """Name in the file → name without what WRAPPED takes off, where that keeps them apart."""
+    names = list(names)
+    short = {name: WRAPPED.sub("", name) for name in names}
+    return short if len(set(short.values())) == len(names) else {name: name for name in names}
 
 
 def canonical(names: Iterable[str]) -> dict[str, str]:
     """Name in the file → name without what wrapping the network has put before it, and with
-    MobileNet's `high_level_features` numbered on from 4 where a file numbers them from 0."""
-    short = {name: name for name in names}
-    while short:
-        common = [
-            prefix
-            for prefix in PREFIXES
-            # All of the network's have it; a loss or a mean beside the network may not.
-            if sum(name.startswith(prefix) for name in short.values()) > len(short) / 2
-        ]
-        if not common:
-            break
-        short = {name: now.removeprefix(common[0]) for name, now in short.items()}
+    MobileNet's `high_level_features` numbered on from 4 where a file numbers them from 0. What
+    lies beside the network keeps its name."""
+    names = list(names)
+    inside = network_of(names)
+    short = {name: inside.get(name, name) for name in names}
     if any(now.startswith("backbone.high_level_features.0.") for now in short.values()):
         pattern = re.compile(r"^backbone\.high_level_features\.(\d+)\.")
         short = {
@@ -187,6 +220,22 @@ def canonical(names: Iterable[str]) -> dict[str, str]:
             for name, now in short.items()
         }
     return short
+
+
+def network_of(names: Iterable[str]) -> dict[str, str]:
+    """The names of the network's own entries, and what they are without their prefix: no loss, no
+    counter beside it. All, where no layout is known."""
+    short = unwrapped(names)
+    prefix = next(iter(prefixes(short)), "")
+    inside = {name: now for name, now in short.items() if now.startswith(prefix)}
+    wrapped = {name: now for name, now in inside.items() if WRAPPED.match(name)}
+    if len(wrapped) > len(inside) / 2:  # as a whole
+        inside = wrapped
+    return {
+        name: now.removeprefix(prefix)
+        for name, now in inside.items()
+        if not COUNTERS.fullmatch(now)
+    }
 
 
 def backbone_of(names: Iterable[str]) -> str | None:

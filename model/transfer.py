@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from model.sources import SOURCES, Source, backbone_of, canonical, recognise
+from model.values import broken
 
 
 class TransferError(ValueError):
@@ -154,23 +155,24 @@ def transfer(
     target = model.state_dict()
     backbone = _check_backbone(source, places.values(), target)
 
-    bad = [n for n, v in state_dict.items() if v.is_floating_point() and not _finite(v)]
-    if bad:
+    if found := broken(state_dict):
+        bad, what = found
         raise TransferError(
-            f"{len(bad)} entries hold values that are not finite: {_listed(bad)}; the file is of a "
-            "run that diverged, or is damaged: give another"
+            f"{len(bad)} entries {what}: {_listed(bad)}; the file is of a run that diverged, or is "
+            "damaged: give another"
         )
 
     report = Report(source=source.name, backbone=backbone, stem=stem)
     trainable = {name: parameter.numel() for name, parameter in model.named_parameters()}
     report.parameters = {name: trainable.get(name, 0) for name in target}
-    values, at_odds = {}, {}  # by the model's names
+    values, at_odds, kinds = {}, {}, {}  # by the model's names
     for name, value in state_dict.items():
         place = places[name]
         if place not in target or place in values or place in at_odds:
             report.unused.append(name)
         elif value.is_floating_point() != target[place].is_floating_point():
-            report.unused.append(name)  # quantised, for instance
+            report.unused.append(name)  # quantised, or complex, for instance
+            kinds[place] = str(value.dtype).removeprefix("torch.")
         elif value.shape == target[place].shape:
             values[place] = value
         else:
@@ -185,7 +187,7 @@ def transfer(
     report.lacking = [n for n in target if source.should_fill(n) and n not in values]
     report.foreign = [name for name in report.unused if source.is_foreign(places[name])]
     if report.lacking and not partial:
-        raise TransferError(_lacking(report))
+        raise TransferError(_lacking(report, kinds))
     if report.foreign and not partial:
         raise TransferError(
             f"the file looks like {source.name}, {backbone}, but {len(report.foreign)} of its "
@@ -194,9 +196,9 @@ def transfer(
             "type --model-pretrain-partial to take what fits"
         )
 
-    kinds = {state_dict[n].dtype for n in state_dict if places[n] in values}
-    kinds -= {torch.float32, torch.int64}
-    report.converted = sorted(str(kind).removeprefix("torch.") for kind in kinds)
+    types = {state_dict[n].dtype for n in state_dict if places[n] in values}
+    types -= {torch.float32, torch.int64}
+    report.converted = sorted(str(each).removeprefix("torch.") for each in types)
     with torch.no_grad():
         for name, value in values.items():
             target[name].copy_(value)
@@ -208,11 +210,6 @@ STEMS = {
     "backbone.conv1.weight": "backbone.bn1.running_mean",
     "backbone.features.0.0.weight": "backbone.features.0.1.running_mean",
 }
-
-
-def _finite(value: Tensor) -> bool:
-    """Whether all values are finite, as float32, too."""
-    return bool(value.float().isfinite().all())
 
 
 def _fold_stem(
@@ -283,15 +280,17 @@ def _unrecognised(names: list[str]) -> str:
     )
 
 
-def _lacking(report: Report) -> str:
+def _lacking(report: Report, kinds: dict[str, str]) -> str:
+    """kinds: the types of entries whose numbers are of another kind than the model's."""
     odd = [name for name in report.lacking if name in report.mismatched]
-    unlike = ""
+    converted = [name for name in report.lacking if name in kinds]
+    unlike = f" ({converted[0]} is {kinds[converted[0]]} there)" if converted else ""
     if odd:
         theirs, ours = report.mismatched[odd[0]]
         unlike = f" ({odd[0]} is {_by(theirs)} there and {_by(ours)} here)"
     return (
         f"the file looks like {report.source}, {report.backbone}, but {len(report.lacking)} "
-        f"entries that such a file should fill are not in it or of another shape{unlike}: "
+        f"entries that such a file should fill are not in it or of another shape or kind{unlike}: "
         f"{_listed(report.lacking)}; give a whole file, or type --model-pretrain-partial to train "
         "with these left random"
     )

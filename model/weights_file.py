@@ -8,6 +8,7 @@ import hashlib
 import mmap
 import pickle
 import re
+import stat
 import struct
 import warnings
 import zipfile
@@ -18,6 +19,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from torch import Tensor
+
+from model.other_files import HEAD, archive_kind, folder_kind, other_kind, text_kind
+from model.sources import network_of
+from model.wrapping import WRAPPERS, AmbiguousError, find_weights, is_plain, kind_of
 
 
 class WeightsFileError(ValueError):
@@ -47,9 +52,6 @@ ALLOWED: list[Any] = [
 SEAL = b"sha256:"
 SEAL_SIZE = len(SEAL) + 64
 
-# Where a state dict is found in a file; an average of weights is what a run is judged by.
-WRAPPERS = ("model_state", "state_dict_ema", "state_dict", "model")
-
 
 @dataclass(frozen=True)
 class Weights:
@@ -58,6 +60,7 @@ class Weights:
     state_dict: dict[str, Tensor]
     path: Path
     wrapper: str  # the keys under which it was found, such as "model_state"; "" for a bare one
+    notes: tuple[str, ...] = ()  # what was decided in finding it
 
     def sha256(self) -> str:
         with self.path.open("rb") as file:
@@ -82,38 +85,37 @@ def is_sealed(path: Path) -> bool:
 
 
 def read_weights(path: str | Path) -> Weights:
-    """The state dict in a file of torch.save or of safetensors: the file's own dict, or one under
-    a key of WRAPPERS. Values that are no tensors are left out. Raises WeightsFileError."""
+    """The state dict in a file of torch.save or of safetensors: the file's own dict, or one in it,
+    as model.wrapping.find_weights finds it. Values that are no tensors are left out. Raises
+    WeightsFileError, also where several are equally good, or hold no plain numbers."""
     path = Path(path)
     content = read_file(path)
-    found, wrapper = _find_state_dict(content)
-    if not found:
+    try:
+        found, others = find_weights(content)
+    except AmbiguousError as error:
+        raise WeightsFileError(f"{path} holds {error}") from None
+    state_dict = {n: v for n, v in found.entries.items() if is_plain(v)} if found else {}
+    if found and found.layout and (odd := set(network_of(found.entries)) - state_dict.keys()):
+        name = min(odd)
+        raise WeightsFileError(
+            f"{path} holds {len(odd)} entries that are {kind_of(found.entries[name])}, such as "
+            f"{name}; give the file that it was made from, of plain numbers"
+        )
+    if not found or not state_dict:
         if isinstance(content, dict):
             what = f"a dict with the keys {', '.join(map(str, list(content)[:8])) or '(none)'}"
         else:
             what = f"a {type(content).__name__}"
         raise WeightsFileError(
-            f"{path} holds {what} and no weights; expected a state dict, bare or under one of "
-            f"{', '.join(WRAPPERS)}"
+            f"{path} holds {what} and no weights; expected a state dict, bare or under a key such "
+            f"as {', '.join(WRAPPERS)}"
         )
-    return Weights(found, path, wrapper)
-
-
-def _find_state_dict(content: Any, depth: int = 0) -> tuple[dict[str, Tensor], str]:
-    if not isinstance(content, dict) or depth > 3:
-        return {}, ""
-    # Wrappers first: beside one, a best score may be a tensor.
-    for key in WRAPPERS:
-        found, inner = _find_state_dict(content.get(key), depth + 1)
-        if found:
-            return found, ".".join(filter(None, [key, inner]))
-    return {name: value for name, value in content.items() if _is_weight(name, value)}, ""
-
-
-def _is_weight(name: Any, value: Any) -> bool:
-    if not (isinstance(name, str) and isinstance(value, Tensor)):
-        return False
-    return value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+    notes = []
+    if others:
+        left = ", ".join(each.place for each in others)
+        notes.append(f"{path} holds {1 + len(others)} sets of weights: {found.place} is taken, "
+                     f"{left} left")  # fmt: skip
+    return Weights(state_dict, path, found.wrapper, tuple(notes))
 
 
 def read_file(path: str | Path) -> Any:
@@ -123,27 +125,27 @@ def read_file(path: str | Path) -> Any:
     packed, or it holds objects other than tensors, plain Python values and those of ALLOWED.
     """
     path = Path(path)
-    if path.is_dir():
-        raise WeightsFileError(f"{path} is a folder; give a file in it, such as epoch-0.pth")
     try:
-        with path.open("rb") as file:
-            head = file.read(512)
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise WeightsFileError(f"{path} {folder_kind(path)}")
+        if not stat.S_ISREG(mode):  # which could be waited for for ever
+            raise WeightsFileError(
+                f"{path} is no file but a pipe or a device; write what comes out of it into a file "
+                "and give that"
+            )
         size = path.stat().st_size
+        if size == 0:
+            raise WeightsFileError(f"{path} is empty; download or copy it again")
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+        if kind := other_kind(path, head, size):
+            raise WeightsFileError(f"{path} {kind}")
     except FileNotFoundError:
         raise WeightsFileError(f"there is no file {path}; check the path") from None
     except OSError as error:
         raise WeightsFileError(f"{path} cannot be opened ({error.strerror})") from None
 
-    if size == 0:
-        raise WeightsFileError(f"{path} is empty; download or copy it again")
-    if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype|!--|html|head|body|\?xml)", head, re.IGNORECASE):
-        raise WeightsFileError(
-            f"{path} is a web page, not a weights file; download the file behind its link"
-        )
-    if head.startswith(b"version https://git-lfs"):
-        raise WeightsFileError(
-            f"{path} is a Git LFS pointer, not the file itself; fetch it with git lfs pull"
-        )
     if head.startswith(b"PK"):
         try:
             _check_archive(path, size)
@@ -151,7 +153,7 @@ def read_file(path: str | Path) -> Any:
             raise WeightsFileError(f"{path} cannot be read ({error.strerror})") from None
     elif head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < 100_000_000:
         return _read_safetensors(path)
-    return _read_torch(path, size)
+    return _read_torch(path, size, head)
 
 
 def _check_archive(path: Path, size: int) -> None:
@@ -175,22 +177,13 @@ def _check_archive(path: Path, size: int) -> None:
             f"{path} is cut short or damaged: it begins as a PyTorch file does, but its end is not "
             f"there ({size:,} bytes); download or copy it again"
         ) from None
-    names = [entry.filename.split("/", 1)[-1] for entry in entries]
-    if "constants.pkl" in names:
-        raise WeightsFileError(
-            f"{path} is a TorchScript archive, which holds code; save its weights alone: "
-            "torch.save(torch.jit.load(FILE).state_dict(), NEW_FILE)"
-        )
+    if kind := archive_kind([entry.filename for entry in entries]):
+        raise WeightsFileError(f"{path} {kind}")
     unpacked = sum(entry.file_size for entry in entries)
     if methods != {zipfile.ZIP_STORED} or unpacked > size:
         raise WeightsFileError(
             f"{path} is compressed ({size:,} bytes, {unpacked:,} unpacked), which torch.save's "
             "files never are; it is not unpacked: give the original file"
-        )
-    if "data.pkl" not in names:
-        raise WeightsFileError(
-            f"{path} is a zip archive, but not one of torch.save's; unpack it and give the weights "
-            "file in it"
         )
     try:
         if not one_directory:  # Python would look into another one than PyTorch
@@ -241,7 +234,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def _read_torch(path: Path, size: int) -> Any:
+def _read_torch(path: Path, size: int, head: bytes) -> Any:
     try:
         with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old formats, which are read all the same
@@ -255,6 +248,8 @@ def _read_torch(path: Path, size: int) -> Any:
             f"{path} holds an object of type {refused}, which is not loaded because reading "
             "it could run code; save only the state dict: torch.save(model.state_dict(), FILE)"
         )
+    if kind := text_kind(head):
+        raise WeightsFileError(f"{path} {kind}")
     raise WeightsFileError(
         f"{path} ({size:,} bytes) cannot be read as a PyTorch file: it is damaged, cut short, of "
         "another program, or of another pickle protocol than torch.save's own; download or copy "

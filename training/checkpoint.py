@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from common.text import tell
 from dataset.sampler import crop_grid
-from model.load import misfit
+from model.load import base_of, fault_of_values, misfit
 from model.sources import MATTING, backbone_of, canonical, recognise
 from model.weights_file import WeightsFileError, read_file, read_weights
 from training.locks import fcntl, held
@@ -103,8 +103,10 @@ class Checkpoint:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Reads a weights file and the state file beside it, if any. Raises WeightsFileError where one
     is damaged or of another kind, CheckpointError where they do not belong together."""
-    weights = read_weights(path).state_dict
-    return Checkpoint(path, weights, load_state(path, weights))
+    found = read_weights(path)
+    for note in found.notes:
+        print(f"note: {note}")
+    return Checkpoint(path, found.state_dict, load_state(path, found.state_dict))
 
 
 def newest_whole(folder: Path, set_aside: bool) -> Checkpoint | None:
@@ -179,9 +181,9 @@ def prune(folder: Path, keep: int) -> None:
 @contextlib.contextmanager
 def only_run_in(folder: Path) -> Iterator[None]:
     """Holds `folder` for this run, and removes what a killed one left half written; at the end
-    the folder goes, too, if nothing came into it. Raises CheckpointError where another run holds
-    it; the lock dies with its process."""
-    made = not folder.exists()
+    the folders that it made go, too, if nothing came into them. Raises CheckpointError where
+    another run holds it; the lock dies with its process."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         if fcntl:
@@ -209,7 +211,8 @@ def only_run_in(folder: Path) -> Iterator[None]:
             if made and [path.name for path in folder.iterdir()] == [".lock"]:
                 with contextlib.suppress(OSError):  # another run may be about to use it
                     (folder / ".lock").unlink()
-                    folder.rmdir()
+                    for path in made:
+                        path.rmdir()
 
 
 def state_path(weights: Path) -> Path:
@@ -318,13 +321,19 @@ def checksum(weights: dict[str, Tensor]) -> int:
 
 
 def load_weights(model: nn.Module, path: Path, weights: dict[str, Tensor], backbone: str) -> None:
-    """Loads what was read of `path` strictly. Raises CheckpointError where an entry is missing,
-    foreign or of another shape, saying what the file looks like."""
-    found = misfit(model, weights)
+    """Loads what was read of `path` strictly, and says what of it was left out: a refiner, say.
+    Raises CheckpointError where an entry is missing, foreign or of another shape, saying what the
+    file looks like, or holds what no weight is."""
+    entries, notes = base_of(weights)
+    found = misfit(model, entries)
     if not found:
-        model.load_state_dict(weights)
+        if fault := fault_of_values(model, entries):
+            raise CheckpointError(f"{path} holds no weights that compute: {fault}")
+        for note in notes:
+            print(f"note: {path}: {note}")
+        model.load_state_dict(entries)
         return
-    looks, source = backbone_of(weights), recognise(canonical(weights).values())
+    looks, source = backbone_of(entries), recognise(canonical(weights).values())
     if source is MATTING and looks and looks != backbone:
         advice = f"its backbone is {looks}: type --model-backbone {looks}"
     elif source:
