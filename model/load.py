@@ -9,13 +9,14 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from common.text import tell
 from model.matting_base import MattingBase
 from model.sources import MATTING, backbone_of, canonical, network_of, recognise
 from model.values import broken, coarse, of_wrong_kind
 from model.weights_file import WeightsFileError, read_weights
 
 
-def load_matting_base(path: str | Path, say: Callable[[str], object] = print) -> MattingBase:
+def load_matting_base(path: str | Path, say: Callable[[str], object] = tell) -> MattingBase:
     """The network of a weights file, on the CPU in eval mode, in float32; its backbone is read off
     the entries' names.
 

@@ -105,7 +105,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     is damaged or of another kind, CheckpointError where they do not belong together."""
     found = read_weights(path)
     for note in found.notes:
-        print(f"note: {note}")
+        tell(f"note: {note}")
     return Checkpoint(path, found.state_dict, load_state(path, found.state_dict))
 
 
@@ -330,7 +330,7 @@ def load_weights(model: nn.Module, path: Path, weights: dict[str, Tensor], backb
         if fault := fault_of_values(model, entries):
             raise CheckpointError(f"{path} holds no weights that compute: {fault}")
         for note in notes:
-            print(f"note: {path}: {note}")
+            tell(f"note: {path}: {note}")
         model.load_state_dict(entries)
         return
     looks, source = backbone_of(entries), recognise(canonical(weights).values())

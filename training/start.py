@@ -249,7 +249,7 @@ def initialise(
     found = {"file": str(path), "sha256": weights.sha256(), "found_in": weights.wrapper}
     where = f" (found in {weights.wrapper!r})" if weights.wrapper else ""
     for note in weights.notes:
-        print(f"note: {note}")
+        tell(f"note: {note}")
     summary = f"{printable(path)}{where}, SHA-256 {found['sha256']}\n{report.table()}"
     print(f"start: {summary}")
     result = found | report.as_dict()
