@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 from benchmarks.common import table
+from common.cli import Parser
 from training.output import write_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,7 +101,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "benchmarks.gpu",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -208,7 +209,7 @@ def last_line(path: Path, start: int) -> str:
 
 
 def within(options: argparse.Namespace) -> int:
-    from benchmarks.gpu_parts.common import Findings, NotHereError
+    from benchmarks.gpu_parts.findings import Findings, NotHereError
 
     findings = Findings(options.findings, options.data, options.quick, options.until)
     module, name = PARTS[options.part].where.split(".")

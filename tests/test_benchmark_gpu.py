@@ -13,7 +13,7 @@ import torch
 from null_gpu import needs_null_gpu, run_script
 
 from benchmarks import gpu
-from benchmarks.gpu_parts import common
+from benchmarks.gpu_parts import findings
 
 CASE = '{"case": "a", "figures": {"ms": 1.5, "said": "x|y"}}'
 # What a part's process does, FILE being where its findings go.
@@ -112,7 +112,7 @@ def test_a_missing_package_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_numbers_that_are_none_are_words(tmp_path: Path) -> None:
-    found = common.Findings(tmp_path / "findings", tmp_path, True, 1.0)
+    found = findings.Findings(tmp_path / "findings", tmp_path, True, 1.0)
     found.case("a", some_ms=float("nan"), rows=[1.0, float("inf")])
     line = json.loads((tmp_path / "findings").read_text())
     assert line["figures"] == {"some ms": "nan", "rows": [1.0, "inf"]}

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.gpu_parts.common import Findings, batch_of
+from benchmarks.gpu_parts.common import batch_of
+from benchmarks.gpu_parts.findings import Findings
 from dataset.augmentation import augment
 from model import MattingBase
 from model.dropout import SampleDropout

@@ -15,7 +15,8 @@ import time
 import torch
 
 from benchmarks.gpu import GRACE, ROOT
-from benchmarks.gpu_parts.common import Findings, NotHereError, Training, batch_of, host_seconds
+from benchmarks.gpu_parts.common import Training, batch_of, host_seconds
+from benchmarks.gpu_parts.findings import Findings, NotHereError
 from benchmarks.gpu_parts.numbers import scratch
 from benchmarks.run import link_many
 
@@ -115,7 +116,7 @@ def checkpoint(found: Findings) -> None:
     for _ in range(5):
         training.step(batch)
     by_itself = host_seconds(lambda: training.step(batch), 10)
-    with scratch() as folder, Saver() as saver:
+    with scratch() as folder, Saver(training.device) as saver:
         for number in range(3):
             model, path = training.model, folder / f"epoch-{number}.pth"
             before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -12,8 +12,6 @@ import torch
 from benchmarks import common
 from benchmarks.gpu_parts.common import (
     PHASES,
-    Findings,
-    NotHereError,
     Training,
     batch_of,
     device_ms,
@@ -22,6 +20,7 @@ from benchmarks.gpu_parts.common import (
     median_ms,
     peak_gb,
 )
+from benchmarks.gpu_parts.findings import Findings, NotHereError
 from dataset.sampler import crop_of_step
 from training.loss import matting_loss, total
 from training.machine import choose_device

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torchvision.models.segmentation import deeplabv3
 
-from benchmarks.gpu_parts.common import Findings, Training, device_ms, forget_memory, peak_gb
+from benchmarks.gpu_parts.common import Training, device_ms, forget_memory, peak_gb
+from benchmarks.gpu_parts.findings import Findings
 from model import decoder
 from training.loss import matting_loss, total
 
