@@ -20,7 +20,7 @@ import numpy as np
 
 from dataset.alphas import AlphaError, judge_alpha
 from dataset.first_look import turned_apart
-from dataset.folders import HALVES, opened
+from dataset.folders import HALVES, opened, opened_backgrounds
 from dataset.images import (
     Backgrounds,
     DataError,
@@ -35,8 +35,7 @@ from dataset.images import (
 from dataset.judging import Fault, Group
 from dataset.listing import both_names, find_pictures, stem_of
 from dataset.processes import ended_at_once, leave_signals, signals_later
-from dataset.tar import Member, open_tars
-from dataset.tar_index import tars_in
+from dataset.tar import Member
 from dataset.workers import starting
 
 CHUNK = 32  # pictures a worker takes at once
@@ -92,11 +91,6 @@ def _list_foregrounds(
 ) -> tuple[Foregrounds | None, list[Fault], dict[str, int]]:
     try:
         entry = opened(folders, half, say)
-        if "rgba" not in entry and not ("fgr" in entry and "pha" in entry):
-            raise DataError(
-                f"the entry in data_path.py has no {half!r} with 'fgr' and 'pha', or with 'rgba'; "
-                "lay it out like the others"
-            )
     except DataError as error:
         return None, [Fault("folder", half, str(error))], {}
     kinds = ("rgba",) if "rgba" in entry else ("fgr", "pha")
@@ -135,9 +129,8 @@ def _list_foregrounds(
 def _list_backgrounds(
     folders: dict, half: str, say: Callable[[str], None]
 ) -> tuple[Backgrounds | None, list[Fault], dict[str, int]]:
-    folder = Path(folders["backgrounds"][half])
     try:
-        where = open_tars(folder, ("",), say)[""] if tars_in(folder) else folder
+        where = opened_backgrounds(folders, half, say)
         names = Names(find_pictures(where, say))
     except DataError as error:
         return None, [Fault("folder", half, str(error))], {}

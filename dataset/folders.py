@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from common.text import tell
-from data_path import DATA_PATH
 from dataset.demo import make_demo
+from dataset.entries import HALVES, EntryError, entry_of, lacking, lacking_backgrounds
 from dataset.images import (
     Backgrounds,
     DataError,
@@ -21,7 +21,6 @@ from dataset.images import (
 from dataset.tar import TarFolder, open_tars
 from dataset.tar_index import tars_in
 
-HALVES = ("train", "valid")
 DEMO_FOLDER = Path("data/demo")
 
 
@@ -36,12 +35,16 @@ def data_folders(name: str, directory: Path | None, say: Callable[[str], None]) 
         split = {half: _half_in(directory / half) for half in ("train", "valid")}
         backgrounds = {half: directory / "backgrounds" / half for half in ("train", "valid")}
         return {**split, "backgrounds": backgrounds}
+    try:
+        entry = entry_of(name)
+    except EntryError as error:
+        raise DataError(str(error)) from None
     if name == "demo":
         try:
             make_demo(DEMO_FOLDER, say=say)
         except (ValueError, OSError) as error:
             raise DataError(f"the demo data set cannot be drawn: {error}") from None
-    return {"backgrounds": DATA_PATH["backgrounds"], **DATA_PATH[name]}
+    return entry
 
 
 def _half_in(folder: Path) -> dict[str, Path]:
@@ -66,23 +69,25 @@ def open_half(
     entry = opened(folders, half, say)
     if "rgba" in entry:
         foregrounds = find_rgba(entry["rgba"], stop, say)
-    elif "fgr" in entry and "pha" in entry:
-        foregrounds = find_pairs(entry["fgr"], entry["pha"], stop, say)
     else:
-        raise DataError(
-            f"the entry in data_path.py has no {half!r} with 'fgr' and 'pha', or with 'rgba'; "
-            "lay it out like the others"
-        )
-    behind = Path(folders["backgrounds"][half])
-    if tars_in(behind):
-        behind = open_tars(behind, ("",), say)[""]
-    return foregrounds, find_backgrounds(behind, stop, say)
+        foregrounds = find_pairs(entry["fgr"], entry["pha"], stop, say)
+    return foregrounds, find_backgrounds(opened_backgrounds(folders, half, say), stop, say)
 
 
 def opened(folders: dict, half: str, say: Callable[[str], None]) -> Mapping[str, Path | TarFolder]:
     """The folders of one half by their kinds, or what is in their place in tars."""
-    entry = {kind: Path(folder) for kind, folder in folders.get(half, {}).items()}
+    if half not in folders:
+        raise DataError(lacking(half))
+    entry = {kind: Path(folder) for kind, folder in folders[half].items()}
     return in_tars(entry["tars"], say) if "tars" in entry else entry
+
+
+def opened_backgrounds(folders: dict, half: str, say: Callable[[str], None]) -> Path | TarFolder:
+    """The same of the backgrounds of one half."""
+    if half not in folders["backgrounds"]:
+        raise DataError(lacking_backgrounds(half))
+    folder = Path(folders["backgrounds"][half])
+    return open_tars(folder, ("",), say)[""] if tars_in(folder) else folder
 
 
 def in_tars(folder: Path, say: Callable[[str], None]) -> dict[str, TarFolder]:

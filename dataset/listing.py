@@ -4,9 +4,11 @@ It opens no file.
 """
 
 import os
+import shlex
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,14 @@ KINDS_NAMED = 6  # how many endings of files that are not read
 ENDING_AT_MOST = 10  # characters; more are no ending, but a name with a point in it
 LINKS_AT_MOST = 3  # on the way to a picture
 LITTER = ("thumbs.db", "desktop.ini", "icon\r")  # which systems leave in folders of pictures
+
+OTHER_NAMES = {  # of the folders of a data set, in other programs
+    "train": ("training", "trainset", "train_set"),
+    "valid": ("test", "val", "validation", "eval", "testing", "dev"),
+    "fgr": ("fg", "foreground", "foregrounds", "image", "images", "img", "imgs", "rgb"),
+    "pha": ("alpha", "alphas", "matte", "mattes", "mask", "masks", "gt"),
+    "backgrounds": ("background", "bg", "bgs", "bgr"),
+}
 
 Say = Callable[[str], object]
 
@@ -51,7 +61,7 @@ def find_pictures(folder: "Path | TarFolder", say: Say = quiet) -> list[str]:
         )
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise DataError(f"there is no folder {folder}: it {what}; check the path")
+        raise DataError(f"there is no folder {folder}: it {what}; {_what_lies_there(folder)}")
     passed: Counter[str] = Counter()
     found = sorted(_walk(os.fspath(folder), passed))
     others = said_of_passed(passed)
@@ -65,6 +75,35 @@ def find_pictures(folder: "Path | TarFolder", say: Say = quiet) -> list[str]:
     if others:
         say(f"{folder}: not read: {others}; pictures are {', '.join(ENDINGS)}")
     return found
+
+
+def _what_lies_there(missing: Path) -> str:
+    """What to do about a folder that is missing, from what lies where it would."""
+    parts = [missing, *missing.parents]
+    place = next((path for path in parts if path.is_dir()), None)
+    if place is None or place == missing:
+        return "check the path"
+    wanted = parts[parts.index(place) - 1].name
+    try:
+        with os.scandir(place) as entries:
+            there = [(entry.name, _is_folder(entry)) for entry in islice(entries, 10_000)]
+    except OSError:
+        return "check the path"
+    folders = sorted(name for name, is_folder in there if is_folder)
+    for name in folders:
+        if name.lower() == wanted or name.lower() in OTHER_NAMES.get(wanted, ()):
+            link = f"ln -s {shlex.quote(name)} {shlex.quote(str(place / wanted))}"
+            return f"there is {place / name}: rename it to {wanted}, or type: {link}"
+    pictures = sum(name.lower().endswith(ENDINGS) for name, is_folder in there if not is_folder)
+    holds = [f"{name}/" for name in folders[:KINDS_NAMED]]
+    holds += ["..."] if len(folders) > KINDS_NAMED else []
+    holds += [f"{pictures} pictures"] if pictures else []
+    if pictures and wanted in ("train", "valid"):
+        return (
+            f"{place} holds {' and '.join(holds)}: make the folders train and valid in it, and "
+            "move each picture into one of them"
+        )
+    return f"{place} holds {', '.join(holds) or 'no folder'}; check the path"
 
 
 def said_of_passed(passed: Counter[str]) -> str:

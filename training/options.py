@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from common.cli import Parser, command, said
-from data_path import DATA_PATH
+from dataset.entries import EntryError, entries
 from dataset.processes import usable_processors
 from training.launchers import another_launcher
 
@@ -252,9 +252,14 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
 
 def add_dataset_name(group: argparse._ArgumentGroup) -> None:
     """The option --dataset-name, the same in all scripts that read a data set."""
+    try:
+        names: list[str] | None = [str(name) for name in entries()]
+        listed = ", ".join(name for name in names or [] if name != "backgrounds")
+    except EntryError:  # which is said where an entry is wanted; --dataset-dir wants none
+        names, listed = None, "which cannot be read now"
     group.add_argument(
-        "--dataset-name", choices=list(DATA_PATH), default="demo", metavar="NAME",
-        help=f"an entry of data_path.py: {', '.join(n for n in DATA_PATH if n != 'backgrounds')}",
+        "--dataset-name", choices=names, default="demo", metavar="NAME",
+        help=f"an entry of data_path.py: {listed}",
     )  # fmt: skip
 
 
