@@ -207,8 +207,9 @@ def train(
         last_step,
         options.batch_size,
         prefix="" if team.is_first else f"process {team.rank}: ",
+        device=device,
     )
-    at_end.callback(journal.close)
+    at_end.enter_context(journal)
     saver = at_end.enter_context(Saver(device))
     update = Update(
         model, optimizer, scaler, clip=options.clip_grad_norm, precision=options.precision,

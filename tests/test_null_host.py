@@ -145,3 +145,39 @@ def test_a_save_is_of_one_pinned_block_and_the_same_file(tmp_path: Path) -> None
     found = run_code(SAVED, cwd=tmp_path, devices=2)
     assert found["saves"] == [[True, 1, 0], [True, 0, 0], [True, 0, 0]], found
     assert found["devices"] == [1, 1, 1]
+
+
+SHOWN = """
+import json
+from pathlib import Path
+import torch
+from torch.utils.tensorboard import SummaryWriter
+from tests.null_cuda import counts
+from training import journal
+
+device = torch.device("cuda", 1)
+torch.cuda.set_device(device)
+where = set()
+add_image = SummaryWriter.add_image
+SummaryWriter.add_image = lambda *each: (where.add(torch.cuda.current_device()), add_image(*each))
+names = ("src", "bgr", "true_pha", "pred_pha", "true_fgr", "pred_fgr", "composite", "pred_err")
+shown = {name: torch.ones(8, 1 if "pha" in name else 3, 64, 64, device=device) for name in names}
+found = []
+with journal.Journal(Path("log"), 0, 10, 8, device=device) as log:
+    for step in range(3):
+        before = counts.snap()
+        torch.cuda.set_sync_debug_mode("error")
+        log.train_pictures(step, shown)
+        torch.cuda.set_sync_debug_mode("default")
+        log._beside.wait()
+        counted = counts.diff(before, counts.snap())
+        found.append([counted["pageable_d2h"], counted["bytes_d2h"], counted["stream_syncs"]])
+print(json.dumps({"found": found, "devices": list(where)}))
+"""
+
+
+def test_pictures_leave_the_device_without_a_wait(tmp_path: Path) -> None:
+    """Five samples of each, as bytes, into pinned memory; the thread's GPU is the run's."""
+    found = run_code(SHOWN, cwd=tmp_path, devices=2)
+    assert found["found"] == [[0, 5 * (2 * 1 + 6 * 3) * 64 * 64, 0]] * 3, found
+    assert found["devices"] == [1]

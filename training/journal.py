@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid, save_image
@@ -24,9 +25,12 @@ from tqdm import tqdm
 
 from common.cli import tool
 from common.text import printable, tell
+from training.beside import CPU, Beside, all_given
 from training.checkpoint import rename_aside
 from training.curves import draw_results
+from training.output import write_bytes
 
+SHOWN = 5  # samples of a batch that go to TensorBoard
 LINE_EVERY_S = 10  # between plain lines, where the output is no terminal
 
 
@@ -40,7 +44,10 @@ class Journal:
     what an earlier start wrote to TensorBoard beyond it is marked as replaced. last_step: the
     last one of the run. batch_size: for the speed. The rows of results.csv say which start they
     are of; none is ever removed. prefix: of all lines that are said; with one, the process is not
-    the first of the run, and tells nothing but what it is asked to say.
+    the first of the run, and tells nothing but what it is asked to say. device: of the pictures.
+
+    Pictures are encoded, which takes seconds of a core, in a thread: one piece of work at a time,
+    the next waits for it, and none is left out.
     """
 
     def __init__(
@@ -50,8 +57,10 @@ class Journal:
         last_step: int,
         batch_size: int,
         prefix: str = "",
+        device: torch.device = CPU,
     ) -> None:
         self.folder = folder
+        self._device, self._beside = device, Beside("pictures", device)
         self.batch_size = batch_size
         self.last_step = last_step
         self.writer = None
@@ -138,9 +147,9 @@ class Journal:
         )
         self._results.append((step, results))
         self._scalars(step, "valid", results)
-        self._pictures(step, "valid", shown)
         with self._log():
             if self.folder:
+                self._beside.wait()  # it reads the table, too
                 row: dict[str, float | str] = {
                     "start": self._start,
                     "step": step,
@@ -149,12 +158,12 @@ class Journal:
                     **results,
                 }
                 _append_row(self.folder / "results.csv", row)
-                preview(self.folder / "preview.png", shown)
-                self._draw_results(self.folder)
+        self._pictures(step, "valid", shown, self._draw)
         # Validating is not training: it counts neither as speed nor as waiting.
         self._since, self._since_step, self._waited = time.perf_counter(), step, 0.0
 
-    def _draw_results(self, folder: Path) -> None:
+    def _draw(self, folder: Path, shown: dict[str, Tensor]) -> None:
+        preview(folder / "preview.png", shown)
         try:
             draw_results(folder / "results.csv", folder / "results.png")
         except Exception as error:  # of whatever kind: a picture is no reason to end a training
@@ -165,9 +174,24 @@ class Journal:
             if self.writer:
                 self.writer.add_text(tag, f"```\n{text}\n```", step)
 
-    def close(self) -> None:
-        """Ends with what the run has changed."""
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
+        self.close(kind)
+
+    def close(self, kind: type[BaseException] | None = None) -> None:
+        """Ends with what the run has changed. kind: of what ends it, if something does. Waits for
+        the last pictures, but not where a second Ctrl-C asks to end at once."""
         self.bar.close()
+        if kind is None:
+            with self._log():
+                self._beside.wait()
+        elif not issubclass(kind, KeyboardInterrupt):
+            try:
+                self._beside.wait()
+            except Exception as error:  # beside what ends the run
+                self.say(f"the last pictures could not be written ({error})")
         if len(self._results) > 1:
             (first, before), (last, after) = self._results[0], self._results[-1]
             for name in ("mad", "mse"):
@@ -186,26 +210,54 @@ class Journal:
 
     def _scalars(self, step: int, group: str, values: dict[str, float]) -> None:
         with self._log():
+            self._beside.check()
             if not self.writer:
                 return
             for name, value in values.items():
                 self.writer.add_scalar(f"{group}/{name}", value, step)
 
-    def _pictures(self, step: int, group: str, shown: dict[str, Tensor]) -> None:
+    def _pictures(
+        self,
+        step: int,
+        group: str,
+        shown: dict[str, Tensor],
+        then: Callable[[Path, dict[str, Tensor]], None] = lambda _folder, _shown: None,
+    ) -> None:
+        """The first samples of each batch to TensorBoard, and `then` what they are wanted for in
+        the log folder, with these as bytes on the host."""
         with self._log():
-            if not self.writer:
+            self._beside.wait()
+            writer, folder = self.writer, self.folder
+            if not writer or not folder:
                 return
-            for name, batch in shown.items():
-                self.writer.add_image(f"{group}/{name}", make_grid(batch.cpu(), nrow=5), step)
+            pictures = {name: as_bytes(batch[:SHOWN]) for name, batch in shown.items()}
+            copied = all_given(self._device)
+
+            def write() -> None:
+                copied()
+                for name, batch in pictures.items():
+                    writer.add_image(f"{group}/{name}", make_grid(batch, nrow=SHOWN), step)
+                then(folder, pictures)
+
+            self._beside.begin(write)
+
+
+def as_bytes(pictures: Tensor) -> Tensor:
+    """0..1 as 0..255, rounded, on the host; from a GPU the copy is only begun."""
+    values = pictures.mul(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
+    return values.to("cpu", non_blocking=True)
 
 
 def preview(path: Path, shown: dict[str, Tensor], rows: int = 4) -> None:
     """A picture of up to `rows` samples below each other: src, true alpha, predicted alpha, and
-    the composite on a new background, side by side."""
+    the composite on a new background, side by side. shown: uint8."""
     columns = ("src", "true_pha", "pred_pha", "composite")
-    chosen = [shown[name][:rows].expand(-1, 3, -1, -1).cpu() for name in columns]
+    chosen = [shown[name][:rows].expand(-1, 3, -1, -1) for name in columns]
     tiles = torch.stack(chosen, dim=1).flatten(0, 1)
-    save_image(tiles, path, nrow=len(columns), padding=4, pad_value=1.0)
+    grid = make_grid(tiles, nrow=len(columns), padding=4, pad_value=255)
+    content = io.BytesIO()
+    Image.fromarray(grid.permute(1, 2, 0).numpy()).save(content, "PNG")
+    write_bytes(path, content.getbuffer())
 
 
 def batch_picture(path: Path, shown: dict[str, Tensor]) -> None:

@@ -208,7 +208,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     watching.add_argument(
         "--log-train-images-interval", type=whole(1), default=2000, metavar="N",
-        help="pictures of the training batch to TensorBoard",
+        help="pictures of the training batch, its first five samples, to TensorBoard",
     )  # fmt: skip
     watching.add_argument(
         "--log-valid-interval", type=whole(1), default=5000, metavar="N",
