@@ -52,5 +52,14 @@ class Decoder(nn.Module):
 
 
 def _join(x: Tensor, skip: Tensor) -> Tensor:
-    upsampled = F.interpolate(x, skip.shape[2:], mode="bilinear", align_corners=False)
-    return torch.cat([upsampled, skip], dim=1)
+    """x at the size of skip, and skip behind it, both in x's type."""
+    return torch.cat([_upsample(x, skip), skip.to(x.dtype)], dim=1)
+
+
+def _upsample(x: Tensor, like: Tensor) -> Tensor:
+    if torch.jit.is_scripting():
+        return F.interpolate(x, like.shape[2:], mode="bilinear", align_corners=False)
+    # Autocast would do it in float32, and so all that is joined with it; the next convolution
+    # takes it in x's type all the same.
+    with torch.autocast(x.device.type, enabled=False):
+        return F.interpolate(x, like.shape[2:], mode="bilinear", align_corners=False)
