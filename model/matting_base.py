@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.segmentation.deeplabv3 import ASPP
 
+from model.aspp import ASPP
 from model.decoder import Decoder
-from model.dropout import SampleDropout
 from model.mobilenet import MobileNetV2Encoder
 from model.resnet import ResNetEncoder
 from model.transfer import Report, transfer
@@ -68,7 +67,6 @@ class MattingBase(nn.Module):
         )
         whole, half, quarter, eighth, sixteenth = self.backbone.channels
         self.aspp = ASPP(sixteenth, [3, 6, 9])
-        self.aspp.project[3] = SampleDropout(0.5)  # as torchvision's, but for its seeds
         self.decoder = Decoder((256, 128, 64, 48, 37), (eighth, quarter, half, whole))
 
     def forward(self, src: Tensor, bgr: Tensor, hid: bool = True) -> Outputs:
