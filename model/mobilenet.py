@@ -21,6 +21,11 @@ class MobileNetV2Encoder(MobileNetV2):
         self.features[0][0] = first
         del self.features[18], self.classifier
 
+        # In place, autograd would first copy what goes into each ReLU6, for its gradient.
+        for module in self.modules():
+            if isinstance(module, nn.ReLU6):
+                module.inplace = False
+
         # features.14 would halve the size once more; the blocks behind it see as far as before
         # because their 3x3 convolutions are spread by two.
         depthwise = [self.features[number].conv[1][0] for number in (14, 15, 16, 17)]
