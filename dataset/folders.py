@@ -42,8 +42,12 @@ def data_folders(name: str, directory: Path | None, say: Callable[[str], None]) 
     if name == "demo":
         try:
             make_demo(DEMO_FOLDER, say=say)
-        except (ValueError, OSError) as error:
+        except ValueError as error:
             raise DataError(f"the demo data set cannot be drawn: {error}") from None
+        except OSError as error:  # one of a full disk does not say where
+            where = error.filename or DEMO_FOLDER.parent
+            said = f"{error.strerror} in {where}; start in another folder, or make room"
+            raise DataError(f"the demo data set cannot be drawn: {said}") from None
     return entry
 
 

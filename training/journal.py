@@ -9,6 +9,7 @@ import errno
 import io
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone
@@ -64,11 +65,6 @@ class Journal:
         self.batch_size = batch_size
         self.last_step = last_step
         self.writer = None
-        if folder:
-            self.writer = SummaryWriter(
-                folder.absolute(),  # wandb's process, which may follow it, may run elsewhere
-                purge_step=first_step + 1 if first_step else 0,
-            )
         self._silent = bool(prefix)
         terminal = sys.stderr.isatty() and not self._silent
         self.bar = tqdm(
@@ -83,6 +79,14 @@ class Journal:
         self._waited = 0.0
         self._since_step = first_step
         self._since = self._started
+        self._hook = threading.excepthook
+        if folder:
+            threading.excepthook = partial(_leave_to_writer, self._hook)
+            with self._log():
+                self.writer = SummaryWriter(
+                    folder.absolute(),  # wandb's process, which may follow it, may run elsewhere
+                    purge_step=first_step + 1 if first_step else 0,
+                )
 
     @contextlib.contextmanager
     def _log(self) -> Iterator[None]:
@@ -90,7 +94,8 @@ class Journal:
         try:
             yield
         except OSError as error:
-            self.say(f"{self.folder} cannot be written ({error}); the run goes on without a log")
+            reason = error.strerror or error
+            self.say(f"{self.folder} cannot be written ({reason}); the run goes on without a log")
             self.folder = self.writer = None
 
     def watch(self, batches: Iterable[T]) -> Iterator[T]:
@@ -207,6 +212,7 @@ class Journal:
         with self._log():
             if self.writer:
                 self.writer.close()
+        threading.excepthook = self._hook
 
     def _scalars(self, step: int, group: str, values: dict[str, float]) -> None:
         with self._log():
@@ -264,7 +270,9 @@ def batch_picture(path: Path, shown: dict[str, Tensor]) -> None:
     """The augmented batch as one picture: a row each for src, bgr, true alpha and foreground."""
     names = ("src", "bgr", "true_pha", "true_fgr")
     rows = [shown[name].expand(-1, 3, -1, -1).cpu() for name in names]
-    save_image(torch.cat(rows), path, nrow=len(rows[0]), padding=4, pad_value=1.0)
+    content = io.BytesIO()
+    save_image(torch.cat(rows), content, "png", nrow=len(rows[0]), padding=4, pad_value=1.0)
+    write_bytes(path, content.getbuffer())
 
 
 def _append_row(path: Path, row: dict[str, float | str]) -> None:
@@ -296,6 +304,15 @@ def _append_row(path: Path, row: dict[str, float | str]) -> None:
 
 def _say(tell: Callable[[str], None], prefix: str, line: str) -> None:
     tell(prefix + printable(line))
+
+
+def _leave_to_writer(
+    hook: Callable[[threading.ExceptHookArgs], object], failed: threading.ExceptHookArgs
+) -> None:
+    """TensorBoard's thread raises what it could not write at the next call, too, which says it."""
+    of_tensorboard = type(failed.thread).__module__.startswith("tensorboard")
+    if not (of_tensorboard and issubclass(failed.exc_type, OSError)):
+        hook(failed)
 
 
 def _duration(seconds: float) -> str:
