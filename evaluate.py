@@ -89,11 +89,13 @@ def evaluate(options: argparse.Namespace) -> None:
 
     from training.machine import choose_device
     from training.mattes import Clips
+    from training.options import OptionError
     from training.output import check_apart, check_output
     from training.scores import (
         UNKNOWN,
         WHOLE,
         Result,
+        has_region,
         measure,
         table,
         write_csv,
@@ -119,24 +121,30 @@ def evaluate(options: argparse.Namespace) -> None:
 
     # ---- Measure --------------------------------------------------------------------------------
 
-    images, clips, empty = [], Clips(), 0
+    images, clips, empty = [], Clips(), []
     terminal = sys.stderr.isatty()
     with tqdm(total=count, unit="image", disable=not terminal, leave=False) as bar:
         for batch in batches:
             scores = measure(batch)
-            images += scores
             if options.pred_dir:
                 clips.add(batch)
-            if batch.region is not None:
-                empty += int((~batch.region.flatten(1).any(1)).sum())
-            if gallery:
-                for place, score in enumerate(scores):
+            for place, (score, measured) in enumerate(zip(scores, has_region(batch), strict=True)):
+                if not measured:
+                    empty.append(score.name)
+                    continue
+                images.append(score)
+                if gallery:
                     gallery.offer(score, batch, place)
             bar.update(len(scores))
 
     # ---- Tell -----------------------------------------------------------------------------------
 
     over = UNKNOWN if options.unknown or options.trimap_dir else WHOLE
+    if not images:
+        raise OptionError(
+            f"none of {len(empty)} images has a pixel in {over}, {empty[0]} for one: there is "
+            "nothing to measure; leave --unknown or --trimap-dir out, or give other mattes"
+        )
     result = Result(over, images, clips.scores(), empty, about)
     print(table(result))
     if options.json:

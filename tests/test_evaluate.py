@@ -100,14 +100,60 @@ def test_a_derived_trimap(here: Path, capsys: pytest.CaptureFixture) -> None:
     assert "over the unknown region" in capsys.readouterr().out
 
 
-def test_an_empty_region_is_said(here: Path, capsys: pytest.CaptureFixture) -> None:
-    options = mattes(here, "blur")
+def test_an_image_with_an_empty_region_is_in_no_mean(
+    here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    options = [*mattes(here, "blur"), "--unknown", "--json", "out.json"]
+    run(*options)
+    alone = json.loads(Path("out.json").read_text())
     for kind in ("pred", "true"):
         matte(here / kind / "opaque.png", 1)
-    run(*options, "--unknown", "--json", "out.json")
-    assert "1 image has no pixel in the unknown region" in capsys.readouterr().out
-    last = json.loads(Path("out.json").read_text())["images"][-1]
-    assert last == {"name": "opaque", **dict.fromkeys(NAMES, 0.0)}
+    run(*options, "--overwrite", "--report", "out.html")
+    said = capsys.readouterr().out
+    assert "1 image has no pixel in the unknown region and is left out of the means" in said
+    assert "left out of the means" in Path("out.html").read_text()
+    both = json.loads(Path("out.json").read_text())
+    assert both["mean"] == alone["mean"] and both["images"] == alone["images"]
+    assert both["empty"] == ["opaque"] and "opaque" not in Path("out.csv").read_text()
+
+
+def test_frames_with_an_empty_region_are_in_no_clip(here: Path) -> None:
+    """Between all frames the change is wrong by 0.1; the third is opaque, true and predicted."""
+    for number, value in ((1, 0.5), (2, 0.6), (3, 1)):
+        matte(here / f"pred/a/{number}.png", value)
+        matte(here / f"true/a/{number}.png", 0.5 if number < 3 else 1)
+    for options in ([], ["--unknown"]):
+        run(
+            "--pred-dir",
+            "pred",
+            "--true-dir",
+            "true",
+            "--json",
+            "out.json",
+            "--overwrite",
+            *options,
+        )
+        clips = json.loads(Path("out.json").read_text())["clips"]
+        assert clips[0]["dtssd"] == pytest.approx(10, rel=0.1)
+
+
+def test_where_no_image_has_an_unknown_pixel(here: Path, capsys: pytest.CaptureFixture) -> None:
+    for kind in ("pred", "true"):
+        Path(kind).mkdir()
+        binary = np.zeros((40, 40), np.uint8)
+        Image.fromarray(binary).save(f"{kind}/a.png")
+        binary[:] = 255
+        Image.fromarray(binary).save(f"{kind}/b.png")
+    # of such true mattes nothing is measured at all
+    assert "empty or full" in error_of(capsys, "--pred-dir", "pred", "--true-dir", "true")
+    Path("trimap").mkdir()
+    for name in "ab":
+        half = np.zeros((40, 40), np.uint8)
+        half[:, 20:] = 255
+        Image.fromarray(half).save(f"true/{name}.png")
+        Image.fromarray(half).save(f"trimap/{name}.png")
+    options = ["--pred-dir", "pred", "--true-dir", "true", "--trimap-dir", "trimap"]
+    assert "none of 2 images has a pixel in the unknown region" in error_of(capsys, *options)
 
 
 def test_all_16_bits_count_and_jpg_meets_png(here: Path) -> None:

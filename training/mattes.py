@@ -22,7 +22,7 @@ from dataset.images import alpha_of, check_mode, load, open_picture
 from dataset.listing import NAMED_AT_MOST, DataError, Say, by_stem, quiet
 from dataset.orientation import orientation_of, upright_size
 from training.metrics import dtssd, unknown_region
-from training.scores import Batch, Score
+from training.scores import Batch, Score, has_region
 
 # A trimap is 0, 128 and 255; a JPEG, or another program's 127, is near enough to it.
 UNKNOWN_GREYS = (64 / 255, 192 / 255)
@@ -170,6 +170,8 @@ class Clips:
         """frame: a batch of one."""
         before, self._before = self._before, frame
         if before is None or not follows(frame.names[0], before.names[0]):
+            return
+        if not all(has_region(frame)):
             return
         if before.true_pha.shape != frame.true_pha.shape:
             return

@@ -59,13 +59,13 @@ class Score:
 @dataclass
 class Result:
     """The scores of all images, the worst (by MAD) first, and of clips (dtSSD alone). over: the
-    pixels that were measured, in words. empty: images in which those are none. about: what was
-    measured, for those who find the files later."""
+    pixels that were measured, in words. empty: names of images in which those are none, which are
+    in no mean. about: what was measured, for those who find the files later."""
 
     over: str
     images: list[Score]
     clips: list[Score] = field(default_factory=list)
-    empty: int = 0
+    empty: list[str] = field(default_factory=list)
     about: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -84,7 +84,8 @@ class Result:
 
 
 def measure(batch: Batch) -> list[Score]:
-    """The scores of a batch's images. Raises NotFiniteError."""
+    """The scores of a batch's images, of which those of an empty region are 0. Raises
+    NotFiniteError."""
     alphas = batch.pred_pha, batch.true_pha
     columns = {name: metric(*alphas, batch.region) for name, metric in METRICS.items()}
     if batch.pred_fgr is not None and batch.true_fgr is not None:
@@ -100,6 +101,13 @@ def measure(batch: Batch) -> list[Score]:
         Score(name, dict(zip(columns, row, strict=True)))
         for name, row in zip(batch.names, figures.tolist(), strict=True)
     ]
+
+
+def has_region(batch: Batch) -> list[bool]:
+    """Of each image, whether there is a pixel to be measured."""
+    if batch.region is None:
+        return [True] * len(batch.names)
+    return batch.region.flatten(1).any(1).tolist()
 
 
 def table(result: Result) -> str:
@@ -139,10 +147,11 @@ def counted(count: int, noun: str) -> str:
 
 
 def said_of_empty(result: Result) -> str:
-    verb = "has" if result.empty == 1 else "have"
+    count = len(result.empty)
+    verb, are = ("has", "is") if count == 1 else ("have", "are")
     return (
-        f"{counted(result.empty, 'image')} {verb} no pixel in {result.over}; such figures are 0, "
-        "and count in the means"
+        f"{counted(count, 'image')} {verb} no pixel in {result.over} and {are} left out of the "
+        f"means; the first is {result.empty[0]}"
     )
 
 
@@ -168,11 +177,14 @@ def _line(cells: Sequence[str], name: str = "") -> str:
 
 def write_json(path: Path, result: Result) -> None:
     """Keys: `over`, `mean` (by metric), `images` and, where there are any, `clips` (each with
-    `name` and its figures; the worst first), `about`."""
+    `name` and its figures; the worst first), `empty` (names of images without a pixel to be
+    measured), `about`."""
     content: dict[str, Any] = {"over": result.over, "units": units(result), "mean": result.mean}
     content["images"] = [{"name": score.name, **score.figures} for score in result.images]
     if result.clips:
         content["clips"] = [{"name": score.name, **score.figures} for score in result.clips]
+    if result.empty:
+        content["empty"] = result.empty
     content["about"] = result.about
     write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
