@@ -26,6 +26,7 @@ from training.scores import Batch, Score, has_region
 
 # A trimap is 0, 128 and 255; a JPEG, or another program's 127, is near enough to it.
 UNKNOWN_GREYS = (64 / 255, 192 / 255)
+OTHER_OUTPUTS = ("fgr", "com", "err")  # folders of predict.py beside pha
 FRAME = re.compile(r"(.*?)(\d+)", re.DOTALL)
 
 
@@ -81,6 +82,14 @@ def find_mattes(
         unlike = list(threads.map(_unlike, pairs))
     faults += [fault for fault in unlike if fault]
     return [pair for pair, fault in zip(pairs, unlike, strict=True) if not fault], faults
+
+
+def mattes_beside(folder: Path) -> Path | None:
+    """Where predict.py has put mattes, for a folder that it has made, or a folder in that for other
+    outputs; None where there are none."""
+    real = folder.resolve()
+    places = [folder / "pha"] + ([folder.parent / "pha"] if real.name in OTHER_OUTPUTS else [])
+    return next((place for place in places if place.is_dir()), None)
 
 
 def listed(faults: Sequence[str]) -> str:
