@@ -3,49 +3,26 @@
 It never executes what a file holds: everything is read with weights_only=True.
 """
 
-import argparse
 import hashlib
-import mmap
-import pickle
 import re
 import stat
 import struct
-import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from model.other_files import HEAD, archive_kind, folder_kind, other_kind, text_kind
 from model.sources import network_of
+from model.unpickling import ForeignObjectError, left_out, load_plain
 from model.wrapping import WRAPPERS, AmbiguousError, find_weights, is_plain, kind_of
 
 
 class WeightsFileError(ValueError):
     """A file that cannot be read as weights; the message names it and says what to do."""
 
-
-# What real files hold beside tensors and plain values, and what makes nothing but plain values.
-# Published DeepLab files keep their best score as a numpy float64; numpy 1 wrote its constructor's
-# name as numpy.core, numpy 2 as numpy._core. torchvision's training script keeps its arguments.
-def _number(dtype: np.dtype, content: bytes) -> np.generic:
-    """In place of numpy's constructor, which would make objects of any size."""
-    if dtype.kind not in "biuf" or len(content) != dtype.itemsize:
-        raise pickle.UnpicklingError("a numpy scalar that is no number")
-    return np.frombuffer(content, dtype)[0]
-
-
-ALLOWED: list[Any] = [
-    (_number, "numpy.core.multiarray.scalar"),
-    (_number, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)),
-    argparse.Namespace,
-]
 
 # Our own files end with this and the SHA-256 of all before it, as the archive's comment: it finds
 # any change, in what tensors do not cover as well.
@@ -102,6 +79,8 @@ def read_weights(path: str | Path) -> Weights:
             f"{name}; give the file that it was made from, of plain numbers"
         )
     if not found or not state_dict:
+        if foreign := left_out(content):
+            raise WeightsFileError(_not_loaded(path, foreign))
         if isinstance(content, dict):
             what = f"a dict with the keys {', '.join(map(str, list(content)[:8])) or '(none)'}"
         else:
@@ -122,7 +101,7 @@ def read_file(path: str | Path) -> Any:
     """What torch.save or safetensors wrote into `path`, its tensors on the CPU.
 
     Raises WeightsFileError where there is no such file, it is of another kind, it is cut short or
-    packed, or it holds objects other than tensors, plain Python values and those of ALLOWED.
+    packed, or it holds objects other than tensors, plain Python values and what can be left out.
     """
     path = Path(path)
     try:
@@ -234,36 +213,27 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def _read_torch(path: Path, size: int, head: bytes) -> Any:
-    try:
-        with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old formats, which are read all the same
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
-    except Exception as error:  # what a damaged file leads to depends on where the damage lies
-        refused = _refused_type(path, str(error))
-    if refused:
-        raise WeightsFileError(
-            f"{path} holds an object of type {refused}, which is not loaded because reading "
-            "it could run code; save only the state dict: torch.save(model.state_dict(), FILE)"
-        )
-    if kind := text_kind(head):
-        raise WeightsFileError(f"{path} {kind}")
-    raise WeightsFileError(
-        f"{path} ({size:,} bytes) cannot be read as a PyTorch file: it is damaged, cut short, of "
-        "another program, or of another pickle protocol than torch.save's own; download or copy "
-        "it again, or save it again with torch.save"
+def _not_loaded(path: Path, name: str) -> str:
+    return (
+        f"{path} holds an object of type {name}, which is not loaded because reading it could run "
+        "code; save only the state dict, in the program that made it: "
+        "torch.save(model.state_dict(), FILE)"
     )
 
 
-def _refused_type(path: Path, message: str) -> str | None:
-    """The type that torch.load would not make, if the file really names it: where a file is cut
-    short, so may be a name."""
-    for marker in ("Unsupported global: GLOBAL ", "unsupported GLOBAL ", "Unsupported class "):
-        if marker in message:
-            name = message.split(marker, 1)[1].split(" ", 1)[0].rstrip(".,:")
-            named = b"\n%s\n" % name.rpartition(".")[2].encode()
-            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as m:
-                return name if m.find(named) >= 0 else None
-    return None
+def _read_torch(path: Path, size: int, head: bytes) -> Any:
+    try:
+        return load_plain(path)
+    except MemoryError:
+        raise
+    except ForeignObjectError as error:
+        raise WeightsFileError(_not_loaded(path, error.name)) from None
+    except Exception:  # what a damaged file leads to depends on where the damage lies
+        kind = text_kind(head)
+    raise WeightsFileError(
+        f"{path} {kind}"
+        if kind
+        else f"{path} ({size:,} bytes) cannot be read as a PyTorch file: it is damaged, cut short, "
+        "of another program, or of another pickle protocol than torch.save's own; download or copy "
+        "it again, or save it again with torch.save"
+    )
