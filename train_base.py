@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,7 @@ def train(
         "num_workers": options.num_workers,
         "collate_fn": collate,
         "pin_memory": device.type == "cuda",
-        "worker_init_fn": begin_worker,
+        "worker_init_fn": partial(begin_worker, on_gpu=device.type == "cuda"),
     }
     loader = DataLoader(
         MattingDataset(foregrounds, backgrounds, options.seed, options.dataset_pairing, skip=skip),

@@ -31,7 +31,7 @@ from dataset.images import (
     upright_size,
 )
 from dataset.one_by_one import PICTURES, in_threads
-from dataset.processes import STOP_SIGNALS, ended_at_once, leave_signals, signals_later
+from dataset.processes import STOP_SIGNALS, ended_at_once, leave_signals, signals_later, step_back
 from dataset.sampler import SampleKey, seed_of
 from dataset.workers import starting, watched, workers_that_fit
 
@@ -191,13 +191,14 @@ def collate(samples: list[Any]) -> Any:
 
 
 def batches(loader: Iterable, left_out: "LeftOut | None" = None) -> Generator[dict, None, None]:
-    """The loader's batches, read by as many of its workers as the machine has room for. Raises the
-    DataError of a sample that failed in a worker, and a DataError where a worker has died or could
-    not be started. left_out: told of faults."""
+    """The loader's batches, read by as many of its workers as the machine has room for, and there
+    are batches. Raises the DataError of a sample that failed in a worker, and a DataError where a
+    worker has died or could not be started. left_out: told of faults."""
     iterator = None
     say = left_out.say if left_out else print
     if asked := getattr(loader, "num_workers", 0):
         loader = copy(loader)
+        asked = min(asked, len(loader))  # type: ignore[arg-type]
         loader.num_workers = workers_that_fit(asked, say)  # type: ignore[attr-defined]
     with ended_at_once() as mine:
         try:
@@ -293,6 +294,9 @@ def validation_keys(
     return [SampleKey(0, index, draw, size) for index, draw in chosen]
 
 
-def begin_worker(_number: int) -> None:
-    """What a DataLoader of these samples calls in each of its workers first."""
+def begin_worker(_number: int, on_gpu: bool = False) -> None:
+    """What a DataLoader of these samples calls in each of its workers first. on_gpu: whether the
+    program computes there: a GPU waits where the program has no core to launch its work from."""
     leave_signals(*STOP_SIGNALS)
+    if on_gpu:
+        step_back()

@@ -181,3 +181,33 @@ def test_pictures_leave_the_device_without_a_wait(tmp_path: Path) -> None:
     found = run_code(SHOWN, cwd=tmp_path, devices=2)
     assert found["found"] == [[0, 5 * (2 * 1 + 6 * 3) * 64 * 64, 0]] * 3, found
     assert found["devices"] == [1]
+
+
+READING = """
+import json, os, sys
+from pathlib import Path
+import evaluate, train_base
+from dataset.matting import MattingDataset
+
+read = MattingDataset.__getitems__
+
+def noted(self, keys):
+    with Path("niceness").open("a") as file:
+        file.write(f"{{os.nice(0)}}\\n")
+    return read(self, keys)
+
+MattingDataset.__getitems__ = noted
+data = ["--dataset-dir", {data!r}, "--num-workers", "1", "--device", "cuda"]
+run = ["--model-backbone", "mobilenetv2", "--crop-size", "64", "64", "--batch-size", "4"]
+statuses = [train_base.main([*data, *run, "--max-steps", "1", "--model-name", "run"])]
+checkpoint = "checkpoint/run/epoch-0-iter-1.pth"
+statuses.append(evaluate.main([*data, "--model-checkpoint", checkpoint, "--size", "64"]))
+found = sorted(set(Path("niceness").read_text().split()))
+print(json.dumps({{"own": os.nice(0), "statuses": statuses, "workers": found}}))
+"""
+
+
+def test_readers_come_behind_what_a_gpu_waits_for(data: Path, tmp_path: Path) -> None:
+    found = run_code(READING.format(data=str(data)), cwd=tmp_path)
+    assert found["statuses"] == [0, 0], found
+    assert found["workers"] == [str(min(19, found["own"] + 5))]

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ from running import ROOT, error_of, run, same, weights
 from torch.utils.data import DataLoader
 
 import check_data
-from dataset import hand_over, workers
+from dataset import hand_over, matting, workers
 from dataset.folders import data_folders, open_half
 from dataset.hand_over import Parcel
 from dataset.matting import MattingDataset, batches, begin_worker, collate
+from dataset.processes import BEHIND
 from dataset.sampler import BatchSampler
 from training import distributed
 
@@ -66,6 +68,35 @@ def test_a_worker_s_batch_is_the_program_s_own(data: Path, method: str) -> None:
     handed = list(batches(loader(data, 2, multiprocessing_context=method)))
     assert len(own) == len(handed) == 4
     assert all(map(equal, own, handed))
+
+
+def test_there_are_no_more_workers_than_batches(
+    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One batch to validate on must not cost a fork for each core."""
+    begun, fit = [], workers.workers_that_fit
+    monkeypatch.setattr(matting, "workers_that_fit", lambda n, say: begun.append(n) or fit(n, say))
+    run(data, "--max-steps", 2, "--num-workers", 5)
+    assert begun == [1, 2, 1]  # validation, training, validation
+    assert len(list(batches(loader(data, 9)))) == 4 and begun[3:] == [4]
+
+
+class Niceness(torch.utils.data.Dataset):
+    def __getitem__(self, _index: int) -> int:
+        return os.nice(0)
+
+    def __len__(self) -> int:
+        return 1
+
+
+@pytest.mark.skipif(not hasattr(os, "nice"), reason="no niceness here")
+def test_workers_come_behind_a_program_that_a_gpu_waits_for() -> None:
+    own = os.nice(0)
+    for on_gpu, more in ((True, BEHIND), (False, 0)):
+        begin = partial(begin_worker, on_gpu=on_gpu)
+        read = DataLoader(Niceness(), num_workers=1, worker_init_fn=begin, collate_fn=list)
+        assert [each for batch in read for each in batch] == [min(19, own + more)]
+    assert os.nice(0) == own
 
 
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="torch's own way here")

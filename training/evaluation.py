@@ -5,6 +5,7 @@ Everything drawn comes from the seed, so that two checkpoints meet the same pict
 
 import random
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -105,7 +106,7 @@ def predictions(
         collate_fn=collate,
         num_workers=num_workers,
         pin_memory=device.type == "cuda",
-        worker_init_fn=begin_worker,
+        worker_init_fn=partial(begin_worker, on_gpu=device.type == "cuda"),
     )
     done = 0
     for batch in batches(loader):
