@@ -116,7 +116,7 @@ class Zygote:
             stdout=subprocess.PIPE,
             text=True,
         )
-        atexit.register(self.process.kill)
+        atexit.register(self.close)
 
     def run(
         self, argv: list[str], folder: Path, environment: list[dict[str, str]], timeout: float
@@ -149,6 +149,10 @@ class Zygote:
             raise subprocess.TimeoutExpired(argv, timeout, *told)
         status = next((each for each in statuses if each), 0)
         return subprocess.CompletedProcess(argv, status, *told)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
     def _answer(self, request: dict | None = None) -> list[int]:
         if request is not None:

@@ -54,7 +54,7 @@ def test_memory_that_is_short_is_told_in_a_line(
     assert f"{where} with --batch-size 8. Type a smaller" in lines[0]
 
 
-@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+@pytest.mark.parametrize("precision", ["fp16", pytest.param("fp32", marks=pytest.mark.slow)])
 def test_two_processes_train_on_two_gpus(data: Path, tmp_path: Path, precision: str) -> None:
     """As torchrun starts them: gloo for the host's words, NCCL for tensors, SyncBatchNorm."""
     words = ["--device", "cuda", "--precision", precision, "--accumulate", 2, "--batch-size", 8]
@@ -84,7 +84,8 @@ def test_torchrun_itself(data: Path, tmp_path: Path, processes: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "which", ["not torchrun", pytest.param("torchrun", marks=pytest.mark.slow)]
+    "which",
+    ["augmenting or bf16", pytest.param("not (augmenting or bf16)", marks=pytest.mark.slow)],
 )
 def test_what_needs_no_numbers_of_test_cuda(tmp_path: Path, which: str) -> None:
     argv = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--override-ini", "addopts="]
