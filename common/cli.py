@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from common.text import printable
+
 DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"  # what editors and web pages make of a hyphen
 
 
@@ -43,7 +45,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if self._reading:  # what is said of options that do not go together says what to type
             message += f"{'' if message.endswith('?') else ';'} --help lists the options"
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {printable(message)}\n")
 
     def _is_unknown(self, word: str) -> bool:
         """Whether argparse would take it for an option, and has none of the name."""

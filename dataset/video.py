@@ -75,7 +75,7 @@ class VideoReader:
             self.count = stream.frames or None
             self.audio = bool(self._container.streams.audio)
             self.pixel_aspect = Fraction(stream.sample_aspect_ratio or 1)
-            self.wide = ""
+            self.wide, self._interlaced = "", False
             self._frames = self._decode(stream)
             self._first = next(self._frames, None)
             if self._first is None:
@@ -109,7 +109,7 @@ class VideoReader:
             for frame in self._decoded(stream):
                 pixels = _upright_rgb(frame)
                 if last is None:
-                    self.wide = _wide(frame)
+                    self.wide, self._interlaced = _wide(frame), frame.interlaced_frame
                     if round(frame.rotation / 90) % 2:
                         self.pixel_aspect = 1 / self.pixel_aspect
                 if size and pixels.shape[:2] != size:
@@ -163,6 +163,11 @@ class VideoReader:
         said = [f"the sound of {self.path} is left out"] if self.audio else []
         if self.wide:
             said.append(f"{self.path} is {self.wide}: its colours are brought to BT.709")
+        if self._interlaced:
+            said.append(
+                f"{self.path} is interlaced: what moves has combs, and so have its mattes; "
+                "deinterlace it first: ffmpeg -i IN -vf bwdif -crf 10 OUT.mp4"
+            )
         return said
 
     def _unreadable(self, error: Exception) -> str:

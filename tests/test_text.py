@@ -67,6 +67,12 @@ def test_no_script_prints_a_name_as_it_is(bad_data: Path, capsys: pytest.Capture
     assert SHOWN in told(capsys)
 
 
+def test_options_that_are_wrong(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        evaluate.main(["--pred-dir", "a", "--true-dir", "b", "--json", BAD, "--csv", BAD])
+    assert "the same file: " + SHOWN in told(capsys)
+
+
 def test_predict_and_evaluate(here: Path, capsys: pytest.CaptureFixture) -> None:
     weights = save_weights(here / "w.pth")
     src, bgr = scene(0)

@@ -238,6 +238,20 @@ def test_a_video_of_high_dynamic_range_is_brought_to_bt709_and_said(
     assert "a.mp4 is HLG, BT.2020: its colours are brought to BT.709" in capsys.readouterr().out
 
 
+def test_an_interlaced_video_is_called_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.mpg"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg2video", rate=25, options={"flags": "+ildct+ilme"})
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+        for number in range(3):
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24"))
+            )
+        container.mux(stream.encode(None))
+    with VideoReader(path) as video:
+        assert ["is interlaced" in note for note in video.notes()] == [True]
+
+
 def test_videos_where_pictures_are_wanted(
     here: Path, weights: Path, capsys: pytest.CaptureFixture
 ) -> None:
