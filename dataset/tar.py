@@ -126,8 +126,13 @@ def open_tars(folder: Path, kinds: tuple[str, ...], say: Callable[[str], None]) 
     kinds: names of folders in the tars; or just "", all that is in them. A tar without an index is
     looked through once and its index written beside it; or, where that cannot be, looked through
     at every start, which is said. Raises DataError where a tar is cut off, damaged or compressed,
-    does not fit its index, or there is no picture of these kinds.
+    does not fit its index, there is no picture of these kinds, or the system cannot read tars so.
     """
+    if not hasattr(os, "preadv"):
+        raise DataError(
+            f"{folder} is packed in tar files, which are not read on this system (Windows has no "
+            "pread): unpack them into folders of pictures"
+        )
     paths = tars_in(folder)
     bare = [path for path in paths if not index_path(path).exists()]
     if bare:

@@ -357,3 +357,11 @@ def test_the_index_is_plain_json(packed: Path) -> None:
         file.seek(content["offsets"][0])
         picture = Image.open(io.BytesIO(file.read(content["sizes"][0])))
     assert picture.format == "JPEG" and content["names"][0].startswith("fgr/")
+
+
+def test_a_system_that_cannot_read_them_is_told_so(
+    packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "preadv")
+    with pytest.raises(DataError, match="not read on this system"):
+        open_all(packed / "train")

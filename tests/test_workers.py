@@ -271,6 +271,24 @@ def trained(tmp: Path, data: Path, prefix: str = "", count: int = 2, *more: str)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_a_run_is_the_same_however_workers_start(
+    data: Path, packed: Path, here: Path, method: str
+) -> None:
+    """Windows and macOS spawn them; Linux forks them, with Python 3.14 from a server."""
+    run(data, "--max-steps", 2, "--model-name", "own")
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method(method, force=True)
+    try:
+        run(data, "--max-steps", 2, "--num-workers", 1)
+        run(packed, "--max-steps", 2, "--num-workers", 2, "--model-name", "packed")
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    own, *others = (weights(f"checkpoint/{name}/epoch-0.pth") for name in ("own", "run", "packed"))
+    assert all(same(own, other) for other in others)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["4k", "64k", "64m"])
 def test_a_small_dev_shm_is_trained_with(data: Path, here: Path, size: str) -> None:
     done = has_little_shm(trained(here, data), size)
