@@ -21,8 +21,11 @@ from dataset.listing import ENDINGS, DataError
 from dataset.names import Names
 from dataset.tar_index import (
     BLOCK,
+    LONG_NAME,
     Index,
+    fits_header,
     index_path,
+    is_header_of,
     read_index,
     scan,
     stale,
@@ -54,10 +57,13 @@ class Member:
         try:
             descriptor = _descriptor(self.tar, self.tar_bytes)
             header = os.pread(descriptor.number, BLOCK, self.offset - BLOCK)
+            before = b"" if fits_header(self.name) else descriptor.before(self.offset - BLOCK)
         except OSError as error:
             raise DataError(f"{self.tar} cannot be read ({error.strerror}); restore it") from None
         if zlib.crc32(header) != self.header:
             raise DataError(stale(self.tar, f"{self.name} is not where the index says"))
+        if not is_header_of(self.name, self.size, header, before):
+            raise DataError(stale(self.tar, f"where {self.name} should be is another member"))
         return io.BufferedReader(_Part(descriptor, self), BUFFER)
 
 
@@ -166,6 +172,11 @@ class _Descriptor:
 
     def __init__(self, path: str) -> None:
         self.number = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+
+    def before(self, offset: int) -> bytes:
+        """What lies in front of a member's header, as far as its name may."""
+        start = max(0, offset - LONG_NAME)
+        return os.pread(self.number, offset - start, start)
 
     def __del__(self) -> None:
         if hasattr(self, "number"):

@@ -5,6 +5,7 @@ Nothing is ever unpacked, so links, devices and odd paths in a tar lead nowhere.
 """
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -25,6 +26,7 @@ from dataset.names import Names
 FORMAT = "matting tar index 1"  # of INDEX files; another number for another layout
 INDEX = ".index"  # what its name adds to the tar's
 BLOCK = 512  # bytes; a tar is made of these, a member's header being the one before its bytes
+LONG_NAME = 16 * BLOCK  # in front of a header: more than any file system's name takes
 HEADERS_CHECKED = 8  # of a tar at the start; every other one when its picture is read
 
 COMPRESSED = {  # how a file begins, the ending it has, and what unpacks it in place
@@ -108,7 +110,7 @@ def scan(path: Path, say: Callable[[str], None] = tell) -> Index:
                     if info.size < 0 or info.offset <= before:
                         raise tarfile.ReadError("a member that leads back")
                     before = info.offset
-                    parts = [part for part in info.name.split("/") if part not in ("", ".")]
+                    parts = _parts(info.name)
                     if info.isdir():
                         continue
                     if not info.name.lower().endswith(ENDINGS):
@@ -172,6 +174,7 @@ def write_index(path: Path, index: Index) -> str | None:
         "offsets": index.offsets.tolist(),
         "sizes": index.sizes.tolist(),
         "headers": index.headers.tolist(),
+        "seal": _seal(index),
     }
     target = index_path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
@@ -223,7 +226,44 @@ def read_index(path: Path) -> Index:
             found = zlib.crc32(os.pread(file.fileno(), BLOCK, int(offsets[place]) - BLOCK))
             if found != headers[place]:
                 raise DataError(stale(path, f"{names[place]} is not where the index says"))
-    return Index(tar_bytes, Names(names), offsets, sizes, headers.astype(np.uint32))
+    index = Index(tar_bytes, Names(names), offsets, sizes, headers.astype(np.uint32))
+    if content.get("seal", _seal(index)) != _seal(index):  # those of before have none
+        raise DataError(
+            f"{source} was changed after it was made: delete it, and the next start makes it anew"
+        )
+    return index
+
+
+def _seal(index: Index) -> str:
+    """Of all that an index says."""
+    columns = (np.array([index.tar_bytes]), index.offsets, index.sizes, index.headers)
+    content = b"".join(column.astype(np.int64).tobytes() for column in columns)
+    return hashlib.sha256(index.names.digest() + content).hexdigest()
+
+
+def is_header_of(name: str, size: int, header: bytes, before: bytes) -> bool:
+    """Whether a member's header says so: its name, relative and without "." and empty parts, and
+    its size. before: what lies in front of it, where a name stands that is too long for the
+    header, or not plain."""
+    try:
+        info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    if info.size != size:
+        return False
+    if "/".join(_parts(info.name)) == name:
+        return True
+    said = before.replace(b"/./", b"/").replace(b"//", b"/")
+    return not fits_header(name) and name.encode("utf-8", "surrogateescape") in said
+
+
+def fits_header(name: str) -> bool:
+    """Whether a member's header has its name in full, whatever program wrote it."""
+    return name.isascii() and len(name) < tarfile.LENGTH_NAME
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in name.split("/") if part not in ("", ".")]
 
 
 def index_path(path: Path) -> Path:
