@@ -29,18 +29,29 @@ def overlap(outputs: Iterable[Path], inputs: Iterable[Path], deep: bool = True) 
                 files |= {_identity(path): path for path in paths if path.exists()}
     taken: dict[str, Path] = {}
     resolve = lru_cache(os.path.realpath)  # outputs are many, their folders few
+
+    @lru_cache
+    def read_above(place: str) -> Path | None:
+        return next((folders[at] for at in _upwards(place) if at in folders), None)
+
     for output in outputs:
-        if output.is_file() and (read := files.get(_identity(output))):
-            same = "" if read == output else f", under the name {read}"
-            return f"{output} would be written over, and is read{same}; type another name for it"
-        named = os.path.join(resolve(output.parent), output.name)
-        real = os.path.realpath(output) if output.is_symlink() else named
-        for place in (named, real):
-            if above := next((at for at in _upwards(place) if at in folders), None):
+        folder, name = os.path.split(output)
+        real = named = os.path.join(resolve(folder), name)
+        above = read_above(resolve(folder)) or folders.get(named)
+        if os.path.lexists(output):
+            if output.is_file() and (read := files.get(_identity(output))):
+                same = "" if read == output else f", under the name {read}"
                 return (
-                    f"{output} lies in {folders[above]}, which is read: it would be taken for an "
-                    "input, or replace one; type another place for it"
+                    f"{output} would be written over, and is read{same}; type another name for it"
                 )
+            if output.is_symlink():
+                real = os.path.realpath(output)
+                above = above or read_above(real)
+        if above:
+            return (
+                f"{output} lies in {above}, which is read: it would be taken for an input, or "
+                "replace one; type another place for it"
+            )
         if (other := taken.setdefault(real, output)) is not output:
             return f"two outputs would be the same file: {other}, {output}"
     return None
