@@ -279,6 +279,7 @@ def test_deterministic_algorithms_are_asked_for(data: Path, here: Path) -> None:
         "import torch, train_base, sys; torch.set_num_threads(1); "
         "assert train_base.main(sys.argv[1:]) == 0; "
         "assert torch.are_deterministic_algorithms_enabled(); "
+        "assert not torch.utils.deterministic.fill_uninitialized_memory; "
         "assert not torch.backends.cudnn.benchmark"
     )
     words = ["--dataset-dir", data, "--model-backbone", "mobilenetv2", "--model-name", "same"]
