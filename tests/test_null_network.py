@@ -84,3 +84,19 @@ print(json.dumps([types, str(mixed), step()]))
     assert {each for *_, all_types in others for each in all_types} == {"torch.float16"}
     assert mixed == "[]"
     assert counted["copies_d2d"] < 20
+
+
+@pytest.mark.parametrize("clip", [None, 0.5])
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_a_step_waits_for_nothing(precision: str, clip: float | None) -> None:
+    counted = run_step(
+        """
+torch.cuda.set_sync_debug_mode("error")
+counted = step()
+print(json.dumps([counts.waits(counted), counted["pageable_h2d"], counted["pageable_d2h"]]))
+""",
+        "mobilenetv2",
+        precision,
+        clip,
+    )
+    assert counted == [0, 0, 0]

@@ -79,15 +79,15 @@ class Update:
         """Moves the weights, unless a gradient or the norm of all is not finite, and clears the
         gradients. Clipping is by the norm of all gradients together."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm, scale = get_total_norm(gradients), self.scaler.scale(self._one)
+        self.norm = get_total_norm(gradients) / self.scaler.scale(self._one)
         if self.clip:
-            most = self.clip * scale  # a tensor: as a float it would have to wait for the device
-            clip_grads_with_norm_(self.parameters, most, norm)  # type: ignore[arg-type]
-        gradients[-1].add_(norm * 0)  # so that the scaler sees it, too, if the norm is not finite
+            # By its norm before scaling: then the limit is a plain number. torch makes one of it,
+            # and would wait for the device if it were a tensor there.
+            clip_grads_with_norm_(self.parameters, self.clip, self.norm)
+        gradients[-1].add_(self.norm * 0)  # the scaler is to see a norm that is not finite, too
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        self.norm = norm / scale
 
     def watch(self, step: int, batches: list[dict]) -> None:
         """Takes down the numbers of a step that was taken, and looks at those of an earlier one
