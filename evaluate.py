@@ -296,7 +296,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     model.add_argument(
         "--precision", choices=["fp16", "bf16", "fp32"],
-        help="of the forward pass (default: fp16 on CUDA, fp32 elsewhere)",
+        help="of the forward pass (default: fp16 on CUDA, fp32 elsewhere); fp32 on CUDA "
+        "computes convolutions in TF32, with 10 bits of fraction",
     )  # fmt: skip
 
     folders = parser.add_argument_group("folders of mattes, JPEG or PNG, 8 or 16 bits")

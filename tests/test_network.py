@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import DATA, STATE_DICTS, reference_entry, reference_image
 from operations import Operations
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from model import MattingBase
 from model.inference import Inference
@@ -69,6 +70,22 @@ def test_sobel_is_that_of_kornia() -> None:
     torch.testing.assert_close(ours, theirs)
     one, other = (torch.autograd.grad(each.sum(), pictures)[0] for each in (ours, theirs))
     torch.testing.assert_close(one, other)
+
+
+def test_sobel_takes_no_tf32_in_either_direction(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Settings(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.append((func.overloadpacket.__name__, torch.backends.cudnn.allow_tf32))
+            return func(*args, **(kwargs or {}))
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    seen: list[tuple[str, bool]] = []
+    pictures = torch.rand(2, 1, 9, 13, requires_grad=True)
+    with Settings():
+        sobel(pictures).sum().backward()
+    convolutions = [each for each in seen if "convolution" in each[0]]
+    assert convolutions == [("convolution", False), ("convolution_backward", False)]
+    assert torch.backends.cudnn.allow_tf32
 
 
 def test_loss_is_computed_in_float32_even_under_autocast() -> None:

@@ -1,6 +1,9 @@
 """The losses of both stages: named terms, whose sum is minimised. Pure functions of tensors."""
 
+import contextlib
+from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,10 +80,39 @@ def refine_loss(
 def sobel(pictures: Tensor) -> Tensor:
     """The magnitude of the Sobel gradient, (B, 1, H, W), borders replicated: the values of
     kornia.filters.sobel, which makes its kernel anew on the host at every call and so would wait
-    for the device at every step."""
+    for the device at every step. In float32 on a GPU, too, where convolutions have TF32."""
     padded = F.pad(pictures, (1, 1, 1, 1), mode="replicate")
-    gradients = F.conv2d(padded, _sobel_kernels(pictures.device))
+    gradients = _ExactConvolution.apply(padded, _sobel_kernels(pictures.device))
     return (gradients.square().sum(1, keepdim=True) + 1e-6).sqrt()
+
+
+class _ExactConvolution(torch.autograd.Function):
+    """F.conv2d, and its gradient with regard to x, without TF32. Sums of slices would need no such
+    setting, but many operations in place of one in each direction."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernels: Tensor) -> Tensor:
+        ctx.save_for_backward(x, kernels)
+        with _without_tf32():
+            return F.conv2d(x, kernels)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        x, kernels = ctx.saved_tensors
+        one, none = [1, 1], [0, 0]
+        how = (None, one, none, one, False, none, 1, [True, False, False])  # the input's alone
+        with _without_tf32():
+            return torch.ops.aten.convolution_backward(grad, x, kernels, *how)[0], None
+
+
+@contextlib.contextmanager
+def _without_tf32() -> Iterator[None]:
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 @lru_cache

@@ -178,7 +178,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     )
     machine.add_argument(
         "--precision", choices=["fp16", "bf16", "fp32"],
-        help="of the forward pass (default: fp16 with loss scaling on CUDA, fp32 elsewhere)",
+        help="of the forward pass (default: fp16 with loss scaling on CUDA, fp32 elsewhere); fp32 "
+        "on CUDA computes convolutions in TF32, with 10 bits of fraction",
     )  # fmt: skip
 
     machine.add_argument(
