@@ -1,5 +1,7 @@
 /* cuBLAS, cuDNN (its older interface) and NCCL, as far as torch needs an answer of them. */
 
+#include <stdlib.h>
+
 #include "null.h"
 
 /* ---- cuBLAS ----------------------------------------------------------------------------------- */
@@ -39,7 +41,6 @@ WORKS(cublasLtMatmul, N_cublas)
 CREATES(cudnnCreate)
 CREATES(cudnnCreateTensorDescriptor)
 CREATES(cudnnCreateFilterDescriptor)
-CREATES(cudnnCreateConvolutionDescriptor)
 CREATES(cudnnCreateActivationDescriptor)
 int cudnnGetStream(void *handle, void **stream) {
     *stream = NULL;
@@ -56,34 +57,48 @@ WORKS(cudnnBatchNormalizationForwardTrainingEx, N_cudnn)
 WORKS(cudnnBatchNormalizationBackwardEx, N_cudnn)
 WORKS(cudnnBatchNormalizationForwardInference, N_cudnn)
 
-/* One algorithm, of number 1, which gives the same bits each time. */
+/* A convolution's descriptor is how it may compute: 3, CUDNN_FMA_MATH, is without TF32. */
+int cudnnCreateConvolutionDescriptor(int **math) {
+    *math = calloc(1, sizeof(int));
+    return SUCCESS;
+}
+int cudnnDestroyConvolutionDescriptor(int *math) {
+    free(math);
+    return SUCCESS;
+}
+int cudnnSetConvolutionMathType(int *math, int type) {
+    *math = type;
+    return SUCCESS;
+}
+
+/* One algorithm, of number 1, which gives the same bits each time and computes as it may. */
 struct algorithm {
     int number, status;
     float ms;
     size_t memory;
     int deterministic, math, reserved[3];
 };
-static int found(int *returned, struct algorithm *result) {
-    *result = (struct algorithm){.number = 1, .deterministic = 1};
+static int found(int math, int *returned, struct algorithm *result) {
+    *result = (struct algorithm){.number = 1, .deterministic = 1, .math = math};
     *returned = 1;
     return SUCCESS;
 }
 
 /* A search tries all algorithms: what torch.backends.cudnn.benchmark does for each new shape. */
-#define SEARCHES(name)                                                                         \
-    int name(void *handle, void *a, const void *pa, void *b, const void *pb, void *c, void *d, \
-             void *pd, int asked, int *returned, struct algorithm *result) {                   \
-        count(N_searches, 1);                                                                  \
-        return found(returned, result);                                                        \
+#define SEARCHES(name)                                                                        \
+    int name(void *handle, void *a, const void *pa, void *b, const void *pb, int *c, void *d, \
+             void *pd, int asked, int *returned, struct algorithm *result) {                  \
+        count(N_searches, 1);                                                                 \
+        return found(*c, returned, result);                                                   \
     }
 SEARCHES(cudnnFindConvolutionForwardAlgorithmEx)
 SEARCHES(cudnnFindConvolutionBackwardDataAlgorithmEx)
 SEARCHES(cudnnFindConvolutionBackwardFilterAlgorithmEx)
 
-#define GUESSES(name)                                                                    \
-    int name(void *handle, void *a, void *b, void *c, void *d, int asked, int *returned, \
-             struct algorithm *result) {                                                 \
-        return found(returned, result);                                                  \
+#define GUESSES(name)                                                                   \
+    int name(void *handle, void *a, void *b, int *c, void *d, int asked, int *returned, \
+             struct algorithm *result) {                                                \
+        return found(*c, returned, result);                                             \
     }
 GUESSES(cudnnGetConvolutionForwardAlgorithm_v7)
 GUESSES(cudnnGetConvolutionBackwardDataAlgorithm_v7)
