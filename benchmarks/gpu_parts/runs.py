@@ -119,16 +119,15 @@ def checkpoint(found: Findings) -> None:
     with scratch() as folder, Saver(training.device) as saver:
         for number in range(3):
             model, path = training.model, folder / f"epoch-{number}.pth"
-            before = {name: value.clone() for name, value in model.state_dict().items()}
+            before = {name: value.cpu() for name, value in model.state_dict().items()}
             state = {"optimizer": training.update.optimizer.state_dict()}
-            torch.cuda.synchronize()
             began = time.perf_counter()
             saver.save(path, model.state_dict(), state, lambda: None)
             stall = time.perf_counter() - began
             behind = host_seconds(lambda: training.step(batch))
             saver.wait()
             saved = read_weights(path).state_dict
-            same = all(torch.equal(value.cpu(), saved[name]) for name, value in before.items())
+            same = all(torch.equal(value, saved[name]) for name, value in before.items())
             found.case(
                 f"checkpoint {number + 1}", stall_s=stall, step_behind_it_s=behind,
                 step_by_itself_s=by_itself, s_until_on_disk=time.perf_counter() - began,
