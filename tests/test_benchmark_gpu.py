@@ -1,6 +1,7 @@
 """benchmarks.gpu keeps what its parts find, however they end: here with parts of the test's own."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -13,7 +14,8 @@ import torch
 from null_gpu import needs_null_gpu, run_script
 
 from benchmarks import gpu
-from benchmarks.gpu_parts import findings
+from benchmarks.gpu_parts import common, findings, variants
+from model import MattingBase, decoder
 
 CASE = '{"case": "a", "figures": {"ms": 1.5, "said": "x|y"}}'
 # What a part's process does, FILE being where its findings go.
@@ -158,3 +160,25 @@ def test_without_a_gpu_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture)
         gpu.main(["--out", str(tmp_path / "out")])
     assert ended.value.code == 2 and not (tmp_path / "out").exists()
     assert "no CUDA device" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", list(variants.UNDONE))
+def test_a_variant_computes_the_same(name: str) -> None:
+    """On the CPU, in float32, where none of them is a matter of rounding alone."""
+    training = object.__new__(common.Training)
+    training.device, training.layout = torch.device("cpu"), torch.channels_last
+    training.autocast = contextlib.nullcontext
+    torch.manual_seed(0)
+    training.model = MattingBase("mobilenetv2").eval()
+    src, bgr = torch.rand(2, 1, 3, 64, 64)
+    join = decoder._join
+    expected = training.forward(src, bgr)
+    within = variants.UNDONE[name](training)
+    training.model.eval()
+    with within():
+        for one, other in zip(expected, training.forward(src, bgr), strict=True):
+            torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-5)
+        assert (decoder._join is join) == (
+            name not in ("joined in float32", "these undone together")
+        )
+    assert decoder._join is join
