@@ -30,6 +30,7 @@ from dataset.listing import (
 from dataset.names import Names
 from dataset.orientation import ORIENTATIONS, orientation_of, upright_size
 from dataset.png import open_image
+from dataset.whole import ends_early, lacks_pixels
 
 if TYPE_CHECKING:
     from dataset.tar import Member, TarFolder
@@ -232,6 +233,7 @@ def open_picture(path: "Path | Member") -> ImageFile.ImageFile:
     try:
         picture = open_image(source)
         picture.filename = str(path)
+        picture.source = path  # type: ignore[attr-defined]  # for who looks into it again
     except FileNotFoundError:
         link = isinstance(path, Path) and path.is_symlink()
         what = "is a link to nothing" if link else "is not there any more"
@@ -279,7 +281,7 @@ def decode(
                 wanted = (max(1, width // shrink), max(1, picture.height // shrink))
                 drafted = picture.draft("L" if mode == "L" else "RGB", wanted)
                 scale = round(width / drafted[1][2]) if drafted else 1
-            load(picture, mode)
+            load(picture, mode, scale)
             pixels = as_8_bits(picture, mode)
     except (OSError, SyntaxError, ValueError) as error:
         if isinstance(error, DataError):
@@ -303,11 +305,17 @@ def decode(
     return to_srgb(array, conversion), [matrix / (scale * reduce) - origin for matrix in matrices]
 
 
-def load(picture: ImageFile.ImageFile, mode: str) -> None:
-    """Decodes an opened picture that is to be taken as `mode`, of MODES. Raises DataError where
-    that cannot be, and AlphaError where its alpha is none."""
+def load(picture: ImageFile.ImageFile, mode: str, scale: int = 1) -> None:
+    """Decodes an opened picture that is to be taken as `mode`, of MODES. scale: a JPEG is
+    decoded so many times smaller. Raises DataError where it cannot be decoded, and AlphaError where
+    its alpha is none."""
     try:
         picture.load()
+        if ends_early(picture, picture.format, scale):
+            source = picture.source  # type: ignore[attr-defined]
+            with source.open("rb") if isinstance(source, Path) else source.open() as file:
+                if lacking := lacks_pixels(file, picture.format):
+                    raise ValueError(lacking)
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(_undecodable(os.fsdecode(picture.filename), error)) from None
     if mode != "RGB":
