@@ -110,6 +110,20 @@ def test_a_damaged_video_is_no_shorter_one(
     assert lines and all(name in line for line in lines)
 
 
+def test_a_frame_of_which_a_part_is_missing_is_told(tmp_path: Path) -> None:
+    """A transport stream promises nothing: what the decoder notices is all there is."""
+    path = make(tmp_path / "a.ts")
+    with av.open(str(path)) as container:
+        packets = [(packet.size, packet.pos) for packet in container.demux() if packet.size]
+    size, start = max(packets[COUNT // 2 :])
+    path.write_bytes(path.read_bytes()[: start + size // 2])
+    with (
+        pytest.raises(DataError, match=r"frame \d+ \(\d\.\d\d s\) is damaged"),
+        VideoReader(path) as video,
+    ):
+        list(video)
+
+
 def test_what_is_missing_is_told_before_anything_is_written(
     tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture
 ) -> None:
