@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from common.cli import command
-from dataset.listing import VIDEOS, DataError
+from dataset.listing import NAMED_AT_MOST, VIDEOS, DataError
 from dataset.whole_video import what_lacks
 from dataset.wide_video import said, to_bt709
 
@@ -55,7 +55,7 @@ class VideoReader:
     def __init__(
         self, path: Path, skip: bool = False, say: Callable[[str], object] = print
     ) -> None:
-        self.path, self._skip, self._say = path, skip, say
+        self.path, self._skip, self._say, self._faults = path, skip, say, 0
         self._av = _av()
         if not path.exists():
             raise DataError(f"there is no file {path}; check the path")
@@ -123,6 +123,8 @@ class VideoReader:
                     time = 0 if last is None else last + step
                 last = time
                 yield pixels, time
+            if (more := self._faults - NAMED_AT_MOST) > 0:
+                self._say(f"warning: {self.path}: {more} more such faults")
         except (self._av.FFmpegError, OSError) as error:
             raise DataError(self._unreadable(error)) from None
 
@@ -151,7 +153,9 @@ class VideoReader:
             raise DataError(
                 f"{what}; replace it, or type --on-bad-image skip to take what there is"
             )
-        self._say(f"warning: {what}")
+        self._faults += 1
+        if self._faults <= NAMED_AT_MOST:
+            self._say(f"warning: {what}")
 
     @property
     def shape(self) -> tuple[tuple[int, int], Fraction, Fraction, Fraction]:

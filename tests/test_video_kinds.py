@@ -124,6 +124,20 @@ def test_a_frame_of_which_a_part_is_missing_is_told(tmp_path: Path) -> None:
         list(video)
 
 
+def test_many_faults_are_counted(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.mp4", count=160)
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux() if packet.size]
+    content = bytearray(path.read_bytes())
+    for place in places[1:61]:
+        content[place : place + 8] = bytes([255] * 8)  # no picture is so long
+    path.write_bytes(content)
+    lines: list[str] = []
+    with VideoReader(path, skip=True, say=lines.append) as video:
+        assert 90 < len(list(video)) < 160
+    assert len(lines) == 21 and "more such faults" in lines[-1]
+
+
 def test_what_is_missing_is_told_before_anything_is_written(
     tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture
 ) -> None:
