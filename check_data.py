@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.cli import Parser
+from common.loading import loading
 from common.streams import lasting_streams
 from common.text import printable, tell
 from training.options import (
@@ -45,6 +46,7 @@ ROWS_AT_MOST = 200  # of the contact sheet: up to twice as many are drawn, 0.8 M
 
 
 @lasting_streams()
+@loading("check_data.py")
 def main(argv: list[str] | None = None) -> int:
     """Checks as the command line says. Returns the exit status: 0; 1 where the data set is not fit
     to train on; 2 where the input is at fault, with one line that says what; 130 after Ctrl-C."""

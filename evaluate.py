@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.cli import Parser
+from common.loading import loading
 from common.streams import lasting_streams
 from common.text import printable, tell
 from training.options import (
@@ -50,6 +51,7 @@ INPUTS = ("model_checkpoint", "pred_dir", "true_dir", "trimap_dir", "src_dir")
 
 
 @lasting_streams()
+@loading("evaluate.py")
 def main(argv: list[str] | None = None) -> int:
     """Measures as the command line says. Returns the exit status: 0; 2 where the input is at fault,
     with one line that says what; 130 after Ctrl-C."""

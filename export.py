@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from common.cli import Parser, command, size_said
+from common.loading import loading
 from common.streams import lasting_streams
 from common.text import printable, tell
 from training.options import PIXELS, Formatter, whole
@@ -28,6 +29,7 @@ NEEDED = ("onnx", "onnxscript", "onnxruntime")  # for --format onnx, and for not
 
 
 @lasting_streams()
+@loading("export.py")
 def main(argv: list[str] | None = None) -> int:
     """Exports as the command line says. Returns the exit status: 0; 130 after Ctrl-C; 2 where the
     input is at fault or the file would not do what the network does, with one line that says

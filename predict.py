@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.cli import Parser, command
+from common.loading import loading
 from common.streams import lasting_streams
 from common.text import printable, tell
 from training.options import BATCH, WORKERS, Formatter, whole
@@ -52,6 +53,7 @@ photos/bgr/a/b.jpg or .png. A video gives mattes/pha/NAME.mp4.
 
 
 @lasting_streams()
+@loading("predict.py")
 def main(argv: list[str] | None = None) -> int:
     """Predicts as the command line says. Returns the exit status: 0; 2 where the input is at
     fault, with one line that says what; 128 + the signal's number where it was asked to stop."""

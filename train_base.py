@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from common.loading import loading
 from common.streams import lasting_streams
 from common.text import printable, tell
 from training.options import parse_options
@@ -19,6 +20,7 @@ from training.signals import Stopped, StopRequest, continuation
 
 
 @lasting_streams()
+@loading("train_base.py")
 def main(argv: list[str] | None = None) -> int:
     """Trains as the command line says. Returns the exit status: 0; 2 where the input is at fault,
     with one line that says what; 128 + the signal's number where it was asked to stop."""

@@ -22,6 +22,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from common.cli import Parser, command, size_said
+from common.loading import loading
 from common.streams import lasting_streams
 from common.text import printable, tell
 from dataset.processes import STOP_SIGNALS, heeded_signals
@@ -46,6 +47,7 @@ class _Stopped(BaseException):
 
 
 @lasting_streams()
+@loading("shard.py")
 def main(argv: list[str] | None = None) -> int:
     """Packs as the command line says. Returns the exit status: 0; 2 where something is wrong, with
     one line that says what; 128 + the signal's number where it was stopped."""

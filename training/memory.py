@@ -6,6 +6,7 @@ import sys
 import torch
 
 from common.cli import size_said
+from common.loading import memory_limit
 
 SIGNS = (
     "out of memory",
@@ -13,6 +14,7 @@ SIGNS = (
     "Cannot allocate memory",
     "ALLOC_FAILED",
     "ALLOCATION_FAILED",
+    "could not create a primitive",  # oneDNN's, where an operation finds no room
 )
 # What cuDNN and cuBLAS say where they find no room to work in; and where something else is wrong.
 LIBRARIES = ("unable to find an engine", "cuDNN", "CUDNN_STATUS", "CUBLAS_STATUS")
@@ -63,6 +65,7 @@ def memory_short(error: BaseException, options: argparse.Namespace) -> MemorySho
         other = ", or --precision fp16 or bf16" if options.precision == "fp32" else ""
     else:
         what = f"this machine is out of memory: this process's peak was {size_said(_resident())}"
+        what += memory_limit()
         other = ", or fewer --num-workers" if options.num_workers else ""
     crop = getattr(error, "crop", None)
     where = f" at a crop of {crop[0]}x{crop[1]}" if crop else " before the first batch"

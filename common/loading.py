@@ -1,0 +1,59 @@
+"""What is said where a package that the program stands on is not there, or cannot be loaded."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from common.cli import command, size_said
+
+ROOT = Path(__file__).parents[1]
+NO_MEMORY = ("failed to map segment", "annot allocate memory")  # the dynamic linker's words
+
+
+@contextlib.contextmanager
+def loading(script: str) -> Iterator[None]:
+    """Around a program's main function: an import of a package that fails, or for which memory is
+    short, ends it with one line and status 2. What is ours and missing is an error of ours."""
+    try:
+        yield
+    except ImportError as error:
+        package = (error.name or "").split(".")[0]
+        ours = not package or any(ROOT.glob(f"{package}*"))
+        if ours and not any(sign in str(error) for sign in NO_MEMORY):
+            raise
+        told = _missing(package) if isinstance(error, ModuleNotFoundError) else _broken(error)
+    except MemoryError:
+        told = f"memory is too short to begin{memory_limit()}"
+    else:
+        return
+    sys.stdout.flush()
+    print(f"{script}: error: {told}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _missing(package: str) -> str:
+    requirements = os.path.relpath(ROOT / "requirements.txt")
+    install = command("-m", "pip", "install", "-r", requirements)
+    return (
+        f"this Python ({sys.executable}) has no {package}; type the path of the one that has it, "
+        f"such as .venv/bin/python, or: {install}"
+    )
+
+
+def _broken(error: ImportError) -> str:
+    if any(sign in str(error) for sign in NO_MEMORY):
+        return f"memory is too short to load a package ({error}){memory_limit()}"
+    return f"{error.name} cannot be loaded ({error}); install it anew"
+
+
+def memory_limit() -> str:
+    """Where a limit is set, that it is: " (ulimit -v allows 2.00 GB; raise it)"."""
+    with contextlib.suppress(ImportError):  # Windows
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            return f" (ulimit -v allows {size_said(limit)}; raise it)"
+    return ""
