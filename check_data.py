@@ -306,7 +306,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "that is taken)",
     )  # fmt: skip
     out.add_argument(
-        "--contact-rows", type=whole(0, 10_000), default=12, metavar="N",
+        "--contact-rows", type=whole(0), default=12, metavar="N",
         help="pairs on it, and at most as many again that something is wrong with; 0: no picture",
     )  # fmt: skip
     out.add_argument("--overwrite", action="store_true", help="replace output files that exist")

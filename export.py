@@ -9,7 +9,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from common.cli import Parser, command, size_said
+from common.cli import Parser, command, said, size_said
 from common.loading import loading
 from common.streams import lasting_streams
 from common.text import printable, tell
@@ -91,7 +91,7 @@ def names(text: str) -> tuple[str, ...]:
     given = tuple(text.split(","))
     if len(set(given)) < len(given) or not set(given) <= set(OUTPUTS):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not a choice of {','.join(OUTPUTS)}, such as pha,fgr"
+            f"{said(text)!r} is not a choice of {','.join(OUTPUTS)}, such as pha,fgr"
         )
     return given
 

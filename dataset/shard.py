@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from common.cli import Parser, command, size_said
+from common.cli import Parser, command, said, size_said
 from common.loading import loading
 from common.streams import lasting_streams
 from common.text import printable, tell
@@ -81,13 +81,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _megabytes(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 10**9:
-        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 10^9")
-    return value
-
-
-_megabytes.__name__ = "whole number"  # as argparse says it
+    if not text.isdecimal() or len(text) > 9 or not int(text):
+        raise argparse.ArgumentTypeError(f"{said(text)} is no whole number from 1 to 10^9 - 1")
+    return int(text)
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

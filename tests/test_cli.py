@@ -1,6 +1,5 @@
 """Command lines: a mistake is one line that names the option meant; a printed command works."""
 
-import argparse
 import importlib
 import math
 import os
@@ -72,31 +71,35 @@ def test_values_that_look_like_options_are_left_alone() -> None:
     assert (found.number, found.text, found.rest) == (-1.5, ["-a b"], ["--more"])
 
 
-def numbers() -> list[tuple[str, int]]:
-    """Every option of train_base.py that takes numbers, and how many."""
-    parsers: list[argparse.ArgumentParser] = []
-    original = cli.Parser.parse_args
-    try:
-        cli.Parser.parse_args = lambda self, *a: parsers.append(self) or original(self, *a)  # type: ignore[method-assign, assignment]
-        options.parse_options([])
-    finally:
-        cli.Parser.parse_args = original  # type: ignore[method-assign]
+def numbers(script: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Every option of a script that takes numbers, and how many."""
+    parsers: list[cli.Parser] = []
+
+    def seen(parser: cli.Parser, *_words: object) -> None:
+        parsers.append(parser)
+        raise InterruptedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cli.Parser, "parse_args", seen)
+        with pytest.raises(InterruptedError):
+            importlib.import_module(script).main([])
     return [
-        (action.option_strings[0], action.nargs or 1)
+        (action.option_strings[0], action.nargs or 1)  # type: ignore[misc]
         for action in parsers[0]._actions
         if action.type not in (None, Path)
     ]
 
 
-@pytest.mark.parametrize("text", ["1e400", "-1", "nan", "1" * 5000, "", "\udcff", "0x10", "1.5.2"])
+@pytest.mark.parametrize("script", [*SCRIPTS, "dataset.shard"])
 def test_absurd_numbers_are_one_line_for_every_option(
-    here: Path, capsys: pytest.CaptureFixture, text: str
+    here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
-    asked = numbers()
-    assert len(asked) > 15
-    for flag, count in asked:
-        line = line_of(capsys, "train_base", flag, *[text] * count)
-        assert line.startswith(f"train_base.py: error: argument {flag}: ") and len(line) < 200
+    asked = numbers(script, monkeypatch)
+    assert len(asked) >= {"train_base": 18, "evaluate": 6}.get(script, 1)
+    for text in ("1e400", "-1", "nan", "1" * 5000, "", "\udcff", "0x10", "1.5.2"):
+        for flag, count in asked:
+            line = line_of(capsys, script, flag, *[text] * count)
+            assert f" error: argument {flag}: " in line and len(line) < 200
     assert not list(here.iterdir())
 
 
