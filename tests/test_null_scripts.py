@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import published_file
-from null_gpu import needs_null_gpu, run_script
+from null_gpu import needs_null_gpu, run_code, run_script
 from PIL import Image
 from predicting import save_weights, scene
 from running import AUTO, ROOT, run
@@ -119,12 +119,24 @@ def test_export(weights: Path, tmp_path: Path) -> None:
 
 
 @SLOW
-@pytest.mark.parametrize("name", ["step", "run", "transfer"])
+@pytest.mark.parametrize("name", ["step", "run"])
 def test_a_benchmark(tmp_path: Path, name: str) -> None:
     argv = ["-m", f"benchmarks.{name}", "--device", "cuda", "--quick"]
-    if name == "transfer":
-        argv += ["--output", tmp_path]
-    else:
-        argv += ["--data", tmp_path / "data", "--json", tmp_path / "figures.json"]
-    succeeds(argv, ROOT, timeout=240)
-    assert list(tmp_path.glob("*.json"))
+    argv += ["--data", tmp_path / "data", "--json", tmp_path / "figures.json"]
+    succeeds(argv, ROOT, timeout=600)
+    assert (tmp_path / "figures.json").exists()
+
+
+@SLOW
+def test_the_benchmark_of_transfers() -> None:
+    """But for what it writes: a file of numbers, which here are none."""
+    source = """
+import json
+from benchmarks import transfer
+
+written = []
+transfer.write = lambda folder, result: written.append(len(result))
+transfer.main(["--device", "cuda", "--quick"])
+print(json.dumps({"written": written}))
+"""
+    assert run_code(source, ROOT, timeout=600)["written"]
