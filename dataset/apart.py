@@ -35,9 +35,9 @@ def overlap(outputs: Iterable[Path], inputs: Iterable[Path], deep: bool = True) 
         return next((folders[at] for at in _upwards(place) if at in folders), None)
 
     for output in outputs:
-        folder, name = os.path.split(output)
-        real = named = os.path.join(resolve(folder), name)
-        above = read_above(resolve(folder)) or folders.get(named)
+        place, name = os.path.split(output)
+        real = named = os.path.join(resolve(place), name)
+        above = read_above(resolve(place)) or folders.get(named)
         if os.path.lexists(output):
             if output.is_file() and (read := files.get(_identity(output))):
                 same = "" if read == output else f", under the name {read}"
