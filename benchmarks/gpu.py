@@ -47,7 +47,7 @@ class Part:
 
 FIRST = "machine"  # measured in any case: figures belong to a machine
 PARTS = {
-    FIRST: Part(12, "step.machine", "The machine"),
+    FIRST: Part(20, "step.machine", "The machine"),
     "data": Part(18, "step.data", "The pictures"),
     "tests": Part(80, "runs.tests", "pytest -m cuda"),
     "waits": Part(25, "step.waits", "Which phase of a step waits for the device (ms of the host)"),

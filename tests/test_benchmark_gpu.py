@@ -169,15 +169,15 @@ def test_a_variant_computes_the_same(name: str) -> None:
     training.device, training.layout = torch.device("cpu"), torch.channels_last
     training.autocast = contextlib.nullcontext
     torch.manual_seed(0)
-    training.model = MattingBase("mobilenetv2").eval()
-    src, bgr = torch.rand(2, 1, 3, 64, 64)
+    training.model = MattingBase("mobilenetv2").train()  # in eval mode deep features hardly count
+    training.model.seed_dropout([0, 1])
+    src, bgr = torch.rand(2, 2, 3, 64, 64)
     join = decoder._join
     expected = training.forward(src, bgr)
     within = variants.UNDONE[name](training)
-    training.model.eval()
     with within():
         for one, other in zip(expected, training.forward(src, bgr), strict=True):
-            torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(other, one, atol=1e-3, rtol=1e-3)
         assert (decoder._join is join) == (
             name not in ("joined in float32", "these undone together")
         )

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import statistics
 import time
 from functools import partial
@@ -37,8 +38,8 @@ def machine(found: Findings) -> None:
     found.case("cuDNN", **{"is": torch.backends.cudnn.version()})
     tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     found.case("TF32 in convolutions and products", **{"is": [str(each) for each in tf32]})
-    shared = os.statvfs("/dev/shm")
-    found.case("/dev/shm, GB free", **{"is": shared.f_bavail * shared.f_frsize / 1e9})
+    if os.path.isdir("/dev/shm"):
+        found.case("/dev/shm, GB free", **{"is": shutil.disk_usage("/dev/shm").free / 1e9})
     for name in ("cuda", "auto"):
         found.case(f"--device {name}", **{"is": str(choose_device(name))})
     copy = torch.empty(2**20 if found.quick else 2**30, dtype=torch.uint8, device="cuda")
