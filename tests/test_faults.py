@@ -347,7 +347,7 @@ def test_a_log_that_cannot_be_written_ends_no_training(
 
     monkeypatch.setattr("training.journal._append_row", full)
     run(data, "--max-steps", 2)
-    assert capsys.readouterr().out.count("log/run cannot be written ([Errno 28] No space") == 1
+    assert capsys.readouterr().out.count("log/run cannot be written (No space left on device)") == 1
     assert Path("checkpoint/run/epoch-0.pth").exists()
 
 
