@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from dataset.listing import DataError
 
@@ -25,6 +25,9 @@ NOISE = 0.5  # of the changes that independent pixels would have; a figure has f
 LEVELS = 40  # labels are no more values than these
 PATCH, PATCHES = 0.5, 5e-3  # a level's pixels with like neighbours; and their share of a picture
 
+EDGE_LEAST, DARK = 100, 40  # pixels of a soft edge; and the least brightness beside it, of 255
+BESIDE = 11  # pixels: the window around a soft one in which solid ones are beside it
+OVER, REST, SLOPE = 0.02, 0.25, 0.6  # share brighter than alpha; colour left at alpha 0; its rise
 NOTHING = "there is no figure to be told from its background: give mattes that have one"
 MEND = {  # what to do, by the kind of fault
     "colour_alpha": "an alpha is grey: put the matte of this picture in its place",
@@ -181,6 +184,30 @@ def channels_differ(pha: np.ndarray) -> bool:
     """Whether an alpha, (H, W, 3) uint8, is not grey; what JPEG does to grey is let pass."""
     spread = pha.max(axis=2) - pha.min(axis=2)
     return bool((spread > UNLIKE).mean() > UNLIKE_SHARE)
+
+
+def premultiplied(fgr: np.ndarray, pha: np.ndarray) -> str | None:
+    """The figures of colours, (H, W, 3) uint8, that were multiplied by their alpha, (H, W) uint8;
+    None where they were not, or that cannot be told: the edge is short, or the figure dark there.
+
+    Along a soft edge such colours fall with alpha, from those of the solid pixels beside it down to
+    black; a line is fitted to that. Straight colours stay what they are, or end in what was behind.
+    """
+    soft = (pha >= SOFT[0]) & (pha <= SOFT[1])
+    if np.count_nonzero(soft) < EDGE_LEAST:
+        return None
+    near = np.asarray(Image.fromarray(soft).convert("L").filter(ImageFilter.MaxFilter(BESIDE)))
+    bright = fgr.max(axis=2)
+    solid = bright[(near > 0) & (pha > SOLID)]
+    if len(solid) < EDGE_LEAST or (level := float(solid.mean())) < DARK:
+        return None
+    over = float((bright[soft] > pha[soft].astype(np.int16) + UNLIKE).mean())
+    slope, rest = np.polyfit(pha[soft] / 255, bright[soft] / level, 1)
+    if over > OVER or rest > REST or slope < SLOPE:
+        return None
+    return (
+        f"colours fall with alpha along the edge, to {max(0, 100 * rest):.0f} % where it is clear"
+    )
 
 
 # ------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dataset.alphas import AlphaError, judge_alpha
+from dataset.alphas import AlphaError, judge_alpha, premultiplied
 from dataset.first_look import turned_apart
 from dataset.folders import HALVES, opened, opened_backgrounds
 from dataset.images import (
@@ -42,6 +42,7 @@ CHUNK = 32  # pictures a worker takes at once
 THREADS = 8  # a worker, for headers
 IN_FLIGHT = 4  # chunks a worker, so that memory does not grow with the data set
 SHRINK = 8  # foregrounds and backgrounds are decoded so much smaller; all bytes are read even so
+EDGES = 400  # pairs of a half, evenly spread, whose colours are looked at in full
 HASHED_AT_ONCE = 1 << 20  # bytes
 
 
@@ -233,12 +234,14 @@ def look_at_pair(foregrounds: Foregrounds, index: int, half: str, look: Look) ->
     def fault(kind: str, what: str) -> None:
         faults.append(Fault(kind, half, what, index))
 
+    step = -(-len(foregrounds) // EDGES)
     if pha_path is None:
         size, pixels, digest = _read(fgr_path, "RGBA", look, fault)
+        fgr = None if pixels is None or index % step else pixels[..., :3]
         pha, digests = None if pixels is None else pixels[..., 3], (digest, 0)
         alpha_name, total = str(fgr_path), _bytes(fgr_path)
     else:
-        size, _, fgr_digest = _read(fgr_path, "RGB", look, fault)
+        size, fgr, fgr_digest = _read(fgr_path, "RGB", look, fault, index % step == 0)
         pha_size, pha, pha_digest = _read(pha_path, "L", look, fault)
         if size and pha_size and size != pha_size:
             fault("unlike_sizes", unlike(fgr_path, size[::-1], pha_path, pha_size[::-1]))
@@ -251,6 +254,8 @@ def look_at_pair(foregrounds: Foregrounds, index: int, half: str, look: Look) ->
             fault(kind, f"{alpha_name} ({figures})")
             if kind in ("empty_alpha", "full_alpha"):  # such are alike for another reason
                 digests = digests[0], 0
+        if fgr is not None and fgr.shape[:2] == pha.shape and (found := premultiplied(fgr, pha)):
+            fault("premultiplied", f"{fgr_path} ({found})")
     if size and min(size) < look.crop:
         fault("small", f"{fgr_path} ({size[1]}x{size[0]})")
     return Seen(index, size or (0, 0), total, digests, faults)
@@ -271,11 +276,15 @@ def look_at_background(backgrounds: Backgrounds, index: int, half: str, look: Lo
 
 
 def _read(
-    path: Path | Member, mode: str, look: Look, fault: Callable[[str, str], None]
+    path: Path | Member,
+    mode: str,
+    look: Look,
+    fault: Callable[[str, str], None],
+    full: bool = False,
 ) -> tuple[tuple[int, int] | None, np.ndarray | None, int]:
     """(height, width), upright; the pixels, uint8: (h, w, 4) of RGBA; of an alpha (h, w); of
-    colours, small; and the file's digest. None, None, 0 for what could not be read, or was not to
-    be."""
+    colours, small unless `full`; and the file's digest. None, None, 0 for what could not be read,
+    or was not to be."""
     size = None
     try:
         with open_picture(path) as picture:
@@ -283,7 +292,7 @@ def _read(
             size = upright_size(picture)
             if look.headers:
                 return size, None, 0
-            shrink = SHRINK if mode == "RGB" else 1
+            shrink = SHRINK if mode == "RGB" and not full else 1
             small = -(-size[0] // shrink), -(-size[1] // shrink)
             matrix = np.array([[shrink, 0, 0], [0, shrink, 0]], dtype=np.float64)
             pixels, _ = decode(picture, mode, small, matrix)

@@ -44,6 +44,10 @@ KINDS = {
         "unturned pixels, turn it likewise, or take the orientation out of the foreground",
         False,
     ),
+    "premultiplied": Kind(
+        "colours multiplied by alpha, from which dark edges are learnt: divide them by alpha first",
+        False,
+    ),
     "empty_alpha": Kind("alpha that is empty, transparent all over", False, most_error=True),
     "full_alpha": Kind("alpha that is full, opaque all over", False, most_error=True),
     "binary_alpha": Kind("alpha that is binary, a mask without soft edges", False, most_error=True),

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from alpha_pictures import checked, disc, hard, saved
 from conftest import REAL, figure, make_data
 from PIL import Image
 from running import error_of, run
 
-import check_data
 import evaluate
 from dataset import first_look, shard
 from dataset.alphas import AlphaError, Judged, fault_of_sample, judge_alpha
@@ -22,16 +22,6 @@ from dataset.images import DataError, decode, open_picture
 
 Change = Callable[[np.ndarray], object]
 COLOURS = np.array([(0, 0, 0), (128, 0, 0), (0, 128, 0)], np.uint8)
-
-
-def disc(radius: float = 60, soft: float = 4, size: tuple[int, int] = (180, 240)) -> np.ndarray:
-    y, x = np.mgrid[0 : size[0], 0 : size[1]]
-    distance = np.hypot(x - size[1] / 2, y - size[0] / 2)
-    return (np.clip((radius - distance) / soft + 0.5, 0, 1) * 255).round().astype(np.uint8)
-
-
-def hard(pha: np.ndarray, value: int = 1) -> np.ndarray:
-    return ((pha > 127) * value).astype(np.uint8)
 
 
 def palette(pha: np.ndarray) -> Image.Image:
@@ -89,13 +79,6 @@ GOOD: dict[str, Change] = {
     "small": lambda _: disc(5, 2),
 }  # fmt: skip
 BINARY = {"a mask of 0 and 255", "a mask of one bit", "a mask of 0 and 254"}
-
-
-def saved(path: Path, pixels: object, **options: object) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-    picture.save(path, **options)
-    return path
 
 
 @pytest.mark.parametrize("name", NONE)
@@ -170,12 +153,6 @@ def test_a_sample_is_spread_however_few_are_looked_at(tmp_path: Path) -> None:
 def spoil(folder: Path, change: Change, half: str = "*") -> None:
     for path in folder.glob(f"{half}/pha/*/*.png"):
         saved(path, change(np.asarray(Image.open(path))))
-
-
-def checked(data: Path) -> list[dict]:
-    words = ["--dataset-dir", data, "--num-workers", 0, "--crop-size", 32, 64, "--contact-rows", 0]
-    check_data.main([str(word) for word in [*words, "--json", "faults.json", "--overwrite"]])
-    return json.loads(Path("faults.json").read_text())["faults"]
 
 
 @pytest.mark.parametrize("name", NONE)
