@@ -220,31 +220,10 @@ def of_folders(
     options: argparse.Namespace, device: "torch.device"
 ) -> tuple[str, dict, int, Iterator["Batch"]]:
     """The same of predicted mattes beside true ones."""
-    from dataset.images import DataError
-    from training.mattes import find_mattes, listed, look_at_mattes, mattes_beside, read_pairs
-    from training.options import OptionError
+    from training.mattes import choose_pairs, read_pairs
 
-    beside = mattes_beside(options.pred_dir)
-    meant = f"; predict.py's mattes are in {beside}: type --pred-dir {beside}" if beside else ""
-    if beside and options.pred_dir.resolve().name == "err":
-        raise OptionError(f"{options.pred_dir} has expected errors of mattes, not mattes{meant}")
     folders = options.pred_dir, options.true_dir, options.trimap_dir, options.src_dir
-    try:
-        pairs, faults = find_mattes(*folders, tell)
-        if pairs and (options.partial or not faults):
-            look_at_mattes(pairs, tell)
-    except DataError as error:
-        of_pred = str(options.pred_dir) in str(error)
-        raise OptionError(f"{error}{meant if of_pred else ''}") from None
-    if faults and not options.partial:
-        partial = f", or type --partial to measure the other {len(pairs)}" if pairs else ""
-        raise OptionError(f"{listed(faults)}: add or remove what is named{partial}")
-    for fault in faults:
-        tell(f"left out: {fault}")
-    if not pairs:
-        raise OptionError(
-            f"{options.pred_dir} and {options.true_dir} have no pair of mattes to be measured"
-        )
+    pairs, faults = choose_pairs(*folders, options.partial, tell)
     kinds = zip(("predicted", "true", "trimaps", "photos"), folders, strict=True)
     about: dict = {name: printable(path) for name, path in kinds if path}
     about["left out"] = faults

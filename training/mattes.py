@@ -41,6 +41,36 @@ class Pair:
     src: Path | None
 
 
+def choose_pairs(
+    pred_dir: Path,
+    true_dir: Path,
+    trimap_dir: Path | None,
+    src_dir: Path | None,
+    partial: bool,
+    say: Say,
+) -> tuple[list[Pair], list[str]]:
+    """The pairs that are to be measured, as find_mattes has them, and what is left out, which `say`
+    is told. partial: whether something may be left out. Raises DataError where it may not and is,
+    where none are left, and where mattes show that they are none."""
+    beside = mattes_beside(pred_dir)
+    meant = f"; predict.py's mattes are in {beside}: type --pred-dir {beside}" if beside else ""
+    if beside and pred_dir.resolve().name == "err":
+        raise DataError(f"{pred_dir} has expected errors of mattes, not mattes{meant}")
+    try:
+        pairs, faults = find_mattes(pred_dir, true_dir, trimap_dir, src_dir, say)
+        if faults and not partial:
+            less = f", or type --partial to measure the other {len(pairs)}" if pairs else ""
+            raise DataError(f"{listed(faults)}: add or remove what is named{less}")
+        for fault in faults:
+            say(f"left out: {fault}")
+        if not pairs:
+            raise DataError(f"{pred_dir} and {true_dir} have no pair of mattes to be measured")
+        look_at_mattes(pairs, say)
+    except DataError as error:
+        raise DataError(f"{error}{meant if str(pred_dir) in str(error) else ''}") from None
+    return pairs, faults
+
+
 def find_mattes(
     pred_dir: Path,
     true_dir: Path,
