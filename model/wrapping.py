@@ -49,19 +49,22 @@ class Found:
         return " ".join(filter(None, words)) or "the file's own"
 
     @property
-    def rank(self) -> tuple[bool, int]:
-        """Less is taken before more: an average of weights is what a run is judged by."""
+    def rank(self) -> tuple[bool, bool, int]:
+        """Less is taken before more: a classifier beside a whole network serves its loss, say; an
+        average of weights is what a run is judged by."""
         averaged = any(AVERAGED.search(str(each)) for each in (*self.keys, self.prefix))
         last = self.keys[-1] if self.keys else ""
-        return not averaged, WRAPPERS.index(last) if last in WRAPPERS else len(WRAPPERS)
+        known = WRAPPERS.index(last) if last in WRAPPERS else len(WRAPPERS)
+        return not self.is_whole, not averaged, known
 
 
 def find_weights(content: Any) -> tuple[Found | None, list[Found]]:
     """The weights that are meant, and others of a known layout that are not. Without a known
     layout: what most looks like weights; None where there is no tensor with a name.
 
-    An average comes before what it is of, then the keys of WRAPPERS in their order. Raises
-    AmbiguousError where two sets that are not the same are equally good.
+    A whole network comes before a classifier, an average before what it is of, then the keys of
+    WRAPPERS in their order. Raises AmbiguousError where two sets that are not the same are equally
+    good.
     """
     tensors = [(keys, entries) for keys, entries in _dicts(content, ()) if entries]
     found = [each for keys, entries in tensors for each in _networks(keys, entries)]

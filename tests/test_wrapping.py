@@ -19,6 +19,7 @@ from training import checkpoint
 
 STATE = published_state("mattingbase_mobilenetv2")
 OTHER = {name: value + 1 for name, value in STATE.items()}
+CLASSIFIER = {n.removeprefix("backbone."): v for n, v in STATE.items() if "backbone." in n}
 DEEPLAB = published_state("vainf_deeplabv3_mobilenet")
 ADAM = {"state": {0: {"exp_avg": torch.ones(9)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
 
@@ -104,6 +105,7 @@ def test_an_averaged_model(tmp_path: Path, capsys: pytest.CaptureFixture) -> Non
         ({"params": OTHER, "params_ema": STATE}, "['params_ema']"),
         ({"net": OTHER, "ema": {"module": STATE}}, "['ema']['module']"),
         ({"old": OTHER, "state_dict": STATE}, "['state_dict']"),
+        ({"a": {"state_dict": CLASSIFIER}, "b": STATE}, "['b']"),
         ({"a": behind("model.", OTHER) | behind("ema_model.")}, "['a'] ema_model.*"),
         ({"module_avg": behind("module."), "module": behind("module.", OTHER)}, "['module_avg']"),
     ],
