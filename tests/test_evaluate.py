@@ -309,7 +309,11 @@ def test_a_captured_background_differs_and_is_fixed(data: Path) -> None:
 
 def test_weights_that_are_not_finite(data: Path, here: Path, capsys: pytest.CaptureFixture) -> None:
     state = MattingBase("mobilenetv2").state_dict()
-    state["decoder.conv4.bias"] *= float("nan")
+    bias = state["decoder.conv4.bias"]
+    torch.save(state | {"decoder.conv4.bias": bias * float("nan")}, "bad.pth")
+    line = error_of(capsys, *of_checkpoint(Path("bad.pth"), data))
+    assert "bad.pth holds no weights that compute: 1 entries hold values that are not" in line
+    state["decoder.bn3.weight"].fill_(3e38)  # finite, and more than that in the next layer
     torch.save(state, "bad.pth")
     line = error_of(capsys, *of_checkpoint(Path("bad.pth"), data))
     assert "0000 on 0: the prediction has values that are not finite" in line

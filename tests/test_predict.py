@@ -295,7 +295,9 @@ def test_weights_that_give_no_number(
     state = torch.load(weights)
     state["decoder.conv4.bias"][0] = torch.nan
     torch.save(state, pairs / "bad.pth")
-    assert "is not finite" in error_of(capsys, words(pairs / "bad.pth", pairs))
+    assert "not finite, such as decoder.conv4.bias" in error_of(
+        capsys, words(pairs / "bad.pth", pairs)
+    )
     assert not (pairs / "out").exists()
 
 
