@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.segmentation import deeplabv3
 
+from model.batch_norm import BatchNorm2d
 from model.dropout import SampleDropout
 
 
@@ -50,6 +51,9 @@ class ASPP(deeplabv3.ASPP):
     def __init__(self, in_channels: int, rates: list[int]) -> None:
         super().__init__(in_channels, rates)
         self.convs[-1] = nn.Sequential(Mean(), *list(self.convs[-1])[1:])
+        for part in [self.project, *self.convs]:
+            number = next(at for at, each in enumerate(part) if isinstance(each, nn.BatchNorm2d))
+            part[number] = BatchNorm2d(part[number].num_features)
         self.project[3] = SampleDropout(0.5)  # as torchvision's, but for its seeds
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from model.batch_norm import BatchNorm2d
+
 
 class Decoder(nn.Module):
     """Four times: upsample bilinearly, concatenate the skip, 3x3 convolution, batch norm, ReLU;
@@ -20,11 +22,11 @@ class Decoder(nn.Module):
         super().__init__()
         inputs = [before + skip for before, skip in zip(channels[:4], skips, strict=True)]
         self.conv1 = nn.Conv2d(inputs[0], channels[1], 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels[1])
+        self.bn1 = BatchNorm2d(channels[1])
         self.conv2 = nn.Conv2d(inputs[1], channels[2], 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels[2])
+        self.bn2 = BatchNorm2d(channels[2])
         self.conv3 = nn.Conv2d(inputs[2], channels[3], 3, padding=1, bias=False)
-        self.bn3 = nn.BatchNorm2d(channels[3])
+        self.bn3 = BatchNorm2d(channels[3])
         self.conv4 = nn.Conv2d(inputs[3], channels[4], 3, padding=1)
         self.relu = nn.ReLU(inplace=True)
 

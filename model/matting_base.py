@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from model.aspp import ASPP
+from model.batch_norm import count_batch
 from model.decoder import Decoder
 from model.mobilenet import MobileNetV2Encoder
 from model.resnet import ResNetEncoder
@@ -85,6 +86,8 @@ class MattingBase(nn.Module):
     def coarse(self, src: Tensor, bgr: Tensor, hid: bool = True) -> Outputs:
         """The same before anything is clamped: pha, fgr as what is to be added to src, err, and
         hid before its ReLU."""
+        if not torch.jit.is_scripting():
+            count_batch(self)
         whole, half, quarter, eighth, sixteenth = self.backbone(torch.cat([src, bgr], dim=1))
         channels = None if hid else 5
         x = self.decoder(self.aspp(sixteenth), eighth, quarter, half, whole, channels)

@@ -6,6 +6,8 @@ It gives features at five scales to the decoder. It never loads weights itself.
 from torch import Tensor, nn
 from torchvision.models import MobileNetV2
 
+from model.batch_norm import BatchNorm2d
+
 
 class MobileNetV2Encoder(MobileNetV2):
     """torchvision's MobileNetV2 without its last convolution and classifier, the last stage
@@ -14,7 +16,7 @@ class MobileNetV2Encoder(MobileNetV2):
     channels = (6, 16, 24, 32, 320)
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(norm_layer=BatchNorm2d)
         first = nn.Conv2d(6, 32, kernel_size=3, stride=2, padding=1, bias=False)
         # The same initialisation that torchvision gives the convolution which this one replaces.
         nn.init.kaiming_normal_(first.weight, mode="fan_out")

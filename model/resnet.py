@@ -6,6 +6,8 @@ They give features at five scales to the decoder. They never load weights themse
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
+from model.batch_norm import BatchNorm2d
+
 BLOCKS = {"resnet50": [3, 4, 6, 3], "resnet101": [3, 4, 23, 3]}
 
 
@@ -20,7 +22,10 @@ class ResNetEncoder(ResNet):
 
     def __init__(self, backbone: str) -> None:
         super().__init__(
-            Bottleneck, BLOCKS[backbone], replace_stride_with_dilation=[False, False, True]
+            Bottleneck,
+            BLOCKS[backbone],
+            replace_stride_with_dilation=[False, False, True],
+            norm_layer=BatchNorm2d,
         )
         self.conv1 = nn.Conv2d(6, 64, kernel_size=7, stride=2, padding=3, bias=False)
         # The same initialisation that torchvision gives the convolution which this one replaces.

@@ -8,6 +8,7 @@ from torchvision.models.segmentation import deeplabv3
 
 from model import MattingBase
 from model.aspp import ASPP
+from model.batch_norm import BatchNorm2d
 from model.decoder import Decoder, _join
 from training.loss import matting_loss, total
 
@@ -104,3 +105,28 @@ def test_autograd_copies_no_features() -> None:
     for backbone in ("resnet50", "mobilenetv2"):
         operations = step(backbone, torch.float32)
         assert not [of for of in operations.seen if of.name == "clone" and large(of)]
+
+
+def test_batches_are_counted_in_one_operation_and_where_they_train() -> None:
+    torch.manual_seed(0)
+    model = MattingBase("mobilenetv2")
+    src, bgr = torch.rand(2, 2, 3, 32, 32)
+    model(src, bgr)
+    model.backbone.eval()  # as who keeps its statistics does
+    with Operations() as operations:
+        model(src, bgr)
+    model.eval()(src, bgr)
+    counts = {k: v for k, v in model.state_dict().items() if k.endswith("num_batches_tracked")}
+    assert len(counts) == 60 and {value.dtype for value in counts.values()} == {torch.int64}
+    assert {int(v) for k, v in counts.items() if k.startswith("backbone")} == {1}
+    assert {int(v) for k, v in counts.items() if not k.startswith("backbone")} == {2}
+    counting = [of for of in operations.seen if any(x[1] == torch.int64 for x in of.inputs)]
+    assert [of.name for of in counting] == ["_foreach_add_"]
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
+def test_a_scripted_batch_norm_is_torchs() -> None:
+    x = torch.randn(2, 3, 4, 5)
+    ours, theirs = torch.jit.script(BatchNorm2d(3)), torch.nn.BatchNorm2d(3)
+    assert torch.equal(ours(x), theirs(x))
+    assert all(torch.equal(ours.state_dict()[k], v) for k, v in theirs.state_dict().items())
