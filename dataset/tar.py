@@ -140,7 +140,9 @@ def open_tars(folder: Path, kinds: tuple[str, ...], say: Callable[[str], None]) 
             "pread): unpack them into folders of pictures"
         )
     paths = tars_in(folder)
-    bare = [path for path in paths if not index_path(path).exists()]
+    bare = [
+        path for path in paths if not os.path.exists(index_path(path))
+    ]  # a name may be too long
     if bare:
         say(f"{folder}: {len(bare)} of {len(paths)} tar files have no index: looking through them")
     unwritten = None

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.files import beside
 from common.text import tell
 from dataset.listing import ENDINGS, DataError, kind_of, said_of_passed
 from dataset.names import Names
@@ -177,7 +178,7 @@ def write_index(path: Path, index: Index) -> str | None:
         "seal": _seal(index),
     }
     target = index_path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary = beside(target.with_name(f".{target.name}"), f".{os.getpid()}")
     try:
         temporary.write_text(json.dumps(content), encoding="ascii")
         os.replace(temporary, target)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from common.cli import size_said
+from common.files import beside
 from dataset.apart import overlap
 from training.options import OptionError
 
@@ -63,7 +64,7 @@ def write_whole(
     that `path` is at every instant either what it was or what it becomes. size: how many
     bytes it will take, if known, for the message. given_up: asked on the way whether to leave it.
     Raises OSError."""
-    temporary = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    temporary = beside(path, f".partial-{os.getpid()}")
     try:
         with temporary.open("w+b", buffering=0) as raw:
             file = _Output(raw, given_up)

@@ -21,6 +21,7 @@ from PIL import Image, ImageColor
 from torch import Tensor
 from tqdm import tqdm
 
+from common.files import beside
 from common.text import printable
 from dataset.frames import Frame, cover, read_rgb
 from training.checkpoint import rename_aside
@@ -173,7 +174,7 @@ def whole_file(path: Path, part: Callable[[], str] = str) -> Iterator[Path]:
     """A temporary name beside `path`, which becomes it when nothing has gone wrong. part: asked in
     the end for what is put before the ending of a file that is not all of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    temporary = beside(path, f".partial-{os.getpid()}")
     try:
         yield temporary
         with temporary.open("r+b") as file:
