@@ -5,6 +5,7 @@ python check_data.py --dataset-name videomatte240k --headers-only --json faults.
 """
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from training.options import (
     whole,
 )
 from training.output import check_apart, check_output, write_bytes
+from training.signals import Stopped, StopRequest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,13 +51,18 @@ ROWS_AT_MOST = 200  # of the contact sheet: up to twice as many are drawn, 0.8 M
 @loading("check_data.py")
 def main(argv: list[str] | None = None) -> int:
     """Checks as the command line says. Returns the exit status: 0; 1 where the data set is not fit
-    to train on; 2 where the input is at fault, with one line that says what; 130 after Ctrl-C."""
+    to train on; 2 where the input is at fault, with one line that says what; 128 + the signal's
+    number where it was asked to stop."""
     options = parse_options(argv)
     try:
-        return run(options)
+        with StopRequest():
+            return run(options)
+    except Stopped as stopped:
+        status = 128 + stopped.number
     except KeyboardInterrupt:
-        print("check_data.py: stopped", file=sys.stderr)
-        return 130
+        status = 128 + signal.SIGINT
+    print("check_data.py: stopped", file=sys.stderr)
+    return status
 
 
 def run(options: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ python evaluate.py --pred-dir A --true-dir B --report report.html
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from training.options import (
     seed,
     whole,
 )  # fmt: skip
+from training.signals import Stopped, StopRequest
 
 if TYPE_CHECKING:
     import torch
@@ -54,13 +56,18 @@ INPUTS = ("model_checkpoint", "pred_dir", "true_dir", "trimap_dir", "src_dir")
 @loading("evaluate.py")
 def main(argv: list[str] | None = None) -> int:
     """Measures as the command line says. Returns the exit status: 0; 2 where the input is at fault,
-    with one line that says what; 130 after Ctrl-C."""
+    with one line that says what; 128 + the signal's number where it was
+    asked to stop."""
     options = parse_options(argv)
     try:
-        return run(options)
+        with StopRequest():
+            return run(options)
+    except Stopped as stopped:
+        status = 128 + stopped.number
     except KeyboardInterrupt:
-        print("evaluate.py: stopped", file=sys.stderr)
-        return 130
+        status = 128 + signal.SIGINT
+    print("evaluate.py: stopped", file=sys.stderr)
+    return status
 
 
 def run(options: argparse.Namespace) -> int:

@@ -5,7 +5,6 @@ It never changes a file. What it finds is a list of faults; what they mean is in
 
 import hashlib
 import multiprocessing
-import signal
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -34,7 +33,13 @@ from dataset.images import (
 )
 from dataset.judging import Fault, Group
 from dataset.listing import both_names, find_pictures, stem_of
-from dataset.processes import ended_at_once, leave_signals, signals_later
+from dataset.processes import (
+    STOP_SIGNALS,
+    end_with_parent,
+    ended_at_once,
+    leave_signals,
+    signals_later,
+)
 from dataset.tar import Member
 from dataset.workers import starting
 
@@ -186,7 +191,7 @@ def _in_order(
     with ended_at_once():
         try:
             while True:
-                with starting(), signals_later(signal.SIGINT):  # the first ones start the processes
+                with starting(), signals_later(*STOP_SIGNALS):  # the first start the processes
                     for chunk in islice(rest, IN_FLIGHT * workers - len(waiting)):
                         waiting.append((chunk[0], pool.submit(_look_at_chunk, *chunk)))
                 if not waiting:
@@ -212,7 +217,8 @@ def _begin(pictures: list, halves: list[str], look: Look) -> None:
 
 
 def _begin_worker(pictures: list, halves: list[str], look: Look) -> None:
-    leave_signals(signal.SIGINT)
+    leave_signals(*STOP_SIGNALS)
+    end_with_parent()
     _begin(pictures, halves, look)
 
 

@@ -96,3 +96,16 @@ def step_back() -> None:
     """Has this process come behind its program, where there are too few cores for both."""
     with contextlib.suppress(AttributeError, OSError):  # Windows has no such thing
         os.nice(BEHIND)
+
+
+def end_with_parent() -> None:
+    """For a process of a pool: ends it where the program is killed, which it would outlive."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()

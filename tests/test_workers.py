@@ -2,14 +2,17 @@
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import make_data
 from running import ROOT, error_of, run, same, weights
 from torch.utils.data import DataLoader
 
@@ -321,3 +324,24 @@ def test_a_dev_shm_that_is_too_small_for_nccl_is_named(monkeypatch: pytest.Monke
     )
     assert "exchange gradients in start-up: /dev/shm is too small" in str(lost)
     assert "--shm-size" in str(lost)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="signals of POSIX")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGKILL"])
+def test_no_process_outlives_check_data(tmp_path: Path, name: str) -> None:
+    own = make_data(tmp_path / "own")
+    for number in range(10_000):  # more than it can look at in the time
+        os.link(own / "backgrounds/train/0.jpg", own / f"backgrounds/train/{number}x.jpg")
+    command = [sys.executable, ROOT / "check_data.py", "--dataset-dir", own, "--num-workers", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    for line in process.stdout:
+        if line.startswith(b"valid:"):
+            break
+    time.sleep(1)
+    process.send_signal(getattr(signal, name))  # to it alone
+    _, err = process.communicate(timeout=60)  # which waits for all that hold its output
+    if name == "SIGKILL":
+        assert process.returncode == -signal.SIGKILL
+    else:
+        assert process.returncode == 128 + getattr(signal, name)
+        assert err.decode().strip() == "check_data.py: stopped"

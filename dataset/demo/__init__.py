@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,7 +22,14 @@ import numpy as np
 from dataset.demo.objects import OBJECT_KINDS, draw_object
 from dataset.demo.people import draw_figure
 from dataset.demo.scenes import draw_background
-from dataset.processes import ended_at_once, leave_signals, signals_later, usable_processors
+from dataset.processes import (
+    STOP_SIGNALS,
+    end_with_parent,
+    ended_at_once,
+    leave_signals,
+    signals_later,
+    usable_processors,
+)
 
 __all__ = ["COUNTS", "OBJECT_KINDS", "VERSION"]
 __all__ += ["draw_background", "draw_figure", "draw_object", "make_demo"]
@@ -120,14 +126,12 @@ def draw_all(folder: Path, seed: int, counts: dict[str, int], workers: int) -> N
     # a forked child of a process with threads (torch has some) may hang: start fresh ones
     context = multiprocessing.get_context("spawn")
     try:
-        pool = ProcessPoolExecutor(
-            workers, mp_context=context, initializer=leave_signals, initargs=(signal.SIGINT,)
-        )
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=begin_drawing)
     except OSError:  # a full /dev/shm has no room for its semaphores
         return draw_all(folder, seed, counts, workers=1)
     with ended_at_once():
         try:
-            with signals_later(signal.SIGINT):
+            with signals_later(*STOP_SIGNALS):
                 drawn = [pool.submit(draw_one, folder, seed, *job) for job in todo]
             for done in drawn:
                 done.result()
@@ -138,6 +142,12 @@ def draw_all(folder: Path, seed: int, counts: dict[str, int], workers: int) -> N
                 draw_one(folder, seed, *job)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def begin_drawing() -> None:
+    """What each process of the pool does first."""
+    leave_signals(*STOP_SIGNALS)
+    end_with_parent()
 
 
 def draw_one(folder: Path, seed: int, part: str, number: int) -> None:
