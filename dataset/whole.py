@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 GREY = 128  # what libjpeg leaves
+UNIT = 16  # pixels: the side of such a unit
 SQUARE = 48  # pixels: three of the largest units in which a JPEG usually is coded, side by side
 MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # what ends coded data
 RESTART = re.compile(rb"\xff[\xd0-\xd7]")
@@ -113,8 +114,9 @@ def _jpeg_lacks(content: bytes) -> str | None:
         return None
     coded = RESTART.split(scan.data[-CODED_AT_END:])[-1].replace(b"\xff\x00", b"\xff")
     bits = "".join(f"{byte:08b}" for byte in coded)
+    units = 1 if max(scan.size) <= UNIT else 2  # that small, it may have a single one
     if scan.zeros and any(
-        bits[: len(bits) - pad].endswith(scan.zeros * 2)
+        bits[: len(bits) - pad].endswith(scan.zeros * units)
         for pad in range(8)
         if bits.endswith("1" * pad)  # which fill the last byte up
     ):
