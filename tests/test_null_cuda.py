@@ -63,6 +63,18 @@ def test_two_processes_train_on_two_gpus(data: Path, tmp_path: Path, precision: 
     assert list((tmp_path / "checkpoint/run").glob("epoch-*.state.pth"))
 
 
+def test_each_process_takes_a_gpu_of_its_own() -> None:
+    source = """
+import json, torch
+from training.distributed import Team
+from training.machine import choose_device
+
+device = choose_device("cuda", Team(rank=3, size=4, local_rank=1, local_size=2))
+print(json.dumps({"chosen": str(device), "current": torch.cuda.current_device()}))
+"""
+    assert run_code(source, devices=2) == {"chosen": "cuda:1", "current": 1}
+
+
 def test_more_processes_than_gpus_are_refused_in_a_line(data: Path, tmp_path: Path) -> None:
     done = train(data, tmp_path, "--device", "cuda", devices=1, processes=2, status=2)
     assert "error: process 1 has no GPU of its own: 2 processes were started on" in done.stderr

@@ -5,7 +5,6 @@ leaves undefined, becomes a function that succeeds and does nothing.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.util
 import os
@@ -57,6 +56,8 @@ def torch_folder() -> Path:
 
 @contextlib.contextmanager
 def one_at_a_time():
+    import fcntl  # which Windows lacks, where tests are to skip
+
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
