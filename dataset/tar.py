@@ -140,9 +140,8 @@ def open_tars(folder: Path, kinds: tuple[str, ...], say: Callable[[str], None]) 
             "pread): unpack them into folders of pictures"
         )
     paths = tars_in(folder)
-    bare = [
-        path for path in paths if not os.path.exists(index_path(path))
-    ]  # a name may be too long
+    # Path.exists would raise for an index whose name is too long.
+    bare = [path for path in paths if not os.path.exists(index_path(path))]
     if bare:
         say(f"{folder}: {len(bare)} of {len(paths)} tar files have no index: looking through them")
     unwritten = None
