@@ -195,8 +195,8 @@ def whole_run(what: dict) -> dict:
     """train_base.main, with clocks around its parts; nothing else of it is changed."""
     import train_base
     from dataset import augmentation, matting
+    from training.guarded_optimizer import GuardedOptimizer
     from training.saving import Saver
-    from training.update import Update
 
     device = torch.device(what["device"])
     last = _last(what)
@@ -206,9 +206,14 @@ def whole_run(what: dict) -> dict:
     spent = {"waiting": 0.0, "augment": 0.0, "stall": 0.0}
     measuring = False
 
-    watch, save, augment, batches = Update.watch, Saver.save, augmentation.augment, matting.batches
+    watch, save, augment, batches = (
+        GuardedOptimizer.check_later,
+        Saver.save,
+        augmentation.augment,
+        matting.batches,
+    )
 
-    def watched(self: Update, step: int, batches: list[dict]) -> None:
+    def watched(self: GuardedOptimizer, step: int, batches: list[dict]) -> None:
         nonlocal measuring
         watch(self, step, batches)
         ends.append(time.perf_counter())
@@ -247,7 +252,7 @@ def whole_run(what: dict) -> dict:
         finally:
             iterator.close()
 
-    Update.watch, Saver.save, matting.batches = watched, saved, waited
+    GuardedOptimizer.check_later, Saver.save, matting.batches = watched, saved, waited
     if device.type == "cpu":
         augmentation.augment = augmented
     words = ["--dataset-dir", what["data"], "--model-backbone", what["backbone"]]

@@ -27,9 +27,9 @@ from torch import Tensor
 
 from benchmarks.common import arguments, machine, spread, table, write
 from model import MattingBase
+from training.guarded_optimizer import GuardedOptimizer, loss_scaler
 from training.loss import matting_loss
 from training.machine import ADAM, LAYOUTS, keep_memory
-from training.update import Update, loss_scaler
 
 CHANNELS = (3, 3, 1, 3)  # of src, bgr, true_pha, true_fgr
 # name → (memory format, options of Adam, compiled)
@@ -210,7 +210,7 @@ def step_of(
     forward = torch.compile(model) if compiled else model
     scaler = loss_scaler(device, precision)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, **adam)
-    update = Update(model, optimizer, scaler, clip=None, precision=precision, folder=None)
+    update = GuardedOptimizer(model, optimizer, scaler, clip=None, precision=precision, folder=None)
     whole = [torch.rand(batch * channels * side**2, device=device) for channels in CHANNELS]
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
 

@@ -30,8 +30,9 @@ from model import MattingBase
 from model.sources import IMAGENET
 from model.transfer import transfer
 from model.weights_file import read_weights
-from training.loss import matting_loss, total
-from training.validation import validate
+from training.loss import TERMS, matting_loss, total
+from training.machine import LAYOUTS
+from training.validator import measure as validate
 
 STARTS = ("scratch", "transfer", "transfer, rgb stem")
 COLOURS = {"scratch": "#999999", "transfer": "#1f77b4", "transfer, rgb stem": "#d62728"}
@@ -155,8 +156,13 @@ def train(
     order = {"count": len(training), "batch_size": 8, "seed": seed, "crop_size": size}
 
     def measure() -> float:
-        autocast = torch.autocast(device.type, enabled=False)
-        return validate(model, valid_batches, device, lambda: autocast)[0]["mad"]
+        def losses(network, src, bgr, *truth):
+            outputs = network(src, bgr, hid=False)
+            return outputs, matting_loss(outputs.pha, outputs.fgr, outputs.err, *truth)
+
+        layout = LAYOUTS[device.type]
+        results, _, _ = validate(model, valid_batches, losses, TERMS, device=device, layout=layout)
+        return results["mad"]
 
     curve = [measure()]
     for step in range(1, options.steps + 1):

@@ -18,7 +18,7 @@ if int(rank) == int(os.environ["RANK"]) and not int(os.environ["TORCHELASTIC_RES
 
     from dataset import matting
     from training import loss, saving
-    from training.update import Update
+    from training.guarded_optimizer import GuardedOptimizer
 
     calls = []
 
@@ -69,7 +69,7 @@ if int(rank) == int(os.environ["RANK"]) and not int(os.environ["TORCHELASTIC_RES
     elif kind == "data":
         argv[argv.index("--dataset-dir") + 1] = json.loads(os.environ["OTHER"])
     else:
-        Update.step = at_step(Update.step, send(getattr(signal, kind)))
+        GuardedOptimizer.step = at_step(GuardedOptimizer.step, send(getattr(signal, kind)))
 
 if __name__ == "__main__":
     sys.exit(train_base.main(argv))

@@ -211,7 +211,7 @@ def test_workers_are_one_a_core_beside_a_gpu_and_none_on_a_cpu(
     monkeypatch.setattr("os.sched_getaffinity", lambda _process: range(cores))
     monkeypatch.setattr(machine, "choose_device", lambda *_asked: torch.device(device))
     options = parse_options([])
-    machine.settle(options, Team(size=local_size, local_size=local_size))
+    machine.resolve(options, Team(size=local_size, local_size=local_size))
     assert options.num_workers == workers
 
 

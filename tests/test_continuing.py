@@ -97,7 +97,7 @@ def test_overwritten_checkpoints_go_only_when_there_is_a_new_one(
     folder = Path("checkpoint/run")
     before = {path: path.read_bytes() for path in folder.iterdir()}
     with monkeypatch.context() as patch:
-        patch.setattr("training.validation.matting_loss", lambda *_: 1 / 0)
+        patch.setattr("training.validator.total", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(data, "--max-steps", 4, "--overwrite")
     assert {path: path.read_bytes() for path in folder.iterdir()} == before

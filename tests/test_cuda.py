@@ -110,17 +110,17 @@ def test_a_continued_run_equals_one_that_was_never_stopped(data: Path, here: Pat
 def test_a_bad_number_stops_the_run_though_nothing_waits_for_it(
     data: Path, here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training.update import Update
+    from training.guarded_optimizer import GuardedOptimizer
 
-    backward, calls = Update.backward, []
+    backward, calls = GuardedOptimizer.backward, []
 
-    def spoilt(self: Update, *arguments: object) -> None:
+    def spoilt(self: GuardedOptimizer, *arguments: object) -> None:
         backward(self, *arguments)
         calls.append(1)
         if len(calls) == 3:
             self.parameters[0].grad.fill_(float("nan"))
 
-    monkeypatch.setattr(Update, "backward", spoilt)
+    monkeypatch.setattr(GuardedOptimizer, "backward", spoilt)
     argv = ["--dataset-dir", data, "--model-backbone", "mobilenetv2", "--model-name", "run"]
     argv += ["--crop-size", 64, 64, "--batch-size", 4, "--num-workers", 2, "--device", "cuda"]
     argv += ["--precision", "fp32", "--log-train-loss-interval", 1000, "--epoch-end", 100]

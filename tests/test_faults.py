@@ -18,8 +18,9 @@ from dataset.folders import data_folders, describe, open_half
 from model import MattingBase
 from training import checkpoint, machine, memory, saving, start
 from training.distributed import Team
+from training.guarded_optimizer import loss_scaler
 from training.options import parse_options
-from training.update import loss_scaler
+from training.run import parameter_groups
 
 
 def test_a_checkpoint_of_another_run_is_refused_with_each_difference(
@@ -101,17 +102,17 @@ def test_a_worker_that_dies_is_named_and_nothing_is_lost(
     monkeypatch: pytest.MonkeyPatch,
     number: int,
 ) -> None:
-    from training.update import Update
+    from training.guarded_optimizer import GuardedOptimizer
 
-    watch = Update.watch
+    watch = GuardedOptimizer.check_later
 
-    def killing(self: Update, step: int, *rest: object) -> None:
+    def killing(self: GuardedOptimizer, step: int, *rest: object) -> None:
         watch(self, step, *rest)
         if step == 3:
             for worker in multiprocessing.active_children():
                 os.kill(worker.pid, number)
 
-    monkeypatch.setattr(Update, "watch", killing)
+    monkeypatch.setattr(GuardedOptimizer, "check_later", killing)
     run(data, "--num-workers", 2, "--checkpoint-interval", 1000, status=2)
     error = error_of(capsys)
     assert f"a process that reads pictures was killed by {number.name}" in error
@@ -139,11 +140,11 @@ def test_out_of_memory(
     monkeypatch: pytest.MonkeyPatch,
     error: Exception | str,
 ) -> None:
-    from training.update import Update
+    from training.guarded_optimizer import GuardedOptimizer
 
-    backward, calls = Update.backward, []
+    backward, calls = GuardedOptimizer.backward, []
 
-    def short(self: Update, *arguments: object) -> None:
+    def short(self: GuardedOptimizer, *arguments: object) -> None:
         calls.append(1)
         if len(calls) == 3:
             if isinstance(error, str):
@@ -151,7 +152,7 @@ def test_out_of_memory(
             raise error
         backward(self, *arguments)
 
-    monkeypatch.setattr(Update, "backward", short)
+    monkeypatch.setattr(GuardedOptimizer, "backward", short)
     run(data, "--max-steps", 4, "--crop-size", 64, 64, status=2)
     told = error_of(capsys)
     assert "this machine is out of memory: this process's peak was " in told
@@ -188,17 +189,17 @@ def test_a_library_that_finds_no_room_is_told_from_one_that_fails(
         monkeypatch.setattr(torch.cuda, name, value)
     options = argparse.Namespace(**OPTIONS)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (200_000_000, 8_000_000_000))
-    told = str(memory.memory_short(RuntimeError(said), options))
+    told = str(memory.memory_short(RuntimeError(said), options, None))
     assert f"cuda:0 is out of memory: the peak was 6.90 GB of 8.00 GB ({said})" in told
     assert "--accumulate 2" in told
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (900_000_000, 8_000_000_000))
-    assert memory.memory_short(RuntimeError(said), options) is None
+    assert memory.memory_short(RuntimeError(said), options, None) is None
 
     def broken() -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", broken)
-    assert memory.memory_short(RuntimeError(said), options) is None
+    assert memory.memory_short(RuntimeError(said), options, None) is None
 
 
 def test_without_a_gpu_no_library_of_one_is_short_of_memory() -> None:
@@ -215,7 +216,7 @@ def test_without_a_gpu_no_library_of_one_is_short_of_memory() -> None:
 )
 def test_accumulate_is_advised_where_it_can_be_typed(options: dict, parts: str | None) -> None:
     options = argparse.Namespace(**OPTIONS | options)
-    told = str(memory.memory_short(MemoryError(), options))
+    told = str(memory.memory_short(MemoryError(), options, None))
     assert (f" --accumulate {parts} " in told) if parts else ("--accumulate" not in told)
     if parts:
         given = argparse.Namespace(**vars(options) | {"accumulate": int(parts)})
@@ -225,12 +226,12 @@ def test_accumulate_is_advised_where_it_can_be_typed(options: dict, parts: str |
 def test_other_errors_are_not_taken_for_want_of_memory(
     data: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training.update import Update
+    from training.guarded_optimizer import GuardedOptimizer
 
     def wrong(*_arguments: object) -> None:
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(Update, "backward", wrong)
+    monkeypatch.setattr(GuardedOptimizer, "backward", wrong)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         run(data, "--max-steps", 1, "--num-workers", 2)
     assert not multiprocessing.active_children()  # which would keep the program from ending
@@ -334,7 +335,7 @@ def test_an_error_of_ours_in_a_worker_is_not_taken_for_its_death(
     def wrong(_samples: list) -> None:
         raise RuntimeError("stack expects each tensor to be equal size")
 
-    monkeypatch.setattr("dataset.matting.collate", wrong)
+    monkeypatch.setattr("training.loader.collate", wrong)
     with pytest.raises(RuntimeError, match="equal size"):
         run(data, "--max-steps", 1, "--num-workers", 1)
 
@@ -369,7 +370,9 @@ def test_moments_come_back_in_the_layout_of_their_weights(data: Path, here: Path
     options.resume_anyway = True
     found = checkpoint.read_checkpoint(Path("checkpoint/run/epoch-0.pth"))
     model = MattingBase("mobilenetv2").to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(start.parameter_groups(model, options), fused=True)
+    optimizer = torch.optim.Adam(
+        parameter_groups(model, backbone=1e-4, aspp=1e-4, decoder=1e-4), fused=True
+    )
     scaler = loss_scaler(torch.device("cpu"), "fp32")
     assert start.resume(found, model, optimizer, scaler, options, found.state["data"], 2) == 2
     saved = found.state["optimizer"]["state"]

@@ -12,10 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from model import MattingBase
 from model.inference import Inference
 from model.matting_base import BACKBONES, clamp
-from training import start
 from training.loss import matting_loss, sobel, total
 from training.options import BACKBONES as OFFERED
 from training.options import parse_options
+from training.run import parameter_groups
 
 
 @pytest.fixture(params=BACKBONES)
@@ -124,7 +124,8 @@ def test_every_parameter_is_in_one_group_and_gets_a_gradient(backbone: str) -> N
     torch.manual_seed(0)
     model = MattingBase(backbone)
     options = parse_options(["--model-backbone", backbone])
-    groups = start.parameter_groups(model, options)
+    rates = {name: getattr(options, f"lr_{name}") for name in ("backbone", "aspp", "decoder")}
+    groups = parameter_groups(model, **rates)
     grouped = [id(p) for group in groups for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in model.parameters())
     assert [(group["name"], group["lr"]) for group in groups] == [

@@ -18,16 +18,16 @@ from model import MattingBase
 from tests.null_cuda import counts
 from training import machine
 from training.loss import matting_loss
-from training.update import Update, loss_scaler
+from training.guarded_optimizer import GuardedOptimizer, loss_scaler
 
 device, layout = torch.device("cuda", 0), machine.LAYOUTS["cuda"]
 model = MattingBase({backbone!r}).to(device).to(memory_format=layout).train()
 optimizer = torch.optim.Adam(model.parameters(), **machine.ADAM["cuda"])
-update = Update(
+update = GuardedOptimizer(
     model, optimizer, loss_scaler(device, {precision!r}), clip={clip}, precision={precision!r},
     folder=None,
 )
-update._judge = lambda *numbers: None  # which mean nothing here
+update._check = lambda *numbers: None  # which mean nothing here
 src, bgr, fgr, pha = (
     torch.zeros(8, c, 384, 384, device=device).contiguous(memory_format=layout)
     for c in (3, 3, 3, 1)
@@ -40,7 +40,7 @@ def step():
         pred_pha, pred_fgr, pred_err, _ = model(src, bgr, hid=False)
     update.backward(matting_loss(pred_pha, pred_fgr, pred_err, pha, fgr))
     update.step()
-    update.watch(0, [])
+    update.check_later(0, [])
     return counts.diff(before, counts.snap())
 
 for _ in range(6):

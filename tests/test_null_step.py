@@ -23,10 +23,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from dataset import augmentation
 from tests.null_cuda import counts
-from training.update import Update
+from training.guarded_optimizer import GuardedOptimizer
 
 BIG = 1 << 20
-looked, mixed, wide, watch, augment = [], [], [], Update.watch, augmentation.augment
+looked, mixed, wide, watch, augment = [], [], [], GuardedOptimizer.check_later, augmentation.augment
 begun, augmented, ended = {{}}, {{}}, {{}}
 
 def layout(tensor):
@@ -62,12 +62,12 @@ def counted_watch(self, step, *arguments):
         torch.cuda.set_sync_debug_mode("error")
     elif step == {LAST}:
         torch.cuda.set_sync_debug_mode("default")
-        Update.mode = Layouts()
-        Update.mode.__enter__()
+        GuardedOptimizer.mode = Layouts()
+        GuardedOptimizer.mode.__enter__()
     elif step == {LAST} + 1:
-        Update.mode.__exit__(None, None, None)
+        GuardedOptimizer.mode.__exit__(None, None, None)
 
-augmentation.augment, Update.watch = counted_augment, counted_watch
+augmentation.augment, GuardedOptimizer.check_later = counted_augment, counted_watch
 assert train_base.main(json.loads(sys.argv[1])) == 0
 
 def counted(before, after):
@@ -116,7 +116,8 @@ def seen(request: pytest.FixtureRequest, many: Path, tmp_path_factory: pytest.Te
 
 def test_the_host_waits_for_nothing(seen: tuple[str, dict]) -> None:
     """That a step waited for would have ended the run. These waits torch does not look for; the one
-    that is allowed is for numbers of a step that is long done (training/update.py, BEHIND)."""
+    that is allowed is for numbers of a step that is long done (CHECK_DELAY_STEPS of
+    training/guarded_optimizer.py)."""
     for batch, step in zip(seen[1]["batches"], seen[1]["steps"], strict=True):
         assert batch["waits"] == step["stream_syncs"] == step["device_syncs"] == 0
         assert step["event_syncs"] <= 1

@@ -8,9 +8,9 @@ from running import run, weights
 
 from dataset.augmentation import augment
 from training import checkpoint
+from training.guarded_optimizer import DivergedError, GuardedOptimizer, loss_scaler
 from training.loss import matting_loss
 from training.machine import ADAM
-from training.update import DivergedError, Update, loss_scaler
 
 
 def spoil_loss(monkeypatch: pytest.MonkeyPatch, step: int, term: str, value: float) -> None:
@@ -64,7 +64,7 @@ def test_in_a_picture(
         return src, *others
 
     monkeypatch.setattr("dataset.augmentation.augment", spoilt)
-    monkeypatch.setattr("training.update.augment", spoilt)
+    monkeypatch.setattr("training.guarded_optimizer.augment", spoilt)
     run(data, "--max-steps", 4, status=2)
     assert "step 2: the loss is not finite" in capsys.readouterr().err
     kept = torch.load("log/run/bad-batch.pt", weights_only=True)["src"]
@@ -89,11 +89,13 @@ def batch(data: Path) -> dict:
     return collate([samples[SampleKey(0, 0, 0, (32, 32))]])
 
 
-def taking(model: Small, precision: str, folder: Path | None = None, **options: object) -> Update:
+def taking(
+    model: Small, precision: str, folder: Path | None = None, **options: object
+) -> GuardedOptimizer:
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1, **ADAM["cpu"])
     scaler = loss_scaler(torch.device("cpu"), precision)
     options = {"clip": None, "precision": precision, "folder": folder, **options}
-    return Update(model, optimizer, scaler, **options)
+    return GuardedOptimizer(model, optimizer, scaler, **options)
 
 
 def same(model: Small, before: dict) -> bool:
@@ -114,10 +116,10 @@ def test_in_a_gradient(precision: str, bad: float, batch: dict) -> None:
     taken.step()
     assert same(model, before)
     with pytest.raises(DivergedError, match=r"step 7: the gradient's norm is not finite .alpha"):
-        taken.watch(7, [batch])
+        taken.check_later(7, [batch])
     taken.backward({"alpha": model.two.bias.sum()})  # and a good one moves
     taken.step()
-    taken.watch(8, [batch])
+    taken.check_later(8, [batch])
     assert not same(model, before)
 
 
@@ -141,7 +143,7 @@ def test_in_fp16_a_step_is_skipped_and_fifty_in_a_row_stop(batch: dict) -> None:
         taken.backward({"alpha": loss})
         model.one.weight.grad = torch.full((4, 3), float("inf") if overflows else 0.0)
         taken.step()
-        taken.watch(number, [batch])
+        taken.check_later(number, [batch])
 
     for number in range(1, 50):
         step(number, True)
@@ -155,7 +157,7 @@ def test_in_fp16_a_step_is_skipped_and_fifty_in_a_row_stop(batch: dict) -> None:
         step(100, True)
     taken.backward({"alpha": model.two.bias.sum() * float("nan")})
     with pytest.raises(DivergedError, match="the loss is not finite"):  # a lower scale cannot help
-        taken.watch(101, [batch])
+        taken.check_later(101, [batch])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -184,7 +186,7 @@ def test_parts_of_a_batch_add_up_to_its_gradient(precision: str, batch: dict) ->
     torch.manual_seed(0)
     whole, split = Small(), Small()
     split.load_state_dict(whole.state_dict())
-    one, other = taking(whole, precision), taking(split, precision)
+    one, other = taking(whole, precision), taking(split, precision, accumulate=3)
     x = torch.randn(12, 3)
 
     def terms(model: Small, x: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -193,12 +195,12 @@ def test_parts_of_a_batch_add_up_to_its_gradient(precision: str, batch: dict) ->
 
     one.backward(terms(whole, x))
     for part in x.chunk(3):
-        other.backward(terms(split, part), parts=3)
+        other.backward(terms(split, part))
     for a, b in zip(whole.parameters(), split.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad)
     for taken in (one, other):
         taken.step()
-        taken.watch(1, [batch])
+        taken.check_later(1, [batch])
     torch.testing.assert_close(one.norm, other.norm)
     for name in ("alpha", "gradient"):
         torch.testing.assert_close(one.terms[name], other.terms[name])
@@ -221,7 +223,7 @@ def test_an_earlier_bad_batch_is_kept(batch: dict, tmp_path: Path) -> None:
     for step in (1, 2, 3):
         taken.backward({"alpha": model.two.bias.sum() * float("nan")})
         with pytest.raises(DivergedError):
-            taken.watch(step, [batch])
+            taken.check_later(step, [batch])
     names = ("bad-batch.pt", "bad-batch-2.pt", "bad-batch-3.pt")
     kept = [torch.load(tmp_path / name, weights_only=True)["step"] for name in names]
     assert kept == [1, 2, 3]
@@ -233,4 +235,4 @@ def test_where_the_batch_cannot_be_kept_the_rest_is_said(batch: dict, tmp_path: 
     taken = taking(model, "fp32", tmp_path / "log")
     taken.backward({"alpha": model.two.bias.sum() * float("nan")})
     with pytest.raises(DivergedError, match=r"step 4: .* could not be kept .*0000.jpg"):
-        taken.watch(4, [batch])
+        taken.check_later(4, [batch])

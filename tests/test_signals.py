@@ -14,7 +14,7 @@ import torch
 import train_base
 from common.cli import interpreter
 from dataset.processes import STOP_SIGNALS, signals_later
-from training import checkpoint, metrics  # noqa: F401
+from training import checkpoint, launch, metrics  # noqa: F401
 from training.saving import Saver
 from training.signals import Stopped, StopRequest
 
@@ -52,7 +52,7 @@ def test_the_step_ends_and_is_saved(
     words = ["--dataset-dir", str(data), *WORDS]
     assert train_base.main([*words, "--max-steps", "4", "--model-name", "whole"]) == 0
     before = [signal.getsignal(each) for each in STOP_SIGNALS]
-    ask_at(monkeypatch, "training.loss.matting_loss", 3, number)
+    ask_at(monkeypatch, "training.guarded_optimizer.total", 3, number)
     assert train_base.main([*words, "--max-steps", "4"]) == 128 + number
     assert [signal.getsignal(each) for each in STOP_SIGNALS] == before
     saved = [path.name for path in checkpoint.find_checkpoints(Path("checkpoint/run"))]
@@ -109,7 +109,7 @@ def test_sighup_that_is_ignored_stays_so(
     data: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As nohup starts a program."""
-    ask_at(monkeypatch, "training.loss.matting_loss", 3, signal.SIGHUP)
+    ask_at(monkeypatch, "training.guarded_optimizer.total", 3, signal.SIGHUP)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         assert train_base.main(["--dataset-dir", str(data), *WORDS, "--max-steps", "4"]) == 0
@@ -143,7 +143,7 @@ def test_a_terminal_that_is_closed_costs_no_step(data: Path, here: Path) -> None
 def test_a_second_ctrl_c_ends_at_once(
     data: Path, here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ask_at(monkeypatch, "training.loss.matting_loss", 4, signal.SIGINT, times=2)
+    ask_at(monkeypatch, "training.guarded_optimizer.total", 4, signal.SIGINT, times=2)
     check = Saver.check  # as where writing takes no longer than a step
     monkeypatch.setattr(Saver, "check", lambda s: (s._thread and s._thread.join(), check(s)))
     assert train_base.main(["--dataset-dir", str(data), *WORDS, "--max-steps", "4"]) == 130
@@ -157,14 +157,14 @@ def test_a_second_ctrl_c_ends_at_once(
 def test_a_second_ctrl_c_before_the_first_step_speaks_of_no_loss(
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def twice(_options: object, _stop: object) -> int:
+    def twice(_train: object, _options: object, _stop: object) -> int:
         try:
             signal.raise_signal(signal.SIGINT)
         finally:
             signal.raise_signal(signal.SIGINT)
         return 0
 
-    monkeypatch.setattr(train_base, "run", twice)
+    monkeypatch.setattr(launch, "_run", twice)
     assert train_base.main(WORDS) == 130
     told = capsys.readouterr().err
     assert told.startswith("stopped at once; this start has saved nothing yet; to start again: ")
@@ -183,7 +183,7 @@ def test_a_second_ctrl_c_gives_up_a_write_that_takes_long(
         file.write(b"more")
 
     monkeypatch.setattr("training.saving.write_sealed", slow)
-    ask_at(monkeypatch, "training.loss.matting_loss", 4, signal.SIGINT, times=2)
+    ask_at(monkeypatch, "training.guarded_optimizer.total", 4, signal.SIGINT, times=2)
     began = time.monotonic()
     assert train_base.main(["--dataset-dir", str(data), *WORDS, "--max-steps", "4"]) == 130
     assert given_up and time.monotonic() - began < 60

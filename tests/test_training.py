@@ -21,6 +21,7 @@ from model.download import WEIGHTS
 from model.matter import Matter
 from model.matting_base import Outputs
 from training import checkpoint, machine
+from training.options import LR_SCALES
 
 
 def test_steps_change_what_they_should(data: Path, here: Path) -> None:
@@ -217,9 +218,10 @@ def test_what_was_trained_before_a_bad_picture_is_kept(
 
 
 def test_what_has_diverged_is_not_saved(
-    data: Path, here: Path, capsys: pytest.CaptureFixture
+    data: Path, here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(data, "--max-steps", 2, "--lr-backbone", 1e30, status=2)
+    monkeypatch.setitem(LR_SCALES, "linear", lambda _ratio: 1e34)  # above what may be typed
+    run(data, "--max-steps", 2, "--lr-scale", "linear", status=2)
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "not finite" in error and "lower learning rate" in error
     assert not list(Path("checkpoint/run").glob("*.pth"))

@@ -320,7 +320,8 @@ def test_a_dev_shm_that_is_too_small_for_nccl_is_named(monkeypatch: pytest.Monke
         RuntimeError(
             "NCCL error in: NCCLUtils.cpp:77, unhandled system error\nLast error:\nError while "
             "creating shared memory segment /dev/shm/nccl-x (size 9637888)"
-        )
+        ),
+        0,
     )
     assert "exchange gradients in start-up: /dev/shm is too small" in str(lost)
     assert "--shm-size" in str(lost)

@@ -11,7 +11,7 @@ import inspect
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -22,10 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dataset.images import DataError
-from dataset.matting import LeftOut
-from dataset.processes import STOP_SIGNALS
 from training.launchers import under_torchrun
-from training.signals import StopRequest
 
 T = TypeVar("T")
 TIMEOUTS = (300, 120)  # seconds, of start-up and of training, in which every process must answer
@@ -121,36 +118,6 @@ class Team:
 
         self.each(lambda: compare() if self.is_first else None)
 
-    def lockstep(
-        self,
-        steps: Iterator[T],
-        stop: StopRequest,
-        check: Callable[[], None],
-        left_out: LeftOut,
-    ) -> Iterator[T]:
-        """What each process has for a step, as long as all have something. Ends in all of them
-        before the step at which one was asked to stop; where one has failed (to have something, or
-        in `check`), raises its own error there and ElsewhereError in the others."""
-        while True:
-            item, error = None, None
-            try:
-                check()
-                item = next(steps, None)
-            except Exception as raised:
-                error = raised
-            asked = [stop.number == number for number in STOP_SIGNALS]
-            failures, faults, *asked = self.sum([error is not None, len(left_out.seen), *asked])
-            if error:
-                raise error
-            if failures:
-                raise ElsewhereError("another process has failed")
-            left_out.check(faults)
-            if any(asked):  # every process ends with the same one
-                stop.number = next(n for n, count in zip(STOP_SIGNALS, asked, strict=True) if count)
-            if stop.number is not None or item is None:
-                return
-            yield item
-
     # ---- Tensors --------------------------------------------------------------------------------
 
     def mean(self, tensor: Tensor) -> Tensor:
@@ -201,6 +168,13 @@ class Team:
             **unshared,
         )
 
+    def averaging(self, network: nn.Module, last: bool) -> contextlib.AbstractContextManager:
+        """Around a forward and backward pass: gradients are averaged over the processes in the last
+        of a step, those of the others having been added to them."""
+        if isinstance(network, DistributedDataParallel) and not last:
+            return network.no_sync()
+        return contextlib.nullcontext()
+
     def share_of(self, items: list[T]) -> list[T]:
         """This process's share of what is done once: all have about as many, in their order. Where
         there are fewer than processes, the first process has one: it is the one that shows it."""
@@ -216,14 +190,6 @@ def _step_like(optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor:
     """Adam counts steps on the device where it is fused, else on the host."""
     fused = optimizer.param_groups[0].get("fused")
     return torch.zeros((), device=parameter.device if fused else "cpu")
-
-
-def averaging(forward: nn.Module, last: bool) -> contextlib.AbstractContextManager:
-    """Around a forward and backward pass: gradients are averaged over the processes in the last of
-    a step, those of the others having been added to them."""
-    if isinstance(forward, DistributedDataParallel) and not last:
-        return forward.no_sync()
-    return contextlib.nullcontext()
 
 
 def join(options: argparse.Namespace) -> Team:
@@ -297,14 +263,13 @@ def _die_with_launcher() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def contact_lost(error: BaseException) -> ContactError | None:
-    """What to raise instead of `error`, where it is that another process is gone; else None.
-    error.step: the step at hand, if there was one."""
+def contact_lost(error: BaseException, step: int) -> ContactError | None:
+    """What to raise instead of `error`, where it is that another process is gone; else None. step:
+    the one at hand; 0 before the first."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return None
     if not any(word in str(error) for word in LOST):
         return None
-    step = getattr(error, "step", None)
     when = f"in step {step}" if step else "in start-up"
     if "/dev/shm" in str(error):  # NCCL's, whose GPUs hand over through it
         return ContactError(

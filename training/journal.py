@@ -15,27 +15,57 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
-from torchvision.utils import make_grid, save_image
+from torchvision.utils import make_grid
 from tqdm import tqdm
 
 from common.cli import tool
 from common.text import printable, tell
+from training import provenance
 from training.beside import CPU, Beside, all_given
 from training.checkpoint import rename_aside
 from training.curves import draw_results
-from training.output import write_bytes
+from training.pictures import as_bytes, batch_picture, preview
+from training.wandb_sync import wandb_run
+
+if TYPE_CHECKING:
+    from training.loader import Data
+    from training.run import Run
+    from training.start import Start
 
 SHOWN = 5  # samples of a batch that go to TensorBoard
 LINE_EVERY_S = 10  # between plain lines, where the output is no terminal
 
 
 T = TypeVar("T")
+
+
+def open_journal(run: "Run", data: "Data", start: "Start") -> "Journal":
+    """The journal of a run, which is closed with it; beside it the run's provenance, and wandb
+    where that is asked for."""
+    if run.writes and run.options.log_to == "wandb":
+        run.enter(wandb_run(run.log_folder, run.settings))  # before there is a SummaryWriter
+    journal = Journal(
+        run.log_folder if run.writes else None,
+        run.step,
+        data.last_step,
+        run.options.batch_size,
+        prefix="" if run.team.is_first else f"process {run.team.rank}: ",
+        device=run.device,
+        log_folder=run.log_folder,
+    )
+    run.enter(journal)
+    if run.writes:
+        provenance.record(
+            run.log_folder / "run.json", run.settings, run.device, start, data.described
+        )
+        if start.transferred:
+            journal.text("transfer", start.transferred[0], run.step)
+    return journal
 
 
 class Journal:
@@ -46,6 +76,7 @@ class Journal:
     last one of the run. batch_size: for the speed. The rows of results.csv say which start they
     are of; none is ever removed. prefix: of all lines that are said; with one, the process is not
     the first of the run, and tells nothing but what it is asked to say. device: of the pictures.
+    log_folder: log/NAME all the same, for the picture of a dry run.
 
     Pictures are encoded, which takes seconds of a core, in a thread: one piece of work at a time,
     the next waits for it, and none is left out.
@@ -59,8 +90,9 @@ class Journal:
         batch_size: int,
         prefix: str = "",
         device: torch.device = CPU,
+        log_folder: Path = Path("log"),
     ) -> None:
-        self.folder = folder
+        self.folder, self.log_folder = folder, log_folder
         self._device, self._beside = device, Beside("pictures", device)
         self.batch_size = batch_size
         self.last_step = last_step
@@ -138,6 +170,15 @@ class Journal:
 
     def train_pictures(self, step: int, shown: dict[str, Tensor]) -> None:
         self._pictures(step, "train", shown)
+
+    def batch_picture(self, shown: dict[str, Tensor]) -> None:
+        """Of a dry run: the augmented batch as log/NAME/batch.png."""
+        if self._silent:
+            return
+        self.log_folder.mkdir(parents=True, exist_ok=True)
+        path = self.log_folder / "batch.png"
+        batch_picture(path, shown)
+        tell(f"dry run: every part works; look at {path}")
 
     def validation(
         self, step: int, epoch: int, results: dict[str, float], shown: dict[str, Tensor]
@@ -236,43 +277,16 @@ class Journal:
             writer, folder = self.writer, self.folder
             if not writer or not folder:
                 return
-            pictures = {name: as_bytes(batch[:SHOWN]) for name, batch in shown.items()}
+            shown_as_bytes = {name: as_bytes(batch[:SHOWN]) for name, batch in shown.items()}
             copied = all_given(self._device)
 
             def write() -> None:
                 copied()
-                for name, batch in pictures.items():
+                for name, batch in shown_as_bytes.items():
                     writer.add_image(f"{group}/{name}", make_grid(batch, nrow=SHOWN), step)
-                then(folder, pictures)
+                then(folder, shown_as_bytes)
 
             self._beside.begin(write)
-
-
-def as_bytes(pictures: Tensor) -> Tensor:
-    """0..1 as 0..255, rounded, on the host; from a GPU the copy is only begun."""
-    values = pictures.mul(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
-    return values.to("cpu", non_blocking=True)
-
-
-def preview(path: Path, shown: dict[str, Tensor], rows: int = 4) -> None:
-    """A picture of up to `rows` samples below each other: src, true alpha, predicted alpha, and
-    the composite on a new background, side by side. shown: uint8."""
-    columns = ("src", "true_pha", "pred_pha", "composite")
-    chosen = [shown[name][:rows].expand(-1, 3, -1, -1) for name in columns]
-    tiles = torch.stack(chosen, dim=1).flatten(0, 1)
-    grid = make_grid(tiles, nrow=len(columns), padding=4, pad_value=255)
-    content = io.BytesIO()
-    Image.fromarray(grid.permute(1, 2, 0).numpy()).save(content, "PNG")
-    write_bytes(path, content.getbuffer())
-
-
-def batch_picture(path: Path, shown: dict[str, Tensor]) -> None:
-    """The augmented batch as one picture: a row each for src, bgr, true alpha and foreground."""
-    names = ("src", "bgr", "true_pha", "true_fgr")
-    rows = [shown[name].expand(-1, 3, -1, -1).cpu() for name in names]
-    content = io.BytesIO()
-    save_image(torch.cat(rows), content, "png", nrow=len(rows[0]), padding=4, pad_value=1.0)
-    write_bytes(path, content.getbuffer())
 
 
 def _append_row(path: Path, row: dict[str, float | str]) -> None:

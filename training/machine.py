@@ -28,20 +28,21 @@ LAYOUTS = {
 ADAM: dict[str, dict[str, Any]] = {"cpu": {"fused": True}, "cuda": {"fused": True}}
 
 
-def settle(options: argparse.Namespace, team: Team) -> tuple[torch.device, int]:
-    """Fills in what the command line left open, and sets torch up by it. Returns the device and how
-    many images each of this process's backward passes has. Raises OptionError."""
+def resolve(settings: argparse.Namespace, team: Team) -> tuple[torch.device, int]:
+    """Fills in what the command line left open in `settings`, a copy of the options, and sets torch
+    up by it. Returns the device and how many images each of this process's backward passes has.
+    Raises OptionError."""
     # The best kernels of a convolution are searched at its first use in a shape, and kept: crops
     # have few shapes (dataset.sampler.CROP_GRID). Whether that pays is for a GPU to say.
     torch.backends.cudnn.benchmark = True
-    if options.deterministic:
+    if settings.deterministic:
         make_deterministic()
-    device = choose_device(options.device, team)
-    options.device, options.processes = str(device), team.size
-    options.precision = choose_precision(options.precision, device)
-    share = share_of_batch(options, team)
-    check_memory(share, options, device)
-    options.num_workers = choose_workers(options.num_workers, device, team.local_size)
+    device = choose_device(settings.device, team)
+    settings.device, settings.processes = str(device), team.size
+    settings.precision = choose_precision(settings.precision, device)
+    share = share_of_batch(settings, team)
+    check_memory(share, settings, device)
+    settings.num_workers = choose_workers(settings.num_workers, device, team.local_size)
     if device.type == "cpu":
         keep_memory()
     return device, share
@@ -146,25 +147,25 @@ def check_memory(share: int, options: argparse.Namespace, device: torch.device) 
         )
 
 
-def share_of_batch(options: argparse.Namespace, team: Team) -> int:
-    """How many images each of this process's backward passes has. Settles whether batch norm
+def share_of_batch(settings: argparse.Namespace, team: Team) -> int:
+    """How many images each of this process's backward passes has. Fills in whether batch norm
     is over all processes, where the command line left that open. Raises OptionError where the batch
     cannot be shared out."""
-    parts = team.size * options.accumulate
-    share, rest = divmod(options.batch_size, parts)
+    parts = team.size * settings.accumulate
+    share, rest = divmod(settings.batch_size, parts)
     if rest or not share:
-        near = max(1, round(options.batch_size / parts)) * parts
+        near = max(1, round(settings.batch_size / parts)) * parts
         raise OptionError(
-            f"--batch-size {options.batch_size} cannot be shared out equally: {team.size} "
-            f"process(es) with --accumulate {options.accumulate} make {parts} parts; type "
+            f"--batch-size {settings.batch_size} cannot be shared out equally: {team.size} "
+            f"process(es) with --accumulate {settings.accumulate} make {parts} parts; type "
             f"--batch-size {near}"
         )
-    if options.sync_batchnorm is None:
-        options.sync_batchnorm = options.batch_size // team.size < LEAST
-    options.sync_batchnorm = options.sync_batchnorm and team.size > 1
-    if share * (team.size if options.sync_batchnorm else 1) == 1:
+    if settings.sync_batchnorm is None:
+        settings.sync_batchnorm = settings.batch_size // team.size < LEAST
+    settings.sync_batchnorm = settings.sync_batchnorm and team.size > 1
+    if share * (team.size if settings.sync_batchnorm else 1) == 1:
         raise OptionError(
-            f"--batch-size {options.batch_size} cannot train: batch norm needs at least two "
+            f"--batch-size {settings.batch_size} cannot train: batch norm needs at least two "
             f"samples, and sees one; type --batch-size {2 * parts} or more, with a smaller "
             "--crop-size if memory is short"
         )

@@ -47,9 +47,11 @@ def _nearly_full() -> bool:
     return room < (1 - FULL) * total
 
 
-def memory_short(error: BaseException, options: argparse.Namespace) -> MemoryShortError | None:
-    """What to raise instead of `error`; None where it is about something else. error.crop: (height,
-    width) of the batch at hand, if there was one."""
+def memory_short(
+    error: BaseException, options: argparse.Namespace, crop: tuple[int, int] | None
+) -> MemoryShortError | None:
+    """What to raise instead of `error`; None where it is about something else. crop: (height,
+    width) of the batch at hand, if there is one."""
     if not ran_out(error):
         return None
     on_device = isinstance(error, torch.OutOfMemoryError) or any(
@@ -67,7 +69,6 @@ def memory_short(error: BaseException, options: argparse.Namespace) -> MemorySho
         what = f"this machine is out of memory: this process's peak was {size_said(_resident())}"
         what += memory_limit()
         other = ", or fewer --num-workers" if options.num_workers else ""
-    crop = getattr(error, "crop", None)
     where = f" at a crop of {crop[0]}x{crop[1]}" if crop else " before the first batch"
     return MemoryShortError(
         f"{what},{where} with --batch-size {options.batch_size}. "

@@ -242,7 +242,6 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     dataset = options.dataset_dir.resolve().name if options.dataset_dir else options.dataset_name
     if options.dataset_dir:
         options.dataset_name = None
-    options.processes = 1  # until training.distributed knows better
     if options.model_name is None:
         options.model_name = f"mattingbase-{options.model_backbone}-{dataset}"
         if fault_of_name(options.model_name):  # a data set's folder may be called what no run may

@@ -13,7 +13,7 @@ import torch
 
 from training.checkpoint import rename_aside
 from training.output import write_bytes
-from training.start import Begun
+from training.start import Start
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "tensorboard", "safetensors")
 
@@ -22,18 +22,18 @@ def record(
     path: Path,
     options: argparse.Namespace,
     device: torch.device,
-    begun: Begun,
+    start: Start,
     data: dict[str, dict],
 ) -> dict[str, Any]:
-    """Appends an entry to the list in `path`, and returns it. begun: how the run starts. data: what
+    """Appends an entry to the list in `path`, and returns it. start: how the run starts. data: what
     folders.describe says of each half. A file that is no list is renamed, not lost."""
     entry = {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "start": begun.kind,
-        "from": begun.source and str(begun.source),
-        "steps_done": begun.first_step,
+        "start": start.kind,
+        "from": start.source and str(start.source),
+        "steps_done": start.first_step,
         "data": data,
-        "transfer": begun.transferred and begun.transferred[1],
+        "transfer": start.transferred and start.transferred[1],
         "options": {
             name: str(value) if isinstance(value, Path) else value
             for name, value in vars(options).items()

@@ -78,8 +78,8 @@ def continuation(argv: list[str], options: argparse.Namespace, saved: Path | Non
             skip = word == "--model-last-checkpoint"
         kept += ["--model-last-checkpoint", "auto"]
     line = command(sys.argv[0], *kept)
-    if options.processes > 1:
-        here, machines = os.environ["LOCAL_WORLD_SIZE"], os.environ.get("GROUP_WORLD_SIZE", "1")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        here, machines = (os.environ.get(f"{of}_WORLD_SIZE", "1") for of in ("LOCAL", "GROUP"))
         launcher = f"{tool('torchrun', 'torch.distributed.run')} --nproc-per-node {here}"
         if machines != "1":
             launcher += f" --nnodes {machines} (and how they meet)"

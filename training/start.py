@@ -7,27 +7,27 @@ import argparse
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from common.cli import size_said
 from common.text import printable, tell
-from dataset.first_look import look_at_alphas
-from dataset.folders import HALVES, data_folders, describe, open_half, places
-from dataset.images import Backgrounds, Foregrounds
 from model.download import torchvision_file
 from model.transfer import TransferError, transfer
 from model.weights_file import read_weights
 from training import checkpoint, locks
 from training.checkpoint import Checkpoint, CheckpointError
-from training.distributed import Team
 from training.options import OptionError
-from training.output import check_apart, write_bytes
+from training.output import write_bytes
 from training.saving import size_of
+
+if TYPE_CHECKING:
+    from training.loader import Data
+    from training.run import Run, TrainingState
 
 DRY_RUN = ".dry-run-"
 
@@ -66,81 +66,61 @@ def check_room(folder: Path, model: torch.nn.Module) -> None:
 
 
 @dataclass
-class Begun:
+class Start:
     """What a start brings beside the weights, as every process has to know it."""
 
     kind: str  # resume, transfer or scratch
     source: Path | None
     first_step: int  # completed steps
-    best: dict[str, float] | None = None  # step and mad of the best validation so far
+    best: dict[str, float] | None = None  # step and MAD of the best validation so far
     transferred: tuple[str, dict] | None = None  # as text, and for run.json
-    ahead: list[Path] = field(default_factory=list)  # checkpoints to be replaced
+    to_replace: tuple[Path, ...] = ()  # checkpoints that are in the way, to go by --overwrite
+
+    @property
+    def resumed(self) -> bool:
+        return self.kind == "resume"
 
 
-def begin(
-    kind: str,
-    source: Checkpoint | Path | None,
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    options: argparse.Namespace,
-    data: dict[str, dict],
-    epoch_steps: int,
-    folder: Path,
-    log_folder: Path,
-) -> Begun:
-    """Carries out exactly one of resume, transfer, scratch. kind, source: as start_point gives
-    them. folder: of the checkpoints. Raises what its parts raise."""
-    check_room(folder, model)
-    first_step, best, report = options.epoch_start * epoch_steps, None, None
+def start_run(run: "Run", state: "TrainingState", data: "Data") -> Start:
+    """Carries out exactly one of resume, transfer, scratch: what run.start_point says. The main
+    process alone reads files; what it has read goes to all. Sets run.step and state.best, and the
+    last step of a dry run. Raises what its parts raise."""
+    team = run.team
+    start = team.first(lambda: _start(run, state, data))
+    if team.size > 1:
+        team.share(list(state.model.state_dict().values()))
+        team.share_optimizer(state.optimizer)
+        state.scaler.load_state_dict(team.first(state.scaler.state_dict))
+    run.step, state.best = start.first_step, start.best
+    if run.options.dry_run:
+        data.last_step = run.step + 1
+    return start
+
+
+def _start(run: "Run", state: "TrainingState", data: "Data") -> Start:
+    check_room(run.folder, state.model)
+    (kind, source), epoch_steps = run.start_point, data.epoch_steps
+    first_step, best, report = run.options.epoch_start * epoch_steps, None, None
     if isinstance(source, Checkpoint):
-        first_step = resume(source, model, optimizer, scaler, options, data, epoch_steps)
+        first_step = resume(
+            source,
+            state.model,
+            state.optimizer,
+            state.scaler,
+            run.settings,
+            data.described,
+            epoch_steps,
+        )
         best = (source.state or {}).get("best")
         source = source.path
-    ahead = checkpoints_ahead(kind, folder, source, first_step, epoch_steps, options)
+    to_replace = checkpoints_ahead(kind, run.folder, source, first_step, epoch_steps, run.options)
     if kind == "transfer" and source:
-        report = initialise(model, source, options, log_folder)
+        report = initialise(state.model, source, run.options, run.log_folder)
     elif kind == "scratch":
         print("start: from scratch, all weights random")
-    if ahead:
+    if to_replace:
         best = None  # what it was may be of what is replaced
-    return Begun(kind, source, first_step, best, report, ahead)
-
-
-def begin_together(
-    team: Team,
-    begin: Callable[[], Begun],
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-) -> Begun:
-    """`begin` in the first process, which alone reads files; what it has read goes to all."""
-    begun = team.first(begin)
-    if team.size > 1:
-        team.share(list(model.state_dict().values()))
-        team.share_optimizer(optimizer)
-        scaler.load_state_dict(team.first(scaler.state_dict))
-    return begun
-
-
-def open_data(
-    options: argparse.Namespace, team: Team, say: Callable[[str], None]
-) -> tuple[dict[str, tuple[Foregrounds, Backgrounds]], dict[str, dict]]:
-    """Both halves of the data set, and what folders.describe says of each. Headers are looked into
-    once a machine. Raises DataError, also where the processes see different data sets."""
-    where = options.dataset_name, options.dataset_dir
-    team.each(lambda: data_folders(*where, tell) if team.local_rank == 0 else None)  # may draw
-    folders = data_folders(*where, say)
-    written = [Path(folder) / options.model_name for folder in ("log", "checkpoint")]
-    team.each(lambda: check_apart(written, places(folders), deep=False) if team.is_first else None)
-    look = options.on_bad_image == "stop" and team.local_rank == 0
-    halves = {half: team.each(partial(open_half, folders, half, look, say)) for half in HALVES}
-    skip = options.on_bad_image == "skip"
-    foregrounds = {half: opened[0] for half, opened in halves.items()}
-    team.each(lambda: look_at_alphas(foregrounds, say, skip) if team.is_first else None)
-    data = {half: describe(*opened) for half, opened in halves.items()}
-    team.check_same("the data sets are not the same", data)
-    return halves, data
+    return Start(kind, source, first_step, best, report, tuple(to_replace))
 
 
 def start_point(options: argparse.Namespace) -> tuple[str, Checkpoint | Path | None]:
@@ -289,36 +269,3 @@ def checkpoints_ahead(
     if found and best.exists():
         found.append(best)
     return [path for path in found if not source or path.resolve() != source.resolve()]
-
-
-REPLACED = "replaced"  # the folder in which --overwrite keeps old checkpoints until a new one is
-
-
-def put_aside(paths: list[Path]) -> None:
-    """Moves checkpoints, both files of each, into a folder beside them, where no start finds them,
-    so that a run which is killed now is not continued from one of these."""
-    for path in paths:
-        path.parent.joinpath(REPLACED).mkdir(exist_ok=True)
-        for each in (path, checkpoint.state_path(path)):
-            if each.exists():
-                each.replace(each.parent / REPLACED / each.name)
-
-
-def remove_replaced(folder: Path) -> list[str]:
-    """Removes what put_aside has moved; returns the names of the checkpoints."""
-    names = [path.name for path in checkpoint.find_checkpoints(folder / REPLACED)]
-    names += [checkpoint.BEST] if (folder / REPLACED / checkpoint.BEST).exists() else []
-    shutil.rmtree(folder / REPLACED, ignore_errors=True)
-    return names
-
-
-def parameter_groups(model, options: argparse.Namespace) -> list[dict]:
-    """Every parameter of the network in one of three groups, each with its learning rate."""
-    return [
-        {"name": name, "params": list(getattr(model, name).parameters()), "lr": rate}
-        for name, rate in (
-            ("backbone", options.lr_backbone),
-            ("aspp", options.lr_aspp),
-            ("decoder", options.lr_decoder),
-        )
-    ]

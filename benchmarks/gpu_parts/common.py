@@ -13,31 +13,33 @@ from dataset.folders import data_folders, open_half
 from dataset.matting import MattingDataset, collate
 from dataset.sampler import SampleKey
 from model import MattingBase
-from training import machine, start
+from training import machine
 from training.distributed import Team
+from training.guarded_optimizer import GuardedOptimizer, loss_scaler
 from training.loss import matting_loss
 from training.options import parse_options
-from training.update import Update, loss_scaler
+from training.run import parameter_groups
 
 PHASES = ("augment", "forward", "loss", "backward", "step", "watch")
 
 
 class Training:
-    """Model, optimizer and Update as train_base.py makes them for CUDA, and its step."""
+    """Model, optimizer and GuardedOptimizer as train_base.py makes them for CUDA, and its step."""
 
     def __init__(self, backbone: str = "resnet50", precision: str = "fp16", *words: str) -> None:
         """words: more options of train_base.py."""
         words = ("--model-backbone", backbone, "--precision", precision, *words)
         options = parse_options(["--device", "cuda", *words])
-        self.device, _ = machine.settle(options, Team())
+        self.device, _ = machine.resolve(options, Team())
         self.layout = machine.LAYOUTS["cuda"]
         self.autocast = machine.autocast(self.device, precision)
         torch.manual_seed(0)
         model = MattingBase(backbone).to(self.device).to(memory_format=self.layout)
         self.model = model.train()
-        groups = start.parameter_groups(model, options)
+        rates = {name: getattr(options, f"lr_{name}") for name in ("backbone", "aspp", "decoder")}
+        groups = parameter_groups(model, **rates)
         optimizer = torch.optim.Adam(groups, **machine.ADAM["cuda"])
-        self.update = Update(
+        self.update = GuardedOptimizer(
             model, optimizer, loss_scaler(self.device, precision), clip=options.clip_grad_norm,
             precision=precision, folder=None,
         )  # fmt: skip
@@ -59,7 +61,7 @@ class Training:
         self.update.step()
         at.append(time.perf_counter())
         self.number += 1
-        self.update.watch(self.number, [batch])
+        self.update.check_later(self.number, [batch])
         at.append(time.perf_counter())
         if seconds is not None:
             for phase, began, ended in zip(PHASES, at, at[1:], strict=False):

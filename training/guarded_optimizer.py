@@ -17,8 +17,8 @@ from training.loss import total
 from training.output import write_whole
 from training.saving import size_of
 
-SKIPPED_AT_MOST = 50  # steps in a row that overflow in fp16
-BEHIND = 4  # steps behind which a GPU's numbers are looked at: the same in every process
+MAX_SKIPPED_STEPS = 50  # steps in a row that overflow in fp16
+CHECK_DELAY_STEPS = 4  # steps behind which a GPU's numbers are looked at: the same in every process
 
 
 class DivergedError(ValueError):
@@ -33,10 +33,11 @@ def loss_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
     return torch.amp.GradScaler(device.type, init_scale=1.0, growth_interval=2**31 - 1)
 
 
-class Update:
-    """Moves the weights of `model` by `optimizer`, and watches over the numbers.
+class GuardedOptimizer:
+    """Moves the weights of a run by finite numbers alone, and says later what was not finite.
 
-    clip: the gradient's largest norm, or None. precision: of the forward pass. folder: where a bad
+    model, optimizer, scaler: as TrainingState has them. clip: the gradient's largest norm, or
+    None. precision: of the forward pass. accumulate: micro-batches of a step. folder: where a bad
     batch is written; None: nowhere. team: the processes that share a step, whose gradients
     `backward` finds averaged already (Team.wrap).
 
@@ -52,28 +53,38 @@ class Update:
         clip: float | None,
         precision: str,
         folder: Path | None,
+        accumulate: int = 1,
         team: Team = Team(),  # noqa: B008  (it is frozen)
     ) -> None:
         self.parameters = list(model.parameters())
         self.optimizer, self.scaler, self.team = optimizer, scaler, team
         self.clip, self.precision, self.folder = clip, precision, folder
+        self.accumulate = accumulate
         self.skipped = 0
         self.terms: dict[str, Tensor] = {}
         self._names: list[str] = []
         self.norm = torch.zeros(())
         self._one = torch.ones((), device=self.parameters[0].device)
-        self._own: list[Tensor] = []  # this process's terms, of each of its parts
+        self._own: list[Tensor] = []  # this process's terms, of each of its micro-batches
         self._pending: deque[tuple] = deque()
 
-    def backward(self, terms: dict[str, Tensor], parts: int = 1) -> None:
-        """Adds the gradient of the sum of the loss's terms, scaled; where it is not finite, none
-        that is finite. parts: how many equal parts the step's batch is made of; their gradients
-        add up to that of the mean over all of them."""
-        loss = total(terms) / parts
+    def backward(self, terms: dict[str, Tensor]) -> None:
+        """Adds the gradient of the sum of a micro-batch's terms, scaled; where it is not finite,
+        none that is finite. The gradients of a step's micro-batches add up to that of the mean over
+        all of them."""
+        loss = total(terms) / self.accumulate
         scaled = self.scaler.scale(loss)
         scaled.backward(scaled.detach() * 0 + 1)  # 1; NaN where the loss is infinite or NaN
         self._own.append(torch.stack(list(terms.values())).detach())
         self._names = list(terms)
+
+    def learning_rates(self) -> dict[str, float]:
+        """Of each group of parameters, by its name."""
+        return {group["name"]: group["lr"] for group in self.optimizer.param_groups}
+
+    def numbers(self) -> dict[str, float]:
+        """What to log of the last step beside its loss. Waits for the device."""
+        return {"gradient_scale": self.scaler.get_scale(), "gradient_norm": self.norm.item()}
 
     def step(self) -> None:
         """Moves the weights, unless a gradient or the norm of all is not finite, and clears the
@@ -89,7 +100,7 @@ class Update:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def watch(self, step: int, batches: list[dict]) -> None:
+    def check_later(self, step: int, batches: list[dict]) -> None:
         """Takes down the numbers of a step that was taken, and looks at those of an earlier one
         (on a CPU at its own). batches: this process's parts of the step's. Raises DivergedError,
         in all processes at the same step."""
@@ -101,17 +112,17 @@ class Update:
         if numbers.device.type == "cuda":
             numbers, arrived = numbers.to("cpu", non_blocking=True), torch.cuda.Event()
             arrived.record()
-            behind = BEHIND
+            behind = CHECK_DELAY_STEPS
         self._pending.append((step, batches, self._names, numbers, arrived, own.device))
         while len(self._pending) > behind:
-            self._judge(*self._pending.popleft())
+            self._check(*self._pending.popleft())
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Waits for the device, and looks at all that is taken down. Raises DivergedError."""
         while self._pending:
-            self._judge(*self._pending.popleft())
+            self._check(*self._pending.popleft())
 
-    def _judge(self, step, batches, names, numbers, arrived, device) -> None:
+    def _check(self, step, batches, names, numbers, arrived, device) -> None:
         if arrived:
             arrived.synchronize()
         count = len(names)
@@ -122,7 +133,7 @@ class Update:
             return
         if all(finite) and self.precision == "fp16":
             self.skipped += 1
-            if self.skipped < SKIPPED_AT_MOST:
+            if self.skipped < MAX_SKIPPED_STEPS:
                 return
             what = f"the gradient overflowed in {self.skipped} steps in a row, up to this one"
         else:

@@ -1,0 +1,177 @@
+"""What a run trains on: its data, opened once, and the batches of its steps.
+
+Which samples meet at a step is the sampler's business; how they are read, dataset/'s.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from common.text import tell
+from dataset.first_look import look_at_alphas
+from dataset.folders import HALVES, data_folders, describe, open_half, places
+from dataset.images import Backgrounds, Foregrounds
+from dataset.matting import LeftOut, MattingDataset, batches, begin_worker, collate, grouped
+from dataset.processes import STOP_SIGNALS
+from dataset.sampler import BatchSampler, places_of, seed_of, steps_per_epoch
+from training.distributed import ElsewhereError
+from training.journal import Journal
+from training.output import check_apart
+from training.run import Run
+
+if TYPE_CHECKING:
+    from training.checkpointer import Checkpointer
+
+
+@dataclass
+class Data:
+    """Both splits of a data set, and what follows from their sizes. described: what
+    folders.describe says of each split. last_step: the run's; limit: the option that sets it."""
+
+    train: tuple[Foregrounds, Backgrounds]
+    valid: tuple[Foregrounds, Backgrounds]
+    described: dict[str, dict]
+    epoch_steps: int
+    last_step: int
+    limit: str
+
+    def is_due(self, step: int, interval: int) -> bool:
+        """Whether what is done each `interval` steps, and at the end, is done behind `step`."""
+        return step % interval == 0 or step == self.last_step
+
+
+def open_data(run: Run) -> Data:
+    """Both splits of the run's data set. Headers are looked into once a machine. Raises DataError,
+    also where the processes see different data sets."""
+    options, team = run.options, run.team
+    where = options.dataset_name, options.dataset_dir
+    team.each(lambda: data_folders(*where, tell) if team.local_rank == 0 else None)  # may draw
+    folders = data_folders(*where, run.say)
+    written = [Path(folder) / options.model_name for folder in ("log", "checkpoint")]
+    team.each(lambda: check_apart(written, places(folders), deep=False) if team.is_first else None)
+    look = options.on_bad_image == "stop" and team.local_rank == 0
+    splits = {
+        split: team.each(partial(open_half, folders, split, look, run.say)) for split in HALVES
+    }
+    foregrounds_of = {split: opened[0] for split, opened in splits.items()}
+    skip = options.on_bad_image == "skip"
+    team.each(lambda: look_at_alphas(foregrounds_of, run.say, skip) if team.is_first else None)
+    described = {split: describe(*opened) for split, opened in splits.items()}
+    team.check_same("the data sets are not the same", described)
+
+    (foregrounds, backgrounds), (valid_foregrounds, valid_backgrounds) = splits.values()
+    epoch_steps = steps_per_epoch(len(foregrounds), options.batch_size)
+    last_step, limit = options.epoch_end * epoch_steps, f"--epoch-end {options.epoch_end}"
+    if options.max_steps and options.max_steps < last_step:
+        last_step, limit = options.max_steps, f"--max-steps {options.max_steps}"
+    run.say(
+        f"data: {len(foregrounds)} foregrounds and {len(backgrounds)} backgrounds to train on, "
+        f"{len(valid_foregrounds)} and {len(valid_backgrounds)} to validate on; "
+        f"{epoch_steps} steps an epoch, the last step is {last_step} ({limit})"
+    )
+    limit = f"{last_step} ({limit})"
+    return Data(splits["train"], splits["valid"], described, epoch_steps, last_step, limit)
+
+
+def make_loader(run: Run, dataset: Dataset, workers: int, **sampling: Any) -> DataLoader:
+    """A DataLoader of `dataset` as this machine is served best. sampling: what it is asked for."""
+    return DataLoader(
+        dataset,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=run.device.type == "cuda",
+        worker_init_fn=partial(begin_worker, on_gpu=run.device.type == "cuda"),
+        **sampling,
+    )
+
+
+class TrainingSteps:
+    """The steps that are left of a run: of each its number, counted from 1, and this process's
+    micro-batches, with the seeds of their dropout. All processes have the same steps.
+
+    Within `with`. Ends before the step at which a process was asked to stop. Raises this process's
+    own error, of reading or of writing checkpoints; ElsewhereError where it is another's.
+    """
+
+    def __init__(
+        self, run: Run, data: Data, journal: Journal, checkpointer: "Checkpointer"
+    ) -> None:
+        self._run, self._journal, self._checkpointer = run, journal, checkpointer
+        options, (foregrounds, backgrounds) = run.options, data.train
+        self._left_out = LeftOut(len(foregrounds), journal.say)
+        self._loader = make_loader(
+            run,
+            MattingDataset(
+                foregrounds,
+                backgrounds,
+                options.seed,
+                options.dataset_pairing,
+                skip=options.on_bad_image == "skip",
+            ),
+            run.settings.num_workers,
+            batch_sampler=BatchSampler(
+                run.step,
+                data.last_step,
+                run.micro_batches,
+                run.micro_batch_count,
+                count=len(foregrounds),
+                batch_size=options.batch_size,
+                seed=options.seed,
+                crop_size=tuple(options.crop_size),
+            ),
+        )
+        self._exit_stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Iterator[tuple[int, list[dict]]]:
+        self._run.stop.saves = True  # from now on there is something to lose
+        read = batches(self._loader, self._left_out)
+        self._exit_stack.enter_context(contextlib.closing(read))
+        return self._steps(self._journal.watch(grouped(read, self._run.options.accumulate)))
+
+    def __exit__(self, *_error: object) -> None:
+        self._exit_stack.close()
+
+    def _steps(self, groups: Iterator[list[dict]]) -> Iterator[tuple[int, list[dict]]]:
+        run = self._run
+        while (group := self._next(groups)) is not None:
+            run.step += 1
+            run.crop = group[0]["size"]
+            for number, batch in zip(run.micro_batches, group, strict=True):
+                batch["dropout_seeds"] = self._dropout_seeds(number)
+            yield run.step, group
+        if self._left_out.samples:
+            seen = len(self._left_out.seen)
+            self._journal.say(f"{seen} bad pictures left out, in {self._left_out.samples} samples")
+
+    def _dropout_seeds(self, micro_batch: int) -> list[int]:
+        run, options = self._run, self._run.options
+        where = places_of(micro_batch, run.micro_batch_count, options.batch_size)
+        return [seed_of(options.seed, "dropout", run.step, place) for place in where]
+
+    def _next(self, groups: Iterator[list[dict]]) -> list[dict] | None:
+        """What this process has for the next step, as long as all have something and none was
+        asked to stop."""
+        stop = self._run.stop
+        group, error = None, None
+        try:
+            self._checkpointer.check()
+            group = next(groups, None)
+        except Exception as raised:
+            error = raised
+        asked = [stop.number == number for number in STOP_SIGNALS]
+        failures, faults, *asked = self._run.team.sum(
+            [error is not None, len(self._left_out.seen), *asked]
+        )
+        if error:
+            raise error
+        if failures:
+            raise ElsewhereError("another process has failed")
+        self._left_out.check(faults)
+        if any(asked):  # every process ends with the same one
+            stop.number = next(n for n, count in zip(STOP_SIGNALS, asked, strict=True) if count)
+        return None if stop.number is not None else group

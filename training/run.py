@@ -1,0 +1,161 @@
+"""What all parts of one start share: the machine, the processes, the folders, how far it is.
+
+`open_run` sets it up and, at the end, closes what was entered; it says what memory that ran out or
+a lost process has to do with the run. It knows no network and no loss.
+"""
+
+import argparse
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from common.text import tell
+from training import distributed, machine
+from training.batch_norm import over_all_processes
+from training.checkpoint import Checkpoint, only_run_in
+from training.distributed import Team, contact_lost
+from training.guarded_optimizer import GuardedOptimizer, loss_scaler
+from training.memory import memory_short
+from training.output import check_writable
+from training.signals import StopRequest
+from training.start import start_point
+
+T = TypeVar("T")
+Network = TypeVar("Network", bound=nn.Module)
+LOG = Path("log")
+
+
+@dataclass
+class TrainingState:
+    """What a step changes and a checkpoint keeps. best: step and MAD of the best validation so
+    far."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    best: dict[str, float] | None = None
+
+
+class Run:
+    """One start of a training, seen by one of its processes.
+
+    options: as typed. settings: the same with what the machine has resolved. folder: of the
+    checkpoints; log_folder: of all else that is written. start_point: where the weights come from,
+    as training.start has it. micro_batch_size: images of one backward pass of this process;
+    micro_batches: the numbers of its parts of a step, of micro_batch_count.
+
+    step: completed optimizer updates, or the one at hand. crop: height and width of the batch at
+    hand; None before the first.
+    """
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        settings: argparse.Namespace,
+        stop: StopRequest,
+        folder: Path,
+        exit_stack: contextlib.ExitStack,
+        team: Team,
+        device: torch.device,
+        micro_batch_size: int,
+    ) -> None:
+        self.options, self.settings, self.stop, self.folder = options, settings, stop, folder
+        self.log_folder = LOG / options.model_name
+        self.team, self.device, self.micro_batch_size = team, device, micro_batch_size
+        self.layout = machine.LAYOUTS[device.type]
+        self.autocast = machine.autocast(device, settings.precision)
+        count = options.accumulate
+        self.micro_batches = range(team.rank * count, (team.rank + 1) * count)
+        self.micro_batch_count = team.size * count
+        self.say: Callable[[str], None] = tell if team.is_first else (lambda _line: None)
+        self.start_point: tuple[str, Checkpoint | Path | None] = ("", None)
+        self.step = 0
+        self.crop: tuple[int, int] | None = None
+        self._exit_stack = exit_stack
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process keeps a log: the main one does, but in a dry run."""
+        return self.team.is_first and not self.options.dry_run
+
+    def enter(self, context: contextlib.AbstractContextManager[T]) -> T:
+        """Enters `context`, which is left when the run ends: the newest first."""
+        return self._exit_stack.enter_context(context)
+
+    def look_ahead(self) -> None:
+        """Finds out what would be in the way, before anything takes time. Holds the folder."""
+        for each in (self.log_folder, self.folder):
+            check_writable(each)
+        self.enter(only_run_in(self.folder))
+        several = f", {self.team.size} processes" if self.team.size > 1 else ""
+        what = f"{self.options.model_backbone}, {self.settings.precision} on {self.device}{several}"
+        print(f"{self.options.model_name}: {what}")
+        self.start_point = start_point(self.options)
+
+    def place(self, make: Callable[[], Network]) -> Network:
+        """The network that `make` gives, its random weights drawn by the seed, on the device and
+        laid out for it."""
+        torch.manual_seed(self.options.seed)
+        model = make().to(self.device).to(memory_format=self.layout)
+        if self.settings.sync_batchnorm and self.team.tensors:
+            over_all_processes(model, self.team.tensors)
+        return model
+
+    def training_state(self, model: nn.Module, **learning_rates: float) -> TrainingState:
+        """With Adam for the parts of `model` that are named, each with its learning rate."""
+        groups = parameter_groups(model, **learning_rates)
+        optimizer = torch.optim.Adam(groups, **machine.ADAM[self.device.type])
+        return TrainingState(model, optimizer, loss_scaler(self.device, self.settings.precision))
+
+    def guard(self, state: TrainingState) -> GuardedOptimizer:
+        """What moves the weights of `state` in this run."""
+        return GuardedOptimizer(
+            state.model,
+            state.optimizer,
+            state.scaler,
+            clip=self.options.clip_grad_norm,
+            precision=self.settings.precision,
+            folder=self.log_folder,
+            accumulate=self.options.accumulate,
+            team=self.team,
+        )
+
+
+def parameter_groups(model: nn.Module, **learning_rates: float) -> list[dict]:
+    """For an optimizer: a group for each part of `model` that is named, with its learning rate.
+    Every parameter has to be in one of them."""
+    groups: list[dict] = [
+        {"name": name, "params": list(model.get_submodule(name).parameters()), "lr": rate}
+        for name, rate in learning_rates.items()
+    ]
+    grouped = [parameter for group in groups for parameter in group["params"]]
+    assert len(grouped) == len(list(model.parameters())), "parameters without a learning rate"
+    return groups
+
+
+@contextlib.contextmanager
+def open_run(options: argparse.Namespace, stop: StopRequest, folder: Path) -> Iterator[Run]:
+    """The run of `options`, whose checkpoints go to `folder`. At its end, closes what was entered.
+    Raises MemoryShortError and ContactError in place of the errors that they stand for, and what
+    the parts raise."""
+    run, settings = None, argparse.Namespace(**vars(options), processes=1)
+    with contextlib.ExitStack() as exit_stack:
+        try:
+            team = distributed.join(options)
+            stop.quiet = not team.is_first
+            device, share = team.each(lambda: machine.resolve(settings, team))
+            team = distributed.with_device(team, device, options)
+            run = Run(options, settings, stop, folder, exit_stack, team, device, share)
+            team.each(run.look_ahead if team.is_first else (lambda: None))
+            yield run
+            team.leave()
+        except (MemoryError, RuntimeError) as error:
+            crop, step = (run.crop, run.step) if run else (None, 0)
+            if known := memory_short(error, settings, crop) or contact_lost(error, step):
+                raise known from None
+            raise

@@ -1,0 +1,141 @@
+"""Measures the network on fixed samples that are never warped, and keeps some to look at.
+
+It takes whatever terms the stage's loss has; the figures of the refined alpha stand behind them.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dataset.augmentation import augment
+from dataset.matting import LeftOut, MattingDataset, batches, validation_keys
+from training import metrics
+from training.distributed import Team
+from training.journal import Journal
+from training.loader import Data, make_loader
+from training.loss import total
+from training.pictures import pictures
+from training.run import Run, TrainingState
+
+FIGURES = ("mad", "mse", "grad")
+SAMPLES_AT_MOST = 50
+
+# The stage's: network, src, bgr, true_pha, true_fgr -> outputs, with pha and fgr among them, and
+# the terms of the loss by name.
+Losses = Callable[..., tuple[Any, dict[str, Tensor]]]
+
+
+class Validator:
+    """Validates a run, and knows the best result so far, which stands in `state`.
+
+    terms: the names of what `losses` gives. Where validation is before the first step, it is for
+    comparison only: random weights are never the best.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        state: TrainingState,
+        data: Data,
+        losses: Losses,
+        terms: Sequence[str],
+        journal: Journal,
+    ) -> None:
+        self._run, self._state, self._journal = run, state, journal
+        self._losses, self._terms = losses, terms
+        self._first_step, self._epoch_steps = run.step, data.epoch_steps
+        (foregrounds, backgrounds), options = data.valid, run.options
+        self._size = (options.crop_size[1],) * 2
+        counts = len(foregrounds), len(backgrounds)
+        self._keys = validation_keys(*counts, SAMPLES_AT_MOST, self._size)
+        if options.dry_run:
+            self._keys = self._keys[: options.batch_size]
+        self._left_out = LeftOut(len(foregrounds), journal.say)
+        self._loader = make_loader(
+            run,
+            MattingDataset(
+                foregrounds,
+                backgrounds,
+                augmented=False,
+                skip=options.on_bad_image == "skip",
+            ),
+            run.settings.num_workers,
+            sampler=run.team.share_of(self._keys),
+            batch_size=run.micro_batch_size,
+        )
+
+    def validate(self, step: int) -> bool:
+        """Validates behind `step`, and tells the journal. Returns whether this is the best so far;
+        False, and tells nothing, where the run was asked to stop meanwhile."""
+        run, state = self._run, self._state
+        run.crop = run.crop or self._size
+        with contextlib.closing(batches(self._loader, self._left_out)) as read:
+            results, shown, count = measure(
+                state.model,
+                run.stop.until(read),
+                self._losses,
+                self._terms,
+                device=run.device,
+                layout=run.layout,
+                team=run.team,
+                conn=run.options.valid_conn,
+            )
+        if count < len(self._keys):
+            return False
+        self._journal.validation(step, step // self._epoch_steps, results, shown)
+        if step == self._first_step or (state.best and state.best["mad"] <= results["mad"]):
+            return False
+        state.best = {"step": step, "mad": results["mad"]}
+        return True
+
+
+def measure(
+    model: nn.Module,
+    loader: Iterable[dict],
+    losses: Losses,
+    terms: Sequence[str],
+    *,
+    device: torch.device,
+    layout: torch.memory_format,
+    team: Team = Team(),  # noqa: B008  (it is frozen)
+    conn: bool = False,
+) -> tuple[dict[str, float], dict[str, Tensor], int]:
+    """Runs `model` in eval mode over the loader's batches, and puts it back into training mode.
+
+    loader: this process's share of the samples; every process takes part. Batch norm's statistics
+    are those of the first process in all of them, which are what is saved.
+
+    Returns the means over all samples of all processes (the loss, its terms, FIGURES, and `conn` if
+    asked for, which takes long); the pictures of this process's first batch by name, (B, C, H, W)
+    float32 on the device; and how many samples there were. Raises the error of a loader, in the
+    process where it comes from; ElsewhereError in the others.
+    """
+    figures = (*FIGURES, "conn") if conn else FIGURES
+    names = ("loss", *terms, *figures)
+    sums = torch.zeros(len(names) + 1, dtype=torch.float64, device=device)  # and the count
+    shown: dict[str, Tensor] = {}
+
+    def measure_share() -> None:
+        for batch in loader:
+            src, bgr, *truth = augment(batch, device, layout)
+            outputs, losses_by_name = losses(model, src, bgr, *truth)
+            results = {"loss": total(losses_by_name), **losses_by_name}
+            pred_pha, true_pha = outputs.pha.float(), truth[0]
+            for name in figures:
+                results[name] = getattr(metrics, name)(pred_pha, true_pha).mean()
+            sums[:-1] += torch.stack([results[name].to(sums) for name in names]) * len(src)
+            sums[-1] += len(src)
+            if not shown:
+                shown.update(pictures((src, bgr, *truth), outputs))
+
+    team.share(list(model.buffers()))
+    model.eval()
+    with torch.inference_mode():
+        team.each(measure_share)
+    model.train()
+    *values, count = team.total(sums).tolist()
+    means = {name: value / max(count, 1) for name, value in zip(names, values, strict=True)}
+    return means, shown, round(count)
