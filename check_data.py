@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.cli import Parser
+from common.errors import OptionError
 from common.loading import loading
 from common.streams import lasting_streams
 from common.text import printable, tell
@@ -20,7 +21,6 @@ from training.options import (
     PIXELS,
     WORKERS,
     Formatter,
-    OptionError,
     add_dataset_name,
     default_workers,
     whole,
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    from dataset.images import DataError
+    from common.errors import DataError
 
     try:
         return check(options)

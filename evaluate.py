@@ -72,10 +72,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     # torch takes seconds to import: only now, so that --help need not wait for it.
-    from dataset.images import DataError
+    from common.errors import DataError, OptionError
     from model.weights_file import WeightsFileError
     from training.memory import ran_out
-    from training.options import OptionError
     from training.scores import NotFiniteError
 
     try:
@@ -96,9 +95,9 @@ def evaluate(options: argparse.Namespace) -> None:
     """Measures, prints and writes. Raises the errors that are turned into a line."""
     from tqdm import tqdm
 
+    from common.errors import OptionError
     from training.machine import choose_device
     from training.mattes import Clips
-    from training.options import OptionError
     from training.output import check_apart, check_output
     from training.scores import (
         UNKNOWN,

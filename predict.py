@@ -161,11 +161,10 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> int:
     # Heavy things only now, so that --help need not wait for them.
-    from dataset.images import DataError
+    from common.errors import DataError, OptionError
     from dataset.video import is_video
     from model.weights_file import WeightsFileError
     from training.memory import ran_out
-    from training.options import OptionError
     from training.output import check_writable
 
     try:
@@ -193,8 +192,8 @@ def run(options: argparse.Namespace) -> int:
 
 def predict_pictures(options: argparse.Namespace, at_end: contextlib.ExitStack) -> None:
     """Reads a batch while another is predicted and the one before is written."""
+    from common.errors import DataError
     from dataset.frames import find_frames, read_rgb
-    from dataset.images import DataError
     from training.streaming import (
         Progress,
         arrays_of,
@@ -280,10 +279,9 @@ def predict_pictures(options: argparse.Namespace, at_end: contextlib.ExitStack) 
 
 def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> None:
     """Likewise, a batch of frames at a time; the files get their names when they are whole."""
+    from common.errors import DataError, OptionError
     from dataset.frames import read_rgb
-    from dataset.images import DataError
     from dataset.video import VideoReader, VideoWriter, is_video
-    from training.options import OptionError
     from training.streaming import (
         Progress,
         arrays_of,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageFilter
 
-from dataset.listing import DataError
+from common.errors import DataError
 
 # Of an alpha in 0..255. JPEG leaves noise, so that nothing is exactly 0 or 255.
 CLEAR, SOLID = 12, 243  # up to it transparent, from it on opaque

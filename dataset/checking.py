@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common.errors import DataError
 from dataset.alphas import AlphaError, judge_alpha, premultiplied
 from dataset.first_look import turned_apart
 from dataset.folders import HALVES, opened, opened_backgrounds
 from dataset.images import (
     Backgrounds,
-    DataError,
     Foregrounds,
     Names,
     check_mode,

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from common.errors import DataError
 from common.text import printable
-from dataset.images import DataError, Foregrounds, decode, open_picture, upright_size
+from dataset.images import Foregrounds, decode, open_picture, upright_size
 from dataset.judging import Fault, Group
 from dataset.tar import Member
 

@@ -8,6 +8,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from common.errors import UserError
+
 HALVES = ("train", "valid")
 DEMO = {half: {kind: f"data/demo/{half}/{kind}" for kind in ("fgr", "pha")} for half in HALVES} | {
     "backgrounds": {half: f"data/demo/backgrounds/{half}" for half in HALVES}
@@ -17,7 +19,7 @@ BACKGROUNDS = '{"train": FOLDER, "valid": FOLDER}'
 SHOWN = 60  # characters of what stands in an entry
 
 
-class EntryError(ValueError):
+class EntryError(UserError, ValueError):
     """data_path.py is wrong; the message names the line or the entry and says what to write."""
 
 

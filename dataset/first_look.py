@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import ImageOps
 
+from common.errors import DataError
 from dataset.alphas import AlphaError, Judged, fault_of_sample, judge_alpha
 from dataset.images import Foregrounds, alpha_of, as_8_bits, check_mode, load, open_picture
-from dataset.listing import DataError, Say, quiet
+from dataset.listing import Say, quiet
 from dataset.orientation import orientation_of
 
 if TYPE_CHECKING:

@@ -7,17 +7,11 @@ import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from common.errors import DataError
 from common.text import tell
 from dataset.demo import make_demo
 from dataset.entries import HALVES, EntryError, entry_of, lacking, lacking_backgrounds
-from dataset.images import (
-    Backgrounds,
-    DataError,
-    Foregrounds,
-    find_backgrounds,
-    find_pairs,
-    find_rgba,
-)
+from dataset.images import Backgrounds, Foregrounds, find_backgrounds, find_pairs, find_rgba
 from dataset.tar import TarFolder, open_tars
 from dataset.tar_index import tars_in
 

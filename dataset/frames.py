@@ -11,15 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from dataset.images import (
-    DataError,
-    check_mode,
-    decode,
-    open_picture,
-    orientation_of,
-    unlike,
-    upright_size,
-)
+from common.errors import DataError
+from dataset.images import check_mode, decode, open_picture, orientation_of, unlike, upright_size
 from dataset.listing import Say, by_stem, listed, quiet
 
 # EXIF orientation → how the stored pixels (h, w, channels) are turned to stand upright.

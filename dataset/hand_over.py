@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from dataset.images import DataError
+from common.errors import DataError
 from dataset.workers import cannot
 
 ALIGNED = 64  # bytes: at a multiple of these a tensor begins

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from common.errors import DataError
 from dataset.alphas import refuse
 from dataset.colours import GREY, conversion_of, to_srgb
 from dataset.listing import (
     ENDINGS,
     OF_VIDEO,
     VIDEOS,
-    DataError,
     Say,
     find_pictures,
     listed,

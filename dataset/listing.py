@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from common.errors import DataError
 from dataset.names import Names
 
 if TYPE_CHECKING:
@@ -40,10 +41,6 @@ OTHER_NAMES = {  # of the folders of a data set, in other programs
 }
 
 Say = Callable[[str], object]
-
-
-class DataError(ValueError):
-    """Data that cannot be trained on; the message names the files and says what to do."""
 
 
 def quiet(_line: str) -> None:

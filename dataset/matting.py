@@ -17,19 +17,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from common.errors import DataError
 from dataset import augmentation
 from dataset.augmentation import NEUTRAL, NUMBERS, draw_numbers
 from dataset.geometry import affine, fit
 from dataset.hand_over import handed_over
-from dataset.images import (
-    Backgrounds,
-    DataError,
-    Foregrounds,
-    decode,
-    open_picture,
-    unlike,
-    upright_size,
-)
+from dataset.images import Backgrounds, Foregrounds, decode, open_picture, unlike, upright_size
 from dataset.one_by_one import PICTURES, in_threads
 from dataset.processes import STOP_SIGNALS, ended_at_once, leave_signals, signals_later, step_back
 from dataset.sampler import SampleKey, seed_of

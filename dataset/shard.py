@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     )  # fmt: skip
     options = parser.parse_args(argv)
 
-    from dataset.images import DataError  # numpy and Pillow take a moment: not for --help
+    from common.errors import DataError  # numpy and Pillow take a moment: not for --help
 
     before = {number: signal.signal(number, _stop) for number in heeded_signals()}
     try:
@@ -97,8 +97,8 @@ def pack(source: Path, target: Path, shard_bytes: int) -> None:
     fails or is stopped, `target` is as it was before. Raises DataError and OSError."""
     from tqdm import tqdm
 
+    from common.errors import DataError
     from dataset.folders import data_folders, open_half
-    from dataset.images import DataError
 
     _check_places(source, target)
     tell(f"looking through {source} ...")
@@ -161,8 +161,8 @@ def pack(source: Path, target: Path, shard_bytes: int) -> None:
 
 
 def _check_places(source: Path, target: Path) -> None:
+    from common.errors import DataError
     from dataset.apart import overlap
-    from dataset.images import DataError
 
     if not source.is_dir():
         raise DataError(
@@ -254,7 +254,7 @@ def _split(groups: Iterable[Group], shard_bytes: int) -> Iterator[list[Group]]:
 
 
 def _add(archive: tarfile.TarFile, name: str, picture: "Path | Member") -> None:
-    from dataset.images import DataError
+    from common.errors import DataError
 
     info = tarfile.TarInfo(name)  # of time 0, nobody's
     info.size = _size_of(picture)
@@ -280,8 +280,8 @@ def _compare(
     place: Path,
 ) -> None:
     """Raises DataError where names, counts or sizes differ."""
+    from common.errors import DataError
     from dataset.folders import describe
-    from dataset.images import DataError
 
     read: list[Foregrounds | Backgrounds] = [*source]
     kept: list[Foregrounds | Backgrounds] = [*packed]

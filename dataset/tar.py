@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from dataset.listing import ENDINGS, DataError
+from common.errors import DataError
+from dataset.listing import ENDINGS
 from dataset.names import Names
 from dataset.tar_index import (
     BLOCK,

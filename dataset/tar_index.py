@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+from common.errors import DataError
 from common.files import beside
 from common.text import tell
-from dataset.listing import ENDINGS, DataError, kind_of, said_of_passed
+from dataset.listing import ENDINGS, kind_of, said_of_passed
 from dataset.names import Names
 
 FORMAT = "matting tar index 1"  # of INDEX files; another number for another layout

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from common.cli import command
-from dataset.listing import NAMED_AT_MOST, VIDEOS, DataError
+from common.errors import DataError
+from dataset.listing import NAMED_AT_MOST, VIDEOS
 from dataset.whole_video import what_lacks
 from dataset.wide_video import said, to_bt709
 

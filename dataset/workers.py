@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from dataset.images import ENDINGS, DataError
+from common.errors import DataError
+from dataset.images import ENDINGS
 
 SHM = Path("/dev/shm")  # where Linux keeps semaphores, a page each
 # What torch's DataLoader takes for itself and for each worker: semaphores, and files that this

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from common.errors import UserError
 from model.sources import SOURCES, Source, backbone_of, canonical, recognise
 from model.values import broken
 
 
-class TransferError(ValueError):
+class TransferError(UserError, ValueError):
     """A source that does not fit; the message says what it looks like and what to type."""
 
 

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from common.errors import UserError
+
 
 # What real files hold beside tensors and plain values, and what makes nothing but plain values.
 # Published DeepLab files keep their best score as a numpy float64; numpy 1 wrote its constructor's
@@ -83,7 +85,7 @@ class _NothingOfList(list):
         pass
 
 
-class ForeignObjectError(ValueError):
+class ForeignObjectError(UserError, ValueError):
     """The file names what is not left out; `name` is the type's."""
 
     def __init__(self, name: str) -> None:

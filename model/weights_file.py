@@ -14,13 +14,14 @@ from typing import Any, BinaryIO
 
 from torch import Tensor
 
+from common.errors import UserError
 from model.other_files import HEAD, archive_kind, folder_kind, other_kind, text_kind
 from model.sources import network_of
 from model.unpickling import ForeignObjectError, left_out, load_plain
 from model.wrapping import WRAPPERS, AmbiguousError, find_weights, is_plain, kind_of
 
 
-class WeightsFileError(ValueError):
+class WeightsFileError(UserError, ValueError):
     """A file that cannot be read as weights; the message names it and says what to do."""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from common.errors import UserError
 from model.sources import BACKBONE, Source, canonical, prefixes, recognise, unwrapped
 
 # Keys under which programs keep the weights that are meant, the surest first.
@@ -19,7 +20,7 @@ AVERAGED = re.compile(r"(^|[_.])(ema|swa|avg|average|averaged|shadow)([_.]|$)", 
 DEPTH = 8  # of dicts and lists in each other
 
 
-class AmbiguousError(ValueError):
+class AmbiguousError(UserError, ValueError):
     """Several sets of weights, of which none is the one that is meant; the message names them."""
 
 

@@ -16,6 +16,7 @@ argv = sys.argv[1:]
 if int(rank) == int(os.environ["RANK"]) and not int(os.environ["TORCHELASTIC_RESTART_COUNT"]):
     import torch
 
+    from common.errors import DataError
     from dataset import matting
     from training import loss, saving
     from training.guarded_optimizer import GuardedOptimizer
@@ -62,7 +63,7 @@ if int(rank) == int(os.environ["RANK"]) and not int(os.environ["TORCHELASTIC_RES
         def unreadable(self, key):
             calls.append(1)
             if len(calls) > 2 * (int(at) - 1):  # samples of this process a step
-                raise matting.DataError("clip0/0000.jpg cannot be decoded")
+                raise DataError("clip0/0000.jpg cannot be decoded")
             return read(self, key)
 
         matting.MattingDataset._augmented = unreadable

@@ -14,11 +14,12 @@ from PIL import Image
 from running import error_of, run
 
 import evaluate
+from common.errors import DataError
 from dataset import first_look, shard
 from dataset.alphas import AlphaError, Judged, fault_of_sample, judge_alpha
 from dataset.first_look import LOOKED_AT, faults_of, judge_files, look_at_alphas, spread
 from dataset.folders import HALVES, data_folders, open_half
-from dataset.images import DataError, decode, open_picture
+from dataset.images import decode, open_picture
 
 Change = Callable[[np.ndarray], object]
 COLOURS = np.array([(0, 0, 0), (128, 0, 0), (0, 128, 0)], np.uint8)

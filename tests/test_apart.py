@@ -13,8 +13,8 @@ from running import run as train
 import check_data
 import evaluate
 import predict
+from common.errors import OptionError
 from dataset import shard
-from training.options import OptionError
 from training.output import check_apart
 
 

@@ -10,8 +10,9 @@ from conftest import make_data, torch_threads
 from PIL import Image
 from running import error_of, run
 
+from common.errors import DataError
 from dataset.folders import data_folders, open_half
-from dataset.images import DataError, decode, find_pictures, open_picture
+from dataset.images import decode, find_pictures, open_picture
 from dataset.matting import LeftOut, MattingDataset
 from dataset.sampler import SampleKey
 

@@ -18,8 +18,9 @@ from profiles import (
 )
 
 import predict
+from common.errors import DataError
 from dataset.frames import read_rgb
-from dataset.images import DataError, decode, open_picture
+from dataset.images import decode, open_picture
 
 WIDE = {
     "Display P3": rgb_profile(DISPLAY_P3, SRGB_CURVE),

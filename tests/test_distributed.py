@@ -17,6 +17,7 @@ import torch
 from conftest import make_data
 from torch.utils.data import DataLoader
 
+from common.errors import OptionError
 from dataset.augmentation import augment
 from dataset.folders import data_folders, open_half
 from dataset.matting import MattingDataset, batches, begin_worker, collate, validation_keys
@@ -25,7 +26,6 @@ from model.dropout import SampleDropout
 from training import checkpoint, distributed
 from training.distributed import Team
 from training.machine import choose_device, share_of_batch
-from training.options import OptionError
 
 TESTS = Path(__file__).parent
 WORDS = ["--model-backbone", "mobilenetv2", "--model-name", "run", "--crop-size", "32", "64"]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from running import run
 
+from common.errors import DataError
 from dataset.folders import data_folders
-from dataset.images import DataError
 from training.journal import batch_picture
 
 

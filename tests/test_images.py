@@ -8,9 +8,9 @@ import pytest
 from conftest import backdrop, make_data
 from PIL import Image, ImageOps
 
+from common.errors import DataError
 from dataset.geometry import affine, fit
 from dataset.images import (
-    DataError,
     Names,
     decode,
     find_backgrounds,

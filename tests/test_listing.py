@@ -12,8 +12,9 @@ from tars import add, jpeg
 
 import check_data
 import evaluate
+from common.errors import DataError
 from dataset.frames import find_frames
-from dataset.images import DataError, find_pairs
+from dataset.images import find_pairs
 from dataset.listing import by_stem, find_pictures, stem_of
 from dataset.tar_index import scan
 

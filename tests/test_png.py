@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.errors import DataError
 from dataset.frames import read_rgb
-from dataset.images import DataError, open_picture
+from dataset.images import open_picture
 from dataset.orientation import orientation_of
 
 LONG = zlib.compress(b"x" * 3_000_000)

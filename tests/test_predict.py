@@ -17,8 +17,8 @@ from PIL import Image, ImageOps
 from predicting import ROOT, error_of, files, save_weights, scene, words
 
 import predict
+from common.errors import DataError
 from dataset.frames import TURNS, cover, read_rgb
-from dataset.images import DataError
 from predict import Matter
 from training import streaming
 

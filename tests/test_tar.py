@@ -21,9 +21,10 @@ from conftest import figure
 from PIL import Image
 from tars import add, contents, jpeg, open_all, opened, train
 
+from common.errors import DataError
 from dataset import tar
 from dataset.folders import describe
-from dataset.images import DataError, decode, find_pairs, open_picture
+from dataset.images import decode, find_pairs, open_picture
 from dataset.tar_index import read_index, scan, write_index
 
 

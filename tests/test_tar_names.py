@@ -11,8 +11,9 @@ from conftest import make_data
 from running import error_of
 from tars import add, jpeg, open_all, train
 
+from common.errors import DataError
 from dataset import shard
-from dataset.images import DataError, open_picture
+from dataset.images import open_picture
 from dataset.tar_index import read_index, scan, write_index
 
 NAMES = [

@@ -13,7 +13,7 @@ from running import error_of as training_error_of
 from running import run as train
 
 import predict
-from dataset.images import DataError
+from common.errors import DataError
 from dataset.video import VideoReader, VideoWriter
 from dataset.wide_video import HLG, PQ, converted, to_bt709
 

@@ -11,8 +11,9 @@ from conftest import make_data
 from PIL import Image
 from running import error_of, run
 
+from common.errors import DataError
 from dataset import shard
-from dataset.images import DataError, decode, open_picture
+from dataset.images import decode, open_picture
 
 RNG = np.random.default_rng(0)
 Y, X = np.mgrid[0:96, 0:128]

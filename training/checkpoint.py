@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from common.errors import UserError
 from common.text import tell
 from dataset.sampler import crop_grid
 from model.load import base_of, fault_of_values, misfit
@@ -31,7 +32,7 @@ BEST = "best.pth"  # the weights of the best validation so far
 NAME = re.compile(r"epoch-(\d+)(?:-iter-(\d+))?\.pth")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError, ValueError):
     """A checkpoint that cannot be continued from; the message names it and says what to do."""
 
 

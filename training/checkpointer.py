@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dataset.images import DataError
+from common.errors import DataError
 from training import checkpoint
 from training.distributed import ElsewhereError
 from training.journal import Journal

@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from dataset.images import DataError
+from common.errors import DataError, UserError
 from training.launchers import under_torchrun
 
 T = TypeVar("T")
@@ -30,11 +30,11 @@ TIMEOUTS = (300, 120)  # seconds, of start-up and of training, in which every pr
 LOST = ("peer", "Timed out", "timed out", "timeout", "Broken pipe", "gloo", "Gloo", "NCCL")
 
 
-class ElsewhereError(RuntimeError):
+class ElsewhereError(UserError, RuntimeError):
     """Another process of this run has failed; it says itself why."""
 
 
-class ContactError(RuntimeError):
+class ContactError(UserError, RuntimeError):
     """Another process is gone or does not answer; the message says when that was found."""
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.errors import UserError
 from model.inference import OUTPUTS, Inference
 from model.matting_base import MattingBase
 from model.weights_file import read_weights
@@ -40,7 +41,7 @@ EXAMPLE = (2, 64, 96)
 LIMITS = {"fp32": (1e-3, 1e-3), "fp16": (5e-2, 1 / 255)}
 
 
-class ExportError(ValueError):
+class ExportError(UserError, ValueError):
     """A network that cannot be exported so, or a file that does not do what the network does; the
     message says what was found."""
 

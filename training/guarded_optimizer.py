@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from common.errors import UserError
 from dataset.augmentation import augment
 from training.distributed import Team
 from training.loss import total
@@ -21,7 +22,7 @@ MAX_SKIPPED_STEPS = 50  # steps in a row that overflow in fp16
 CHECK_DELAY_STEPS = 4  # steps behind which a GPU's numbers are looked at: the same in every process
 
 
-class DivergedError(ValueError):
+class DivergedError(UserError, ValueError):
     """Numbers that are not finite; the message says at which step, and which pictures."""
 
 

@@ -34,14 +34,13 @@ def launch(train: Any, options: argparse.Namespace, argv: list[str]) -> int:
 
 def _run(train: Any, options: argparse.Namespace, stop: StopRequest) -> int:
     # torch takes seconds to import: only now, so that --help need not wait for it.
-    from dataset.images import DataError
+    from common.errors import DataError, OptionError
     from model.transfer import TransferError
     from model.weights_file import WeightsFileError
     from training.checkpoint import CheckpointError
     from training.distributed import ContactError, ElsewhereError
     from training.guarded_optimizer import DivergedError
     from training.memory import MemoryShortError
-    from training.options import OptionError
     from training.run import open_run
     from training.start import checkpoint_folder
 

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from common.cli import size_said
+from common.errors import OptionError
 from training.batch_norm import LEAST
 from training.distributed import Team
-from training.options import OptionError, default_workers
+from training.options import default_workers
 
 # How the network lies in memory, and how Adam is computed, by type of device. `python -m
 # benchmarks.step` compares them: on a CPU channels_last was the fastest with AVX-512, and slower

@@ -6,6 +6,7 @@ import sys
 import torch
 
 from common.cli import size_said
+from common.errors import UserError
 from common.loading import memory_limit
 
 SIGNS = (
@@ -21,7 +22,7 @@ LIBRARIES = ("unable to find an engine", "cuDNN", "CUDNN_STATUS", "CUBLAS_STATUS
 FULL = 0.9  # of a GPU's memory: above it, an error of LIBRARIES is put down to memory
 
 
-class MemoryShortError(RuntimeError):
+class MemoryShortError(UserError, RuntimeError):
     """Memory ran out; the message says how much was used, for what, and what to change."""
 
 

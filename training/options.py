@@ -43,10 +43,6 @@ Continue after an interruption, from the newest checkpoint of the run:
 """
 
 
-class OptionError(ValueError):
-    """Options that do not go with this machine or with what lies in the folders they name."""
-
-
 class Formatter(argparse.RawDescriptionHelpFormatter):
     """Of all scripts: adds each option's default, where it has one and its help does not say it."""
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from common.cli import size_said
+from common.errors import OptionError
 from common.files import beside
 from dataset.apart import overlap
-from training.options import OptionError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

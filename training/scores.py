@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from common.errors import UserError
 from common.text import csv_cell
 from training.metrics import conn, fgr_mse, grad, mad, mse, sad
 from training.output import write_bytes
@@ -44,7 +45,7 @@ class Batch:
     src_files: list[Path] | None = None
 
 
-class NotFiniteError(ValueError):
+class NotFiniteError(UserError, ValueError):
     """A prediction that is no number; the message names the image."""
 
 

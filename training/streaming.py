@@ -21,11 +21,11 @@ from PIL import Image, ImageColor
 from torch import Tensor
 from tqdm import tqdm
 
+from common.errors import OptionError
 from common.files import beside
 from common.text import printable
 from dataset.frames import Frame, cover, read_rgb
 from training.checkpoint import rename_aside
-from training.options import OptionError
 from training.output import check_apart, write_bytes
 
 PIXELS_AT_ONCE = 1 << 24  # of pictures in a batch: eight of 1920x1080, one of 24 megapixels
