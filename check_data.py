@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from common.cli import Parser
 from common.errors import OptionError
 from common.loading import loading
+from common.signals import Stopped, StopRequest
 from common.streams import lasting_streams
 from common.text import printable, tell
 from training.options import (
@@ -26,12 +27,11 @@ from training.options import (
     whole,
 )
 from training.output import check_apart, check_output, write_bytes
-from training.signals import Stopped, StopRequest
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from dataset.judging import Fault, Group
+    from checking.faults import Fault, Group
 
 DESCRIPTION = """\
 Is this data set fit to train on? Looks at every picture and lists all that is wrong:
@@ -80,9 +80,9 @@ def check(options: argparse.Namespace) -> int:
     """Checks, prints and writes. Raises the errors that are turned into a line."""
     from tqdm import tqdm
 
-    from dataset.checking import Look, list_groups, look_at_all
+    from checking.faults import duplicates, errors_among
+    from checking.look import Look, list_groups, look_at_all
     from dataset.folders import data_folders, places
-    from dataset.judging import duplicates, errors_among
 
     outputs = [path for path in (options.json, options.contact_sheet) if path]
     for path in outputs:
@@ -145,7 +145,7 @@ def span(sides: "np.ndarray") -> str:
 
 def print_faults(faults: list["Fault"], errors: set[str]) -> None:
     """Errors first, in the order of KINDS; each kind with its first files."""
-    from dataset.judging import KINDS
+    from checking.faults import KINDS
 
     for kind in sorted(KINDS, key=lambda kind: kind not in errors):
         some = [fault for fault in faults if fault.kind == kind]
@@ -260,7 +260,7 @@ def write_contact_sheet(
 ) -> None:
     import io
 
-    from dataset.contact_sheet import choose_rows, contact_sheet
+    from checking.contact_sheet import choose_rows, contact_sheet
 
     rows = choose_rows(groups, faults, options.contact_rows)
     name = options.dataset_dir.resolve().name if options.dataset_dir else options.dataset_name

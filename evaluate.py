@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from common.cli import Parser
 from common.loading import loading
+from common.signals import Stopped, StopRequest
 from common.streams import lasting_streams
 from common.text import printable, tell
 from training.options import (
@@ -24,12 +25,11 @@ from training.options import (
     seed,
     whole,
 )  # fmt: skip
-from training.signals import Stopped, StopRequest
 
 if TYPE_CHECKING:
     import torch
 
-    from training.scores import Batch
+    from evaluation.scores import Batch
 
 DESCRIPTION = """\
 Measures mattes: SAD, MAD, MSE, Grad, Conn, in the units of the field's tables.
@@ -73,9 +73,9 @@ def main(argv: list[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     # torch takes seconds to import: only now, so that --help need not wait for it.
     from common.errors import DataError, OptionError
+    from common.memory import ran_out
+    from evaluation.scores import NotFiniteError
     from model.weights_file import WeightsFileError
-    from training.memory import ran_out
-    from training.scores import NotFiniteError
 
     try:
         evaluate(options)
@@ -96,10 +96,8 @@ def evaluate(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from common.errors import OptionError
-    from training.machine import choose_device
-    from training.mattes import Clips
-    from training.output import check_apart, check_output
-    from training.scores import (
+    from evaluation.folders import Clips
+    from evaluation.scores import (
         UNKNOWN,
         WHOLE,
         Result,
@@ -109,6 +107,8 @@ def evaluate(options: argparse.Namespace) -> None:
         write_csv,
         write_json,
     )
+    from training.machine import choose_device
+    from training.output import check_apart, check_output
 
     outputs = outputs_of(options)
     for path in outputs:
@@ -117,7 +117,7 @@ def evaluate(options: argparse.Namespace) -> None:
     check_apart(outputs, (path for path in given if path))
     gallery = None
     if options.report:
-        from training.report import Gallery, write_report
+        from evaluation.report import Gallery, write_report
 
         gallery = Gallery(options.report_images)
 
@@ -172,11 +172,11 @@ def of_checkpoint(
     validation half of a data set."""
     from dataset.first_look import look_at_alphas
     from dataset.folders import data_folders, describe, open_half, places
+    from evaluation.network import Compositions, choose_backgrounds, predictions
+    from evaluation.scores import counted
     from model.load import load_matting_base
     from training import machine
-    from training.evaluation import Compositions, choose_backgrounds, predictions
     from training.output import check_apart
-    from training.scores import counted
 
     precision = machine.choose_precision(options.precision, device)
     model = load_matting_base(options.model_checkpoint)
@@ -226,7 +226,7 @@ def of_folders(
     options: argparse.Namespace, device: "torch.device"
 ) -> tuple[str, dict, int, Iterator["Batch"]]:
     """The same of predicted mattes beside true ones."""
-    from training.mattes import choose_pairs, read_pairs
+    from evaluation.folders import choose_pairs, read_pairs
 
     folders = options.pred_dir, options.true_dir, options.trimap_dir, options.src_dir
     pairs, faults = choose_pairs(*folders, options.partial, tell)

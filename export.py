@@ -133,9 +133,9 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
 
 def run(options: argparse.Namespace) -> int:
     # torch takes seconds to import: only now, so that --help need not wait for it.
+    from exporting import formats as exporting
     from model.load import load_matting_base
     from model.weights_file import WeightsFileError
-    from training import exporting
     from training.checkpoint import CheckpointError
 
     path, output, precision = options.model_checkpoint, options.output, options.precision

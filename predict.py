@@ -16,26 +16,26 @@ from typing import TYPE_CHECKING, Any
 
 from common.cli import Parser, command
 from common.loading import loading
+from common.signals import Stopped, StopRequest
 from common.streams import lasting_streams
 from common.text import printable, tell
 from training.options import BATCH, WORKERS, Formatter, whole
-from training.signals import Stopped, StopRequest
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     import numpy as np
 
-    from dataset.frames import Frame
-    from model.matter import Matter
+    from prediction.frames import Frame
+    from prediction.predictor import Matter
 
-TYPES = ("pha", "fgr", "com", "err")  # model.matter's, which imports heavy things
+TYPES = ("pha", "fgr", "com", "err")  # prediction.predictor's, which imports heavy things
 
 
 def __getattr__(name: str) -> Any:
     """`from predict import Matter`, without importing torch for who only wants --help."""
     if name == "Matter":
-        from model.matter import Matter
+        from prediction.predictor import Matter
 
         return Matter
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -162,9 +162,9 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
 def run(options: argparse.Namespace) -> int:
     # Heavy things only now, so that --help need not wait for them.
     from common.errors import DataError, OptionError
+    from common.memory import ran_out
     from dataset.video import is_video
     from model.weights_file import WeightsFileError
-    from training.memory import ran_out
     from training.output import check_writable
 
     try:
@@ -193,8 +193,8 @@ def run(options: argparse.Namespace) -> int:
 def predict_pictures(options: argparse.Namespace, at_end: contextlib.ExitStack) -> None:
     """Reads a batch while another is predicted and the one before is written."""
     from common.errors import DataError
-    from dataset.frames import find_frames, read_rgb
-    from training.streaming import (
+    from prediction.frames import find_frames, read_rgb
+    from prediction.pipeline import (
         Progress,
         arrays_of,
         batches,
@@ -280,9 +280,9 @@ def predict_pictures(options: argparse.Namespace, at_end: contextlib.ExitStack) 
 def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> None:
     """Likewise, a batch of frames at a time; the files get their names when they are whole."""
     from common.errors import DataError, OptionError
-    from dataset.frames import read_rgb
     from dataset.video import VideoReader, VideoWriter, is_video
-    from training.streaming import (
+    from prediction.frames import read_rgb
+    from prediction.pipeline import (
         Progress,
         arrays_of,
         com_background,
@@ -385,7 +385,7 @@ def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> 
 
 
 def make_matter(options: argparse.Namespace) -> "Matter":
-    from model.matter import Matter
+    from prediction.predictor import Matter
     from training.machine import choose_device, choose_precision
 
     device = choose_device(options.device)

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from common.cli import Parser
-from dataset.processes import usable_processors
+from common.processes import usable_processors
 
 PICTURE = (1080, 1920)  # height, width
 

@@ -21,9 +21,9 @@ import onnxruntime
 import torch
 
 from benchmarks.common import arguments, in_turns, machine, spread, table, write
+from exporting.formats import export_onnx, export_torchscript, onnx_runner
+from exporting.inference import Inference
 from model import MattingBase
-from model.inference import Inference
-from training.exporting import export_onnx, export_torchscript, onnx_runner
 
 OUTPUTS = ("pha", "fgr")
 PLAIN = "PyTorch"

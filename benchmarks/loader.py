@@ -23,10 +23,11 @@ from torchvision import transforms
 from torchvision.transforms import functional as vision
 
 from benchmarks.common import arguments, draw_data, in_turns, machine, said_of, spread, table, write
-from dataset import augmentation, matting
+from dataset import augmentation
+from dataset import sample as matting
 from dataset.augmentation import augment
 from dataset.folders import data_folders, open_half
-from dataset.matting import MattingDataset, collate
+from dataset.sample import MattingDataset, collate
 from dataset.sampler import SampleKey
 from training.machine import LAYOUTS, keep_memory
 

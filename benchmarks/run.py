@@ -194,7 +194,8 @@ def new_shapes(ends: list[float], sizes: list[tuple[int, int]], what: dict) -> d
 def whole_run(what: dict) -> dict:
     """train_base.main, with clocks around its parts; nothing else of it is changed."""
     import train_base
-    from dataset import augmentation, matting
+    from dataset import augmentation
+    from dataset import sample as matting
     from training.guarded_optimizer import GuardedOptimizer
     from training.saving import Saver
 

@@ -28,8 +28,8 @@ import torch
 from benchmarks.common import arguments, draw_data, in_turns, machine, said_of, spread, table, write
 from dataset import shard
 from dataset.folders import data_folders, open_half
-from dataset.images import find_pairs, open_picture
-from dataset.matting import MattingDataset
+from dataset.pictures import find_pairs, open_picture
+from dataset.sample import MattingDataset
 from dataset.sampler import SampleKey
 from dataset.tar import open_tars
 from dataset.tar_index import BLOCK, Index, scan, write_index

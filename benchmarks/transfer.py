@@ -24,7 +24,7 @@ from benchmarks.scenes import CLASSES, draw_scenes
 from common.cli import Parser
 from dataset.augmentation import augment
 from dataset.folders import data_folders, open_half
-from dataset.matting import MattingDataset, batches, collate
+from dataset.sample import MattingDataset, batches, collate
 from dataset.sampler import SampleKey, batch_of_step, seed_of
 from model import MattingBase
 from model.sources import IMAGENET

@@ -22,9 +22,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from benchmarks.common import arguments, in_turns, machine, said, table, write
 from dataset.folders import data_folders, open_half
-from dataset.frames import cover, read_rgb
-from model.matter import Matter, reduced
-from model.upsample import EPSILON, RADIUS, enlarge_rows, guided_alpha, guided_factors
+from prediction.frames import cover, read_rgb
+from prediction.predictor import Matter, reduced
+from prediction.upsample import EPSILON, RADIUS, enlarge_rows, guided_alpha, guided_factors
 
 FACTORS = (2, 4, 8)
 NOISE = 0.01  # sigma, on src and on bgr

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from dataset.geometry import coverage, source_points, together, warp
-from dataset.one_by_one import PICTURES, areas, in_threads, one_by_one
 from dataset.rows import Rows, each_step, only_where
+from dataset.threads import PICTURES, areas, in_threads, one_by_one
 
 # ------------------------------------------------------------------------------------------------
 # What is drawn for one sample. The ranges are those of the published recipe
@@ -292,7 +292,7 @@ def jitter(pictures: Tensor, numbers: Columns, rows: dict[str, Rows], prefix: st
 def augment(
     batch: dict, device: torch.device, layout: torch.memory_format = torch.contiguous_format
 ) -> tuple[Tensor, ...]:
-    """Turns a batch of decoded pictures (dataset.matting.collate) into what the network is given.
+    """Turns a batch of decoded pictures (dataset.sample.collate) into what the network is given.
 
     Returns src, bgr, true_pha, true_fgr on `device`: float32, 0..1, (B, 3, H, W), alpha
     (B, 1, H, W), which lie in memory by `layout`: best as the network's weights do, since what is

@@ -14,9 +14,9 @@ from PIL import ImageOps
 
 from common.errors import DataError
 from dataset.alphas import AlphaError, Judged, fault_of_sample, judge_alpha
-from dataset.images import Foregrounds, alpha_of, as_8_bits, check_mode, load, open_picture
 from dataset.listing import Say, quiet
 from dataset.orientation import orientation_of
+from dataset.pictures import Foregrounds, alpha_of, as_8_bits, check_mode, load, open_picture
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from common.errors import DataError
 from common.text import tell
 from dataset.demo import make_demo
 from dataset.entries import HALVES, EntryError, entry_of, lacking, lacking_backgrounds
-from dataset.images import Backgrounds, Foregrounds, find_backgrounds, find_pairs, find_rgba
+from dataset.pictures import Backgrounds, Foregrounds, find_backgrounds, find_pairs, find_rgba
 from dataset.tar import TarFolder, open_tars
 from dataset.tar_index import tars_in
 

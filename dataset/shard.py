@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING
 
 from common.cli import Parser, command, said, size_said
 from common.loading import loading
+from common.processes import STOP_SIGNALS, heeded_signals
 from common.streams import lasting_streams
 from common.text import printable, tell
-from dataset.processes import STOP_SIGNALS, heeded_signals
 
 if TYPE_CHECKING:
-    from dataset.images import Backgrounds, Foregrounds
+    from dataset.pictures import Backgrounds, Foregrounds
     from dataset.tar import Member
 
 MEGABYTE = 1_000_000
@@ -161,8 +161,8 @@ def pack(source: Path, target: Path, shard_bytes: int) -> None:
 
 
 def _check_places(source: Path, target: Path) -> None:
+    from common.apart import overlap
     from common.errors import DataError
-    from dataset.apart import overlap
 
     if not source.is_dir():
         raise DataError(
@@ -185,7 +185,7 @@ def _check_places(source: Path, target: Path) -> None:
 
 def _groups(part: "Foregrounds | Backgrounds") -> Iterator[Group]:
     """What goes into the tars, in order."""
-    from dataset.images import Backgrounds
+    from dataset.pictures import Backgrounds
 
     for index in range(len(part)):
         if isinstance(part, Backgrounds):

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 
 from model import MattingBase
-from training import distributed
+from training import team as distributed
 from training.batch_norm import GlobalBatchNorm2d, over_all_processes
 
 BATCH = 4

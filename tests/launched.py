@@ -17,7 +17,7 @@ if int(rank) == int(os.environ["RANK"]) and not int(os.environ["TORCHELASTIC_RES
     import torch
 
     from common.errors import DataError
-    from dataset import matting
+    from dataset import sample as matting
     from training import loss, saving
     from training.guarded_optimizer import GuardedOptimizer
 

@@ -19,7 +19,7 @@ from dataset import first_look, shard
 from dataset.alphas import AlphaError, Judged, fault_of_sample, judge_alpha
 from dataset.first_look import LOOKED_AT, faults_of, judge_files, look_at_alphas, spread
 from dataset.folders import HALVES, data_folders, open_half
-from dataset.images import decode, open_picture
+from dataset.pictures import decode, open_picture
 
 Change = Callable[[np.ndarray], object]
 COLOURS = np.array([(0, 0, 0), (128, 0, 0), (0, 128, 0)], np.uint8)
@@ -198,12 +198,12 @@ def test_it_is_found_in_tars_and_with_skip_when_it_is_read(here: Path) -> None:
 
 
 def test_only_the_main_process_looks(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from training.distributed import Team
     from training.options import parse_options
     from training.start import open_data
+    from training.team import Team
 
     looked: list[dict] = []
-    monkeypatch.setattr("training.start.look_at_alphas", lambda *a: looked.append(a[0]))
+    monkeypatch.setattr("training.loader.look_at_alphas", lambda *a: looked.append(a[0]))
     monkeypatch.setattr(Team, "each", lambda _self, work: work())
     monkeypatch.setattr(Team, "check_same", lambda *_: None)
     data = make_data(here / "data", 2, 2)
@@ -301,7 +301,7 @@ def test_evaluate_does_not_measure_it_in_silence(
 def test_the_last_of_many_mattes_is_looked_at_too(
     here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.mattes.LOOKED_AT", 1)
+    monkeypatch.setattr("evaluation.folders.LOOKED_AT", 1)
     for number in range(3):
         saved(here / f"true/{number}.png", disc(40, 4, (90, 120)))
         saved(

@@ -20,9 +20,9 @@ from torchvision.transforms.functional import to_tensor
 from dataset import augmentation
 from dataset.augmentation import NEUTRAL, augment
 from dataset.folders import data_folders, open_half
-from dataset.matting import MattingDataset, batches, collate, validation_keys
-from dataset.one_by_one import in_threads
+from dataset.sample import MattingDataset, batches, collate, validation_keys
 from dataset.sampler import BatchSampler, SampleKey
+from dataset.threads import in_threads
 
 CPU = torch.device("cpu")
 

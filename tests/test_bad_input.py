@@ -10,8 +10,8 @@ from PIL import Image
 
 import train_base
 from training import machine
-from training.distributed import Team
 from training.options import parse_options
+from training.team import Team
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from running import error_of, run
 
 from common.errors import DataError
 from dataset.folders import data_folders, open_half
-from dataset.images import decode, find_pictures, open_picture
-from dataset.matting import LeftOut, MattingDataset
+from dataset.pictures import decode, find_pictures, open_picture
+from dataset.sample import LeftOut, MattingDataset
 from dataset.sampler import SampleKey
 
 

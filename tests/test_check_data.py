@@ -17,11 +17,11 @@ from conftest import REAL
 from PIL import Image
 
 import check_data
+from checking.faults import KINDS
+from checking.look import Look, list_groups, look_at_all
 from dataset import shard
 from dataset.alphas import channels_differ, judge_alpha
-from dataset.checking import Look, list_groups, look_at_all
 from dataset.folders import data_folders
-from dataset.judging import KINDS
 from dataset.sampler import steps_per_epoch
 
 ROOT = Path(check_data.__file__).parent
@@ -330,7 +330,7 @@ def test_grey_saved_as_colours_is_an_alpha() -> None:
 
 
 def test_contact_sheet_shows_pairs_and_composites(own: Path) -> None:
-    from dataset.contact_sheet import BEHIND, CELL, GAP, HEAD, LABEL
+    from checking.contact_sheet import BEHIND, CELL, GAP, HEAD, LABEL
 
     pristine(own)
     cut(own / "train/fgr/clip1/0001.jpg")

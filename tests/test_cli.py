@@ -13,7 +13,7 @@ import torch
 from common import cli
 from dataset import shard
 from training import machine, options
-from training.distributed import Team
+from training.team import Team
 
 SCRIPTS = ("train_base", "evaluate", "predict", "export", "check_data")
 

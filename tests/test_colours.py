@@ -19,8 +19,8 @@ from profiles import (
 
 import predict
 from common.errors import DataError
-from dataset.frames import read_rgb
-from dataset.images import decode, open_picture
+from dataset.pictures import decode, open_picture
+from prediction.frames import read_rgb
 
 WIDE = {
     "Display P3": rgb_profile(DISPLAY_P3, SRGB_CURVE),

@@ -247,7 +247,7 @@ def told_mad(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
     """What validation measures, one value each time."""
     remaining = list(values)
     monkeypatch.setattr(
-        "training.metrics.mad", lambda pred, _true: torch.full((len(pred),), remaining.pop(0))
+        "evaluation.metrics.mad", lambda pred, _true: torch.full((len(pred),), remaining.pop(0))
     )
 
 

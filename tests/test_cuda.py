@@ -13,7 +13,7 @@ from torch import nn
 import train_base
 from dataset.augmentation import NUMBERS, augment
 from dataset.folders import data_folders, open_half
-from dataset.matting import MattingDataset, collate
+from dataset.sample import MattingDataset, collate
 from dataset.sampler import SampleKey
 from training import checkpoint
 from training.batch_norm import GlobalBatchNorm2d

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.processes import signals_later
 from dataset.demo import (
     COUNTS,
     OBJECT_KINDS,
@@ -21,8 +22,7 @@ from dataset.demo import (
     draw_object,
     make_demo,
 )
-from dataset.images import find_backgrounds, find_pairs
-from dataset.processes import signals_later
+from dataset.pictures import find_backgrounds, find_pairs
 
 ROOT = Path(__file__).parents[1]
 FEW = {"train": 3, "valid": 1, "backgrounds_train": 2, "backgrounds_valid": 1}

@@ -20,12 +20,13 @@ from torch.utils.data import DataLoader
 from common.errors import OptionError
 from dataset.augmentation import augment
 from dataset.folders import data_folders, open_half
-from dataset.matting import MattingDataset, batches, begin_worker, collate, validation_keys
+from dataset.sample import MattingDataset, batches, begin_worker, collate, validation_keys
 from dataset.sampler import BatchSampler, places_of
 from model.dropout import SampleDropout
-from training import checkpoint, distributed
-from training.distributed import Team
+from training import checkpoint
+from training import team as distributed
 from training.machine import choose_device, share_of_batch
+from training.team import Team
 
 TESTS = Path(__file__).parent
 WORDS = ["--model-backbone", "mobilenetv2", "--model-name", "run", "--crop-size", "32", "64"]

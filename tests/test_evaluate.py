@@ -13,12 +13,12 @@ from PIL import Image
 import evaluate
 from dataset.augmentation import augment
 from dataset.folders import data_folders, open_half
-from dataset.frames import read_rgb
-from dataset.matting import collate
+from dataset.sample import collate
+from evaluation import metrics
+from evaluation.folders import follows, read_matte
+from evaluation.network import Compositions, choose_backgrounds
 from model import MattingBase
-from training import metrics
-from training.evaluation import Compositions, choose_backgrounds
-from training.mattes import follows, read_matte
+from prediction.frames import read_rgb
 
 FIXTURES = DATA / "metrics"
 EXPECTED = json.loads((FIXTURES / "expected.json").read_text())
@@ -393,7 +393,7 @@ def test_ctrl_c(here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.M
     def interrupted(*_arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("training.scores.measure", interrupted)
+    monkeypatch.setattr("evaluation.scores.measure", interrupted)
     run(*mattes(here, "blur"), "--json", "out.json", status=130)
     assert capsys.readouterr().err.strip() == "evaluate.py: stopped"
     assert not Path("out.json").exists()

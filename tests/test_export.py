@@ -15,10 +15,10 @@ from conftest import STATE_DICTS, published_state, reference_entry
 from safetensors.torch import load_file
 
 import export
+from exporting import formats as exporting
+from exporting.inference import OUTPUTS, Inference
 from model import MattingBase
-from model.inference import OUTPUTS, Inference
 from model.load import load_matting_base
-from training import exporting
 from training.saving import write_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")

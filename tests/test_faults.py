@@ -14,13 +14,14 @@ import torch
 from conftest import make_data
 from running import AUTO, ROOT, error_of, run, weights
 
+from common import memory
 from dataset.folders import data_folders, describe, open_half
 from model import MattingBase
-from training import checkpoint, machine, memory, saving, start
-from training.distributed import Team
+from training import checkpoint, machine, saving, start
 from training.guarded_optimizer import loss_scaler
 from training.options import parse_options
 from training.run import parameter_groups
+from training.team import Team
 
 
 def test_a_checkpoint_of_another_run_is_refused_with_each_difference(

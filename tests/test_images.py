@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from common.errors import DataError
 from dataset.geometry import affine, fit
-from dataset.images import (
+from dataset.pictures import (
     Names,
     decode,
     find_backgrounds,

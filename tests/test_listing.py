@@ -13,10 +13,10 @@ from tars import add, jpeg
 import check_data
 import evaluate
 from common.errors import DataError
-from dataset.frames import find_frames
-from dataset.images import find_pairs
 from dataset.listing import by_stem, find_pictures, stem_of
+from dataset.pictures import find_pairs
 from dataset.tar_index import scan
+from prediction.frames import find_frames
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "café/é") for form in ("NFC", "NFD"))
 

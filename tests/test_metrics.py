@@ -11,7 +11,7 @@ from conftest import DATA
 from PIL import Image
 from torch import Tensor
 
-from training import metrics
+from evaluation import metrics
 
 FOLDER = DATA / "metrics"
 EXPECTED = json.loads((FOLDER / "expected.json").read_text())

@@ -9,8 +9,8 @@ from conftest import DATA, STATE_DICTS, reference_entry, reference_image
 from operations import Operations
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from exporting.inference import Inference
 from model import MattingBase
-from model.inference import Inference
 from model.matting_base import BACKBONES, clamp
 from training.loss import matting_loss, sobel, total
 from training.options import BACKBONES as OFFERED

@@ -66,7 +66,7 @@ def test_two_processes_train_on_two_gpus(data: Path, tmp_path: Path, precision: 
 def test_each_process_takes_a_gpu_of_its_own() -> None:
     source = """
 import json, torch
-from training.distributed import Team
+from training.team import Team
 from training.machine import choose_device
 
 device = choose_device("cuda", Team(rank=3, size=4, local_rank=1, local_size=2))

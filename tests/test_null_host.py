@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 from dataset.augmentation import augment
 from dataset.folders import data_folders, open_half
-from dataset.matting import MattingDataset, batches, collate
+from dataset.sample import MattingDataset, batches, collate
 from dataset.sampler import BatchSampler
 from tests.null_cuda import counts
 
@@ -187,7 +187,7 @@ READING = """
 import json, os, sys
 from pathlib import Path
 import evaluate, train_base
-from dataset.matting import MattingDataset
+from dataset.sample import MattingDataset
 
 read = MattingDataset.__getitems__
 

@@ -82,7 +82,7 @@ class Small(torch.nn.Module):
 @pytest.fixture
 def batch(data: Path) -> dict:
     from dataset.folders import data_folders, open_half
-    from dataset.matting import MattingDataset, collate
+    from dataset.sample import MattingDataset, collate
     from dataset.sampler import SampleKey
 
     samples = MattingDataset(*open_half(data_folders("", data, print), "train"))

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from common.errors import DataError
-from dataset.frames import read_rgb
-from dataset.images import open_picture
 from dataset.orientation import orientation_of
+from dataset.pictures import open_picture
+from prediction.frames import read_rgb
 
 LONG = zlib.compress(b"x" * 3_000_000)
 NONSENSE = bytes(range(256)) * 8

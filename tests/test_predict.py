@@ -18,9 +18,9 @@ from predicting import ROOT, error_of, files, save_weights, scene, words
 
 import predict
 from common.errors import DataError
-from dataset.frames import TURNS, cover, read_rgb
 from predict import Matter
-from training import streaming
+from prediction import pipeline as streaming
+from prediction.frames import TURNS, cover, read_rgb
 
 
 @pytest.fixture(scope="module")

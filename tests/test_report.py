@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from test_evaluate import FIXTURES, checkpoint, mattes, of_checkpoint, run
 
-from training.report import NONE, OPAQUE, TRANSPARENT, distribution, error_map, number
+from evaluation.report import NONE, OPAQUE, TRANSPARENT, distribution, error_map, number
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (

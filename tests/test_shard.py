@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader
 
 import train_base
 from benchmarks import shards
+from common.processes import STOP_SIGNALS
 from dataset import shard
 from dataset.folders import describe
-from dataset.matting import MattingDataset, collate
-from dataset.processes import STOP_SIGNALS
+from dataset.sample import MattingDataset, collate
 from dataset.sampler import batch_of_step
 from dataset.tar_index import tars_in
 

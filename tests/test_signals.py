@@ -13,10 +13,10 @@ import torch
 
 import train_base
 from common.cli import interpreter
-from dataset.processes import STOP_SIGNALS, signals_later
-from training import checkpoint, launch, metrics  # noqa: F401
+from common.processes import STOP_SIGNALS, signals_later
+from common.signals import Stopped, StopRequest
+from training import checkpoint, launch
 from training.saving import Saver
-from training.signals import Stopped, StopRequest
 
 ROOT = Path(train_base.__file__).parent
 WORDS = ["--model-backbone", "mobilenetv2", "--model-name", "run", "--crop-size", "32", "64"]
@@ -72,7 +72,7 @@ def test_the_step_ends_and_is_saved(
 def test_validation_within_the_loop_is_broken_off_and_not_recorded(
     data: Path, here: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    ask_at(monkeypatch, "training.metrics.mad", 3, number)  # 1, 2: before the first step
+    ask_at(monkeypatch, "evaluation.metrics.mad", 3, number)  # 1, 2: before the first step
     words = ["--dataset-dir", str(data), *WORDS, "--log-valid-interval", "1", "--max-steps", "4"]
     words += ["--batch-size", "2"]
     assert train_base.main(words) == 128 + number
@@ -84,7 +84,7 @@ def test_validation_within_the_loop_is_broken_off_and_not_recorded(
 def test_before_the_first_step_there_is_nothing_to_save(
     data: Path, here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ask_at(monkeypatch, "training.metrics.mad", 1, signal.SIGINT)
+    ask_at(monkeypatch, "evaluation.metrics.mad", 1, signal.SIGINT)
     words = ["--dataset-dir", str(data), *WORDS, "--model-last-checkpoint", "auto"]
     assert train_base.main(words) == 130
     last = capsys.readouterr().err.strip().splitlines()[-1]

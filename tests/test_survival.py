@@ -19,7 +19,7 @@ import torch
 from conftest import make_data
 
 import train_base
-from dataset.processes import STOP_SIGNALS
+from common.processes import STOP_SIGNALS
 from training import checkpoint
 
 ROOT = Path(train_base.__file__).parent

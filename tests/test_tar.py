@@ -24,7 +24,7 @@ from tars import add, contents, jpeg, open_all, opened, train
 from common.errors import DataError
 from dataset import tar
 from dataset.folders import describe
-from dataset.images import decode, find_pairs, open_picture
+from dataset.pictures import decode, find_pairs, open_picture
 from dataset.tar_index import read_index, scan, write_index
 
 

@@ -13,7 +13,7 @@ from tars import add, jpeg, open_all, train
 
 from common.errors import DataError
 from dataset import shard
-from dataset.images import open_picture
+from dataset.pictures import open_picture
 from dataset.tar_index import read_index, scan, write_index
 
 NAMES = [

@@ -18,8 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import evaluate
 from model import MattingBase, decoder
 from model.download import WEIGHTS
-from model.matter import Matter
 from model.matting_base import Outputs
+from prediction.predictor import Matter
 from training import checkpoint, machine
 from training.options import LR_SCALES
 

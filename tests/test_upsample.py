@@ -13,9 +13,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from benchmarks import upsampling
 from benchmarks.upsampling import brought_back, composites, measures
-from model import matter
-from model.matter import Matter, as_bytes, network_size, reduced
-from model.upsample import enlarge_rows, guided_alpha, guided_factors
+from prediction import predictor as matter
+from prediction.predictor import Matter, as_bytes, network_size, reduced
+from prediction.upsample import enlarge_rows, guided_alpha, guided_factors
 
 METRICS = REAL.parent / "fixtures/metrics"
 

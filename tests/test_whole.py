@@ -13,7 +13,7 @@ from running import error_of, run
 
 from common.errors import DataError
 from dataset import shard
-from dataset.images import decode, open_picture
+from dataset.pictures import decode, open_picture
 
 RNG = np.random.default_rng(0)
 Y, X = np.mgrid[0:96, 0:128]

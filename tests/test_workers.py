@@ -17,13 +17,14 @@ from running import ROOT, error_of, run, same, weights
 from torch.utils.data import DataLoader
 
 import check_data
-from dataset import hand_over, matting, workers
+from common.processes import BEHIND
+from dataset import hand_over, workers
+from dataset import sample as matting
 from dataset.folders import data_folders, open_half
 from dataset.hand_over import Parcel
-from dataset.matting import MattingDataset, batches, begin_worker, collate
-from dataset.processes import BEHIND
+from dataset.sample import MattingDataset, batches, begin_worker, collate
 from dataset.sampler import BatchSampler
-from training import distributed
+from training import team as distributed
 
 
 def loader(data: Path, count: int, **more: object) -> DataLoader:
@@ -224,7 +225,7 @@ def test_without_room_for_a_pool_data_are_drawn_all_the_same_and_a_check_is_a_li
     counts = {"train": 1, "valid": 1, "backgrounds_train": 1, "backgrounds_valid": 1}
     make_demo(tmp_path / "demo", counts=counts, workers=2)
     assert (tmp_path / "demo" / "demo.json").exists()
-    monkeypatch.setattr("dataset.checking.CHUNK", 1)
+    monkeypatch.setattr("checking.look.CHUNK", 1)
     monkeypatch.chdir(tmp_path)
     assert check_data.main(["--dataset-dir", str(data), "--num-workers", "2"]) == 2
     told = capsys.readouterr().err

@@ -16,7 +16,6 @@ import torch
 torch.set_num_threads(1)
 
 import train_base  # noqa: E402
-from dataset import matting  # noqa: E402, F401
 from model import transfer  # noqa: E402, F401
 from training import guarded_optimizer, journal, provenance, start, validator  # noqa: E402, F401
 

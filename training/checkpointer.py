@@ -9,12 +9,12 @@ from pathlib import Path
 
 from common.errors import DataError
 from training import checkpoint
-from training.distributed import ElsewhereError
 from training.journal import Journal
 from training.loader import Data
 from training.run import Run, TrainingState
 from training.saving import Saver
 from training.start import Start
+from training.team import ElsewhereError
 
 REPLACED = "replaced"  # the folder in which --overwrite keeps old checkpoints until a new one is
 

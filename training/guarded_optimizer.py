@@ -13,10 +13,10 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from common.errors import UserError
 from dataset.augmentation import augment
-from training.distributed import Team
 from training.loss import total
 from training.output import write_whole
 from training.saving import size_of
+from training.team import Team
 
 MAX_SKIPPED_STEPS = 50  # steps in a row that overflow in fp16
 CHECK_DELAY_STEPS = 4  # steps behind which a GPU's numbers are looked at: the same in every process

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from common.signals import Stopped, StopRequest, continuation
 from common.text import printable
-from training.signals import Stopped, StopRequest, continuation
 
 
 def launch(train: Any, options: argparse.Namespace, argv: list[str]) -> int:
@@ -35,14 +35,14 @@ def launch(train: Any, options: argparse.Namespace, argv: list[str]) -> int:
 def _run(train: Any, options: argparse.Namespace, stop: StopRequest) -> int:
     # torch takes seconds to import: only now, so that --help need not wait for it.
     from common.errors import DataError, OptionError
+    from common.memory import MemoryShortError
     from model.transfer import TransferError
     from model.weights_file import WeightsFileError
     from training.checkpoint import CheckpointError
-    from training.distributed import ContactError, ElsewhereError
     from training.guarded_optimizer import DivergedError
-    from training.memory import MemoryShortError
     from training.run import open_run
     from training.start import checkpoint_folder
+    from training.team import ContactError, ElsewhereError
 
     try:
         with checkpoint_folder(options) as folder, open_run(options, stop, folder) as run:

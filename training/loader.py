@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader, Dataset
 
+from common.processes import STOP_SIGNALS
 from common.text import tell
 from dataset.first_look import look_at_alphas
 from dataset.folders import HALVES, data_folders, describe, open_half, places
-from dataset.images import Backgrounds, Foregrounds
-from dataset.matting import LeftOut, MattingDataset, batches, begin_worker, collate, grouped
-from dataset.processes import STOP_SIGNALS
+from dataset.pictures import Backgrounds, Foregrounds
+from dataset.sample import LeftOut, MattingDataset, batches, begin_worker, collate, grouped
 from dataset.sampler import BatchSampler, places_of, seed_of, steps_per_epoch
-from training.distributed import ElsewhereError
 from training.journal import Journal
 from training.output import check_apart
 from training.run import Run
+from training.team import ElsewhereError
 
 if TYPE_CHECKING:
     from training.checkpointer import Checkpointer

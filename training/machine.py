@@ -15,8 +15,8 @@ import torch
 from common.cli import size_said
 from common.errors import OptionError
 from training.batch_norm import LEAST
-from training.distributed import Team
 from training.options import default_workers
+from training.team import Team
 
 # How the network lies in memory, and how Adam is computed, by type of device. `python -m
 # benchmarks.step` compares them: on a CPU channels_last was the fastest with AVX-512, and slower

@@ -14,8 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from common.cli import Parser, command, said
+from common.processes import usable_processors
 from dataset.entries import EntryError, entries
-from dataset.processes import usable_processors
 from training.launchers import another_launcher
 
 RECIPE_BATCH = 8  # to which the default learning rates belong

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from common.apart import overlap
 from common.cli import size_said
 from common.errors import OptionError
 from common.files import beside
-from dataset.apart import overlap
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -27,7 +27,7 @@ def check_output(path: Path, overwrite: bool) -> None:
 
 def check_apart(outputs: Iterable[Path], inputs: Iterable[Path], deep: bool = True) -> None:
     """Raises OptionError where an output would replace what is read, or lie among it, as
-    dataset.apart.overlap says it."""
+    common.apart.overlap says it."""
     if said := overlap(outputs, inputs, deep):
         raise OptionError(said)
 

@@ -14,16 +14,17 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from common.memory import memory_short
+from common.signals import StopRequest
 from common.text import tell
-from training import distributed, machine
+from training import machine
+from training import team as distributed
 from training.batch_norm import over_all_processes
 from training.checkpoint import Checkpoint, only_run_in
-from training.distributed import Team, contact_lost
 from training.guarded_optimizer import GuardedOptimizer, loss_scaler
-from training.memory import memory_short
 from training.output import check_writable
-from training.signals import StopRequest
 from training.start import start_point
+from training.team import Team, contact_lost
 
 T = TypeVar("T")
 Network = TypeVar("Network", bound=nn.Module)

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from dataset.augmentation import augment
-from dataset.matting import LeftOut, MattingDataset, batches, validation_keys
-from training import metrics
-from training.distributed import Team
+from dataset.sample import LeftOut, MattingDataset, batches, validation_keys
+from evaluation import metrics
 from training.journal import Journal
 from training.loader import Data, make_loader
 from training.loss import total
 from training.pictures import pictures
 from training.run import Run, TrainingState
+from training.team import Team
 
 FIGURES = ("mad", "mse", "grad")
 SAMPLES_AT_MOST = 50

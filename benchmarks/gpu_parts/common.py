@@ -10,15 +10,15 @@ from torch import Tensor
 
 from dataset.augmentation import augment
 from dataset.folders import data_folders, open_half
-from dataset.matting import MattingDataset, collate
+from dataset.sample import MattingDataset, collate
 from dataset.sampler import SampleKey
 from model import MattingBase
 from training import machine
-from training.distributed import Team
 from training.guarded_optimizer import GuardedOptimizer, loss_scaler
 from training.loss import matting_loss
 from training.options import parse_options
 from training.run import parameter_groups
+from training.team import Team
 
 PHASES = ("augment", "forward", "loss", "backward", "step", "watch")
 

@@ -19,10 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from dataset.demo.objects import OBJECT_KINDS, draw_object
-from dataset.demo.people import draw_figure
-from dataset.demo.scenes import draw_background
-from dataset.processes import (
+from common.processes import (
     STOP_SIGNALS,
     end_with_parent,
     ended_at_once,
@@ -30,6 +27,9 @@ from dataset.processes import (
     signals_later,
     usable_processors,
 )
+from dataset.demo.objects import OBJECT_KINDS, draw_object
+from dataset.demo.people import draw_figure
+from dataset.demo.scenes import draw_background
 
 __all__ = ["COUNTS", "OBJECT_KINDS", "VERSION"]
 __all__ += ["draw_background", "draw_figure", "draw_object", "make_demo"]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dataset.images import Backgrounds, Foregrounds
+from dataset.pictures import Backgrounds, Foregrounds
 
 
 class Kind(NamedTuple):

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from common.errors import DataError
-from dataset.images import check_mode, decode, open_picture, orientation_of, unlike, upright_size
 from dataset.listing import Say, by_stem, listed, quiet
+from dataset.pictures import check_mode, decode, open_picture, orientation_of, unlike, upright_size
 
 # EXIF orientation → how the stored pixels (h, w, channels) are turned to stand upright.
 TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {

@@ -15,12 +15,12 @@ from torch.utils.data import DataLoader
 from common.text import printable
 from dataset.augmentation import NEUTRAL, augment, draw_misalignment_affine
 from dataset.geometry import affine
-from dataset.images import Backgrounds, Foregrounds
-from dataset.matting import MattingDataset, batches, begin_worker, collate
+from dataset.pictures import Backgrounds, Foregrounds
+from dataset.sample import MattingDataset, batches, begin_worker, collate
 from dataset.sampler import SampleKey, seed_of
 from training.machine import LAYOUTS
-from training.metrics import unknown_region
-from training.scores import Batch
+from evaluation.metrics import unknown_region
+from evaluation.scores import Batch
 
 # A background that was captured before the person came differs from what is behind the person.
 # Moved as in training; gamma and noise as Sengupta et al., CVPR 2020, drew them to train.

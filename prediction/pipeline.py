@@ -24,7 +24,7 @@ from tqdm import tqdm
 from common.errors import OptionError
 from common.files import beside
 from common.text import printable
-from dataset.frames import Frame, cover, read_rgb
+from prediction.frames import Frame, cover, read_rgb
 from training.checkpoint import rename_aside
 from training.output import check_apart, write_bytes
 

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from common.cli import command, quoted, tool
-from dataset.processes import heeded_signals
+from common.processes import heeded_signals
 
 
 class Stopped(BaseException):

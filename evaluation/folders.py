@@ -19,11 +19,11 @@ from common.errors import DataError
 from common.text import printable
 from dataset.alphas import fault_of_sample
 from dataset.first_look import LOOKED_AT, SECONDS, judge_files, spread
-from dataset.images import alpha_of, check_mode, load, open_picture
+from dataset.pictures import alpha_of, check_mode, load, open_picture
 from dataset.listing import NAMED_AT_MOST, Say, by_stem, quiet
 from dataset.orientation import orientation_of, upright_size
-from training.metrics import dtssd, unknown_region
-from training.scores import Batch, Score, has_region
+from evaluation.metrics import dtssd, unknown_region
+from evaluation.scores import Batch, Score, has_region
 
 # A trimap is 0, 128 and 255; a JPEG, or another program's 127, is near enough to it.
 UNKNOWN_GREYS = (64 / 255, 192 / 255)

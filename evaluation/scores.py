@@ -17,7 +17,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.text import csv_cell
-from training.metrics import conn, fgr_mse, grad, mad, mse, sad
+from evaluation.metrics import conn, fgr_mse, grad, mad, mse, sad
 from training.output import write_bytes
 
 METRICS = {"sad": sad, "mad": mad, "mse": mse, "grad": grad, "conn": conn}

@@ -17,11 +17,20 @@ from typing import NamedTuple
 
 import numpy as np
 
+from checking.faults import Fault, Group
 from common.errors import DataError
+from common.processes import (
+    STOP_SIGNALS,
+    end_with_parent,
+    ended_at_once,
+    leave_signals,
+    signals_later,
+)
 from dataset.alphas import AlphaError, judge_alpha, premultiplied
 from dataset.first_look import turned_apart
 from dataset.folders import HALVES, opened, opened_backgrounds
-from dataset.images import (
+from dataset.listing import both_names, find_pictures, stem_of
+from dataset.pictures import (
     Backgrounds,
     Foregrounds,
     Names,
@@ -30,15 +39,6 @@ from dataset.images import (
     open_picture,
     unlike,
     upright_size,
-)
-from dataset.judging import Fault, Group
-from dataset.listing import both_names, find_pictures, stem_of
-from dataset.processes import (
-    STOP_SIGNALS,
-    end_with_parent,
-    ended_at_once,
-    leave_signals,
-    signals_later,
 )
 from dataset.tar import Member
 from dataset.workers import starting

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from checking.faults import Fault, Group
 from common.errors import DataError
 from common.text import printable
-from dataset.images import Foregrounds, decode, open_picture, upright_size
-from dataset.judging import Fault, Group
+from dataset.pictures import Foregrounds, decode, open_picture, upright_size
 from dataset.tar import Member
 
 CELL, GAP, LABEL, HEAD = 240, 16, 300, 56  # pixels

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from model.load import load_matting_base
-from model.upsample import enlarge_rows, guided_alpha, guided_factors
+from prediction.upsample import enlarge_rows, guided_alpha, guided_factors
 
 TYPES = ("pha", "fgr", "com", "err")
 STRIDE = 16  # of the deepest features

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from model.inference import OUTPUTS, Inference
+from exporting.inference import OUTPUTS, Inference
 from model.matting_base import MattingBase
 from model.weights_file import read_weights
 from training.checkpoint import load_state

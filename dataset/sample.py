@@ -18,14 +18,14 @@ import torch
 from torch.utils.data import Dataset
 
 from common.errors import DataError
+from common.processes import STOP_SIGNALS, ended_at_once, leave_signals, signals_later, step_back
 from dataset import augmentation
 from dataset.augmentation import NEUTRAL, NUMBERS, draw_numbers
 from dataset.geometry import affine, fit
 from dataset.hand_over import handed_over
-from dataset.images import Backgrounds, Foregrounds, decode, open_picture, unlike, upright_size
-from dataset.one_by_one import PICTURES, in_threads
-from dataset.processes import STOP_SIGNALS, ended_at_once, leave_signals, signals_later, step_back
+from dataset.pictures import Backgrounds, Foregrounds, decode, open_picture, unlike, upright_size
 from dataset.sampler import SampleKey, seed_of
+from dataset.threads import PICTURES, in_threads
 from dataset.workers import starting, watched, workers_that_fit
 
 TRIES = 100  # samples in a row that may be replaced; one bad background may meet several

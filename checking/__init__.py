@@ -1,0 +1,1 @@
+"""What check_data.py does: looks at pictures, names faults, draws a contact sheet."""

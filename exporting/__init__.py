@@ -1,0 +1,1 @@
+"""What export.py does: the formats, and the network that is written."""

@@ -1,0 +1,1 @@
+"""What predict.py does: a predictor, and the pipeline from files to files."""
