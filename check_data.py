@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from common.cli import Parser
 from common.errors import OptionError
+from common.files import check_apart, check_output, write_bytes
 from common.loading import loading
 from common.signals import Stopped, StopRequest
 from common.streams import lasting_streams
@@ -26,7 +27,6 @@ from training.options import (
     default_workers,
     whole,
 )
-from training.output import check_apart, check_output, write_bytes
 
 if TYPE_CHECKING:
     import numpy as np

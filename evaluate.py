@@ -96,6 +96,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from common.errors import OptionError
+    from common.files import check_apart, check_output
     from evaluation.folders import Clips
     from evaluation.scores import (
         UNKNOWN,
@@ -108,7 +109,6 @@ def evaluate(options: argparse.Namespace) -> None:
         write_json,
     )
     from training.machine import choose_device
-    from training.output import check_apart, check_output
 
     outputs = outputs_of(options)
     for path in outputs:
@@ -170,13 +170,13 @@ def of_checkpoint(
 ) -> tuple[str, dict, int, Iterator["Batch"]]:
     """A title, what to note down, how many images, and their batches: of a network on the
     validation half of a data set."""
+    from common.files import check_apart
     from dataset.first_look import look_at_alphas
     from dataset.folders import data_folders, describe, open_half, places
     from evaluation.network import Compositions, choose_backgrounds, predictions
     from evaluation.scores import counted
     from model.load import load_matting_base
     from training import machine
-    from training.output import check_apart
 
     precision = machine.choose_precision(options.precision, device)
     model = load_matting_base(options.model_checkpoint)

@@ -162,10 +162,10 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
 def run(options: argparse.Namespace) -> int:
     # Heavy things only now, so that --help need not wait for them.
     from common.errors import DataError, OptionError
+    from common.files import check_writable
     from common.memory import ran_out
     from dataset.video import is_video
     from model.weights_file import WeightsFileError
-    from training.output import check_writable
 
     try:
         check_writable(options.output)

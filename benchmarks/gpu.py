@@ -28,7 +28,7 @@ import torch
 
 from benchmarks.common import table
 from common.cli import Parser
-from training.output import write_bytes
+from common.files import write_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 BUDGET = 480  # seconds of the whole, where --seconds says no other

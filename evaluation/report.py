@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from prediction.frames import read_rgb
-from training.output import write_bytes
+from common.files import write_bytes
 from evaluation.scores import TITLES, WHOLE, Batch, Result, Score, counted, said_of_empty, units
 
 SIDE = 480  # pixels: the longer side of the page's pictures

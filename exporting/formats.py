@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
+from common.files import write_whole
 from exporting.inference import OUTPUTS, Inference
 from model.matting_base import MattingBase
 from model.weights_file import read_weights
 from training.checkpoint import load_state
-from training.output import write_whole
 from training.saving import size_of, write_sealed
 
 OPSET = 18  # the lowest that the exporter writes without converting: what most runtimes read

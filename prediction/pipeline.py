@@ -22,11 +22,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from common.errors import OptionError
-from common.files import beside
+from common.files import beside, check_apart, rename_aside, write_bytes
 from common.text import printable
 from prediction.frames import Frame, cover, read_rgb
-from training.checkpoint import rename_aside
-from training.output import check_apart, write_bytes
 
 PIXELS_AT_ONCE = 1 << 24  # of pictures in a batch: eight of 1920x1080, one of 24 megapixels
 LINE_EVERY_S = 10  # of progress, where the output is no terminal

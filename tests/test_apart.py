@@ -14,8 +14,8 @@ import check_data
 import evaluate
 import predict
 from common.errors import OptionError
+from common.files import check_apart
 from dataset import shard
-from training.output import check_apart
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from common import files as output
 from model.weights_file import WeightsFileError
-from training import checkpoint, output, saving
+from training import checkpoint, saving
 
 
 def test_names_say_epoch_and_step() -> None:

@@ -59,7 +59,7 @@ def test_the_path_is_said(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = {name: torch.zeros(2, 3, 8, 8) for name in ("src", "bgr", "true_pha", "true_fgr")}
     batch_picture(Path("batch.png"), shown)
     assert Path("batch.png").read_bytes().startswith(b"\x89PNG")
-    monkeypatch.setattr("training.output._Output.write", full)
+    monkeypatch.setattr("common.files._Output.write", full)
     with pytest.raises(OSError, match=r"batch\.png could not be written"):
         batch_picture(Path("batch.png"), shown)
     monkeypatch.setattr("dataset.folders.make_demo", full)

@@ -15,9 +15,8 @@ from tars import add, jpeg, open_all
 
 import check_data
 import evaluate
-from common.files import NAME_AT_MOST, beside
+from common.files import NAME_AT_MOST, beside, write_bytes
 from dataset import shard
-from training.output import write_bytes
 
 LONGEST = ["x" * 255, "é" * 127 + "x", "漢" * 85, "\udce9" * 255, "x" * 250 + ".json"]
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
+from common.files import rename_aside
 from common.text import tell
 from dataset.sampler import crop_grid
 from model.load import base_of, fault_of_values, misfit
@@ -149,16 +150,6 @@ def newest_whole(folder: Path, set_aside: bool) -> Checkpoint | None:
         if path != chosen.path:
             rename_aside(path)
     return chosen
-
-
-def rename_aside(path: Path) -> None:
-    """Adds .set-aside to a file's name, if there is the file; over nothing that is there."""
-    target, number = path.with_name(f"{path.name}.set-aside"), 2
-    while target.exists():
-        target, number = path.with_name(f"{path.name}.set-aside-{number}"), number + 1
-    if path.exists():
-        path.rename(target)
-        tell(f"renamed to {target}")
 
 
 def prune(folder: Path, keep: int) -> None:

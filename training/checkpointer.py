@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from common.errors import DataError
+from common.files import rename_aside
 from training import checkpoint
 from training.journal import Journal
 from training.loader import Data
@@ -72,7 +73,7 @@ class Checkpointer:
         replaced, self._to_replace = self._to_replace, ()
         put_aside(replaced)
         if is_best and not self._best_is_ours:
-            checkpoint.rename_aside(best)  # of a start that is not continued
+            rename_aside(best)  # of a start that is not continued
         self._best_is_ours = bool(state.best)
 
         def then() -> None:

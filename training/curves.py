@@ -6,7 +6,7 @@ It only reads the table that the journal has written, and opens no window.
 import csv
 from pathlib import Path
 
-from training.output import write_whole
+from common.files import write_whole
 
 PANELS = {  # title → columns, of those that the table has
     "loss": ("loss", "alpha", "gradient", "foreground", "error"),

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from common.errors import UserError
+from common.files import write_whole
 from dataset.augmentation import augment
 from training.loss import total
-from training.output import write_whole
 from training.saving import size_of
 from training.team import Team
 

@@ -24,10 +24,10 @@ from torchvision.utils import make_grid
 from tqdm import tqdm
 
 from common.cli import tool
+from common.files import rename_aside
 from common.text import printable, tell
 from training import provenance
 from training.beside import CPU, Beside, all_given
-from training.checkpoint import rename_aside
 from training.curves import draw_results
 from training.pictures import as_bytes, batch_picture, preview
 from training.wandb_sync import wandb_run

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader, Dataset
 
+from common.files import check_apart
 from common.processes import STOP_SIGNALS
 from common.text import tell
 from dataset.first_look import look_at_alphas
@@ -20,7 +21,6 @@ from dataset.pictures import Backgrounds, Foregrounds
 from dataset.sample import LeftOut, MattingDataset, batches, begin_worker, collate, grouped
 from dataset.sampler import BatchSampler, places_of, seed_of, steps_per_epoch
 from training.journal import Journal
-from training.output import check_apart
 from training.run import Run
 from training.team import ElsewhereError
 

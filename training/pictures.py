@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
-from training.output import write_bytes
+from common.files import write_bytes
 
 if TYPE_CHECKING:
     from model.matting_base import Outputs

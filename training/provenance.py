@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from training.checkpoint import rename_aside
-from training.output import write_bytes
+from common.files import rename_aside, write_bytes
 from training.start import Start
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "tensorboard", "safetensors")

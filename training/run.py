@@ -14,6 +14,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from common.files import check_writable
 from common.memory import memory_short
 from common.signals import StopRequest
 from common.text import tell
@@ -22,7 +23,6 @@ from training import team as distributed
 from training.batch_norm import over_all_processes
 from training.checkpoint import Checkpoint, only_run_in
 from training.guarded_optimizer import GuardedOptimizer, loss_scaler
-from training.output import check_writable
 from training.start import start_point
 from training.team import Team, contact_lost
 

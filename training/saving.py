@@ -13,10 +13,10 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from common.files import write_whole
 from model.weights_file import SEAL, SEAL_SIZE, sha256_of
 from training.beside import CPU, Beside, all_given
 from training.checkpoint import CheckpointError, checksum, state_path
-from training.output import write_whole
 
 
 class Saver(Beside):

@@ -16,13 +16,13 @@ import torch
 
 from common.cli import size_said
 from common.errors import OptionError
+from common.files import write_bytes
 from common.text import printable, tell
 from model.download import torchvision_file
 from model.transfer import TransferError, transfer
 from model.weights_file import read_weights
 from training import checkpoint, locks
 from training.checkpoint import Checkpoint, CheckpointError
-from training.output import write_bytes
 from training.saving import size_of
 
 if TYPE_CHECKING:
