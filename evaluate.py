@@ -97,6 +97,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
     from common.errors import OptionError
     from common.files import check_apart, check_output
+    from common.machine import choose_device
     from evaluation.folders import Clips
     from evaluation.scores import (
         UNKNOWN,
@@ -108,7 +109,6 @@ def evaluate(options: argparse.Namespace) -> None:
         write_csv,
         write_json,
     )
-    from training.machine import choose_device
 
     outputs = outputs_of(options)
     for path in outputs:
@@ -170,13 +170,14 @@ def of_checkpoint(
 ) -> tuple[str, dict, int, Iterator["Batch"]]:
     """A title, what to note down, how many images, and their batches: of a network on the
     validation half of a data set."""
+    from common import machine
     from common.files import check_apart
     from dataset.first_look import look_at_alphas
     from dataset.folders import data_folders, describe, open_half, places
     from evaluation.network import Compositions, choose_backgrounds, predictions
     from evaluation.scores import counted
     from model.load import load_matting_base
-    from training import machine
+    from training.resolve import choose_workers
 
     precision = machine.choose_precision(options.precision, device)
     model = load_matting_base(options.model_checkpoint)
@@ -217,7 +218,7 @@ def of_checkpoint(
     batches = predictions(
         model, compositions, keys, device, precision,
         batch_size=options.batch_size, unknown=options.unknown,
-        num_workers=machine.choose_workers(options.num_workers, device),
+        num_workers=choose_workers(options.num_workers, device),
     )  # fmt: skip
     return f"{weights} on {data}", about, len(keys), batches
 

@@ -385,8 +385,8 @@ def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> 
 
 
 def make_matter(options: argparse.Namespace) -> "Matter":
+    from common.machine import choose_device, choose_precision
     from prediction.predictor import Matter
-    from training.machine import choose_device, choose_precision
 
     device = choose_device(options.device)
     precision = choose_precision(options.precision, device)

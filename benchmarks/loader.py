@@ -23,13 +23,13 @@ from torchvision import transforms
 from torchvision.transforms import functional as vision
 
 from benchmarks.common import arguments, draw_data, in_turns, machine, said_of, spread, table, write
+from common.machine import LAYOUTS, keep_memory
 from dataset import augmentation
 from dataset import sample as matting
 from dataset.augmentation import augment
 from dataset.folders import data_folders, open_half
 from dataset.sample import MattingDataset, collate
 from dataset.sampler import SampleKey
-from training.machine import LAYOUTS, keep_memory
 
 SIZE = (512, 512)
 PARTS = {  # of augment, by the functions that do them; what is left composites and converts

@@ -148,7 +148,7 @@ def model_alone(what: dict) -> dict:
     """The step as the program takes it, on pictures that are on the device, of the sizes that the
     run has at the steps which are measured, each seen before."""
     from benchmarks.step import VARIANTS, program, step_of
-    from training.machine import keep_memory
+    from common.machine import keep_memory
 
     device = torch.device(what["device"])
     torch.backends.cudnn.benchmark = True

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from benchmarks.common import arguments, draw_data, in_turns, machine, said_of, spread, table, write
+from common.machine import keep_memory
 from dataset import shard
 from dataset.folders import data_folders, open_half
 from dataset.pictures import find_pairs, open_picture
@@ -33,7 +34,6 @@ from dataset.sample import MattingDataset
 from dataset.sampler import SampleKey
 from dataset.tar import open_tars
 from dataset.tar_index import BLOCK, Index, scan, write_index
-from training.machine import keep_memory
 
 SIZE = (512, 512)
 TARS = 100  # in which a million names lie

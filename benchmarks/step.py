@@ -26,10 +26,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import arguments, machine, spread, table, write
+from common.machine import ADAM, LAYOUTS, keep_memory
 from model import MattingBase
 from training.guarded_optimizer import GuardedOptimizer, loss_scaler
 from training.loss import matting_loss
-from training.machine import ADAM, LAYOUTS, keep_memory
 
 CHANNELS = (3, 3, 1, 3)  # of src, bgr, true_pha, true_fgr
 # name → (memory format, options of Adam, compiled)

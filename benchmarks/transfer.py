@@ -22,6 +22,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from benchmarks.scenes import CLASSES, draw_scenes
 from common.cli import Parser
+from common.machine import LAYOUTS
 from dataset.augmentation import augment
 from dataset.folders import data_folders, open_half
 from dataset.sample import MattingDataset, batches, collate
@@ -31,7 +32,6 @@ from model.sources import IMAGENET
 from model.transfer import transfer
 from model.weights_file import read_weights
 from training.loss import TERMS, matting_loss, total
-from training.machine import LAYOUTS
 from training.validator import measure as validate
 
 STARTS = ("scratch", "transfer", "transfer, rgb stem")

@@ -18,7 +18,7 @@ from dataset.geometry import affine
 from dataset.pictures import Backgrounds, Foregrounds
 from dataset.sample import MattingDataset, batches, begin_worker, collate
 from dataset.sampler import SampleKey, seed_of
-from training.machine import LAYOUTS
+from common.machine import LAYOUTS
 from evaluation.metrics import unknown_region
 from evaluation.scores import Batch
 

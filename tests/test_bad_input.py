@@ -9,7 +9,7 @@ from conftest import make_data, published_file
 from PIL import Image
 
 import train_base
-from training import machine
+from training import resolve
 from training.options import parse_options
 from training.team import Team
 
@@ -192,7 +192,7 @@ def test_defaults() -> None:
     )
     assert intervals == (10, 2000, 5000, 5000)
     assert options.crop_size == [256, 512]
-    assert machine.share_of_batch(options, Team()) == 8 and not options.sync_batchnorm
+    assert resolve.share_of_batch(options, Team()) == 8 and not options.sync_batchnorm
 
 
 @pytest.mark.parametrize(
@@ -209,9 +209,9 @@ def test_workers_are_one_a_core_beside_a_gpu_and_none_on_a_cpu(
     monkeypatch: pytest.MonkeyPatch, device: str, cores: int, local_size: int, workers: int
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _process: range(cores))
-    monkeypatch.setattr(machine, "choose_device", lambda *_asked: torch.device(device))
+    monkeypatch.setattr(resolve, "choose_device", lambda *_asked: torch.device(device))
     options = parse_options([])
-    machine.resolve(options, Team(size=local_size, local_size=local_size))
+    resolve.resolve_options(options, Team(size=local_size, local_size=local_size))
     assert options.num_workers == workers
 
 

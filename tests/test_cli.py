@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from common import cli
+from common.errors import OptionError
 from dataset import shard
-from training import machine, options
+from training import options, resolve
 from training.team import Team
 
 SCRIPTS = ("train_base", "evaluate", "predict", "export", "check_data")
@@ -121,10 +122,10 @@ def test_numbers_that_would_never_begin(capsys: pytest.CaptureFixture, words: li
 
 def test_a_batch_beyond_all_memory_is_refused_before_it_is_read() -> None:
     asked = options.parse_options(["--batch-size", "65536", "--crop-size", "64", "16384"])
-    with pytest.raises(options.OptionError, match=r"takes 703,\d+ GB for the pictures alone"):
-        machine.check_memory(65536, asked, torch.device("cpu"))
+    with pytest.raises(OptionError, match=r"takes 703,\d+ GB for the pictures alone"):
+        resolve.check_memory(65536, asked, torch.device("cpu"))
     asked = options.parse_options(["--batch-size", "65536"])
-    machine.check_memory(machine.share_of_batch(options.parse_options([]), Team()), asked,
+    resolve.check_memory(resolve.share_of_batch(options.parse_options([]), Team()), asked,
                          torch.device("cpu"))  # fmt: skip
 
 

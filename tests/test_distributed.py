@@ -25,7 +25,7 @@ from dataset.sampler import BatchSampler, places_of
 from model.dropout import SampleDropout
 from training import checkpoint
 from training import team as distributed
-from training.machine import choose_device, share_of_batch
+from training.resolve import own_device, share_of_batch
 from training.team import Team
 
 TESTS = Path(__file__).parent
@@ -215,9 +215,9 @@ def test_batch_norm_is_over_all_where_a_process_has_few(
 def test_each_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(OptionError, match=r"process 2 has no GPU of its own: 3 processes .* 2;"):
-        choose_device("cuda", Team(rank=2, size=3, local_rank=2, local_size=3))
+        own_device("cuda", Team(rank=2, size=3, local_rank=2, local_size=3))
     with pytest.raises(OptionError, match="one GPU for 2 processes; type cuda"):
-        choose_device("cuda:1", Team(rank=1, size=2, local_rank=1, local_size=2))
+        own_device("cuda:1", Team(rank=1, size=2, local_rank=1, local_size=2))
 
 
 # ---- Two processes ------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from running import AUTO, ROOT, error_of, run, weights
 from common import memory
 from dataset.folders import data_folders, describe, open_half
 from model import MattingBase
-from training import checkpoint, machine, saving, start
+from training import checkpoint, resolve, saving, start
 from training.guarded_optimizer import loss_scaler
 from training.options import parse_options
 from training.run import parameter_groups
@@ -221,7 +221,7 @@ def test_accumulate_is_advised_where_it_can_be_typed(options: dict, parts: str |
     assert (f" --accumulate {parts} " in told) if parts else ("--accumulate" not in told)
     if parts:
         given = argparse.Namespace(**vars(options) | {"accumulate": int(parts)})
-        assert machine.share_of_batch(given, Team(size=options.processes))
+        assert resolve.share_of_batch(given, Team(size=options.processes))
 
 
 def test_other_errors_are_not_taken_for_want_of_memory(

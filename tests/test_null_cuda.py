@@ -67,9 +67,9 @@ def test_each_process_takes_a_gpu_of_its_own() -> None:
     source = """
 import json, torch
 from training.team import Team
-from training.machine import choose_device
+from training.resolve import own_device
 
-device = choose_device("cuda", Team(rank=3, size=4, local_rank=1, local_size=2))
+device = own_device("cuda", Team(rank=3, size=4, local_rank=1, local_size=2))
 print(json.dumps({"chosen": str(device), "current": torch.cuda.current_device()}))
 """
     assert run_code(source, devices=2) == {"chosen": "cuda:1", "current": 1}

@@ -6,11 +6,11 @@ import pytest
 import torch
 from running import run, weights
 
+from common.machine import ADAM
 from dataset.augmentation import augment
 from training import checkpoint
 from training.guarded_optimizer import DivergedError, GuardedOptimizer, loss_scaler
 from training.loss import matting_loss
-from training.machine import ADAM
 
 
 def spoil_loss(monkeypatch: pytest.MonkeyPatch, step: int, term: str, value: float) -> None:

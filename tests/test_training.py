@@ -16,11 +16,12 @@ from running import ROOT, run, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import evaluate
+from common import machine
 from model import MattingBase, decoder
 from model.download import WEIGHTS
 from model.matting_base import Outputs
 from prediction.predictor import Matter
-from training import checkpoint, machine
+from training import checkpoint
 from training.options import LR_SCALES
 
 

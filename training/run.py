@@ -14,15 +14,16 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from common import machine
 from common.files import check_writable
 from common.memory import memory_short
 from common.signals import StopRequest
 from common.text import tell
-from training import machine
 from training import team as distributed
 from training.batch_norm import over_all_processes
 from training.checkpoint import Checkpoint, only_run_in
 from training.guarded_optimizer import GuardedOptimizer, loss_scaler
+from training.resolve import resolve_options
 from training.start import start_point
 from training.team import Team, contact_lost
 
@@ -149,7 +150,7 @@ def open_run(options: argparse.Namespace, stop: StopRequest, folder: Path) -> It
         try:
             team = distributed.join(options)
             stop.quiet = not team.is_first
-            device, share = team.each(lambda: machine.resolve(settings, team))
+            device, share = team.each(lambda: resolve_options(settings, team))
             team = distributed.with_device(team, device, options)
             run = Run(options, settings, stop, folder, exit_stack, team, device, share)
             team.each(run.look_ahead if team.is_first else (lambda: None))

@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from common import machine
 from dataset.augmentation import augment
 from dataset.folders import data_folders, open_half
 from dataset.sample import MattingDataset, collate
 from dataset.sampler import SampleKey
 from model import MattingBase
-from training import machine
+from training import resolve
 from training.guarded_optimizer import GuardedOptimizer, loss_scaler
 from training.loss import matting_loss
 from training.options import parse_options
@@ -30,7 +31,7 @@ class Training:
         """words: more options of train_base.py."""
         words = ("--model-backbone", backbone, "--precision", precision, *words)
         options = parse_options(["--device", "cuda", *words])
-        self.device, _ = machine.resolve(options, Team())
+        self.device, _ = resolve.resolve_options(options, Team())
         self.layout = machine.LAYOUTS["cuda"]
         self.autocast = machine.autocast(self.device, precision)
         torch.manual_seed(0)

@@ -22,9 +22,9 @@ from benchmarks.gpu_parts.common import (
     peak_gb,
 )
 from benchmarks.gpu_parts.findings import Findings, NotHereError
+from common.machine import choose_device
 from dataset.sampler import crop_of_step
 from training.loss import matting_loss, total
-from training.machine import choose_device
 
 WAIT_MS = 1000  # of the kernel behind which a phase that waits shows itself
 CROPS = (256, 512)  # train_base.py's default

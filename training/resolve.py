@@ -1,35 +1,19 @@
-"""What a run computes on: device, precision, the share of each process, and what torch is told.
-
-It decides nothing that changes what is computed, but for the precision.
-"""
+"""What the machine and the processes make of the options that the command line left open."""
 
 import argparse
-import contextlib
 import os
-from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import torch
 
 from common.cli import size_said
 from common.errors import OptionError
+from common.machine import choose_device, choose_precision, keep_memory, make_deterministic
 from training.batch_norm import LEAST
 from training.options import default_workers
 from training.team import Team
 
-# How the network lies in memory, and how Adam is computed, by type of device. `python -m
-# benchmarks.step` compares them: on a CPU channels_last was the fastest with AVX-512, and slower
-# than contiguous without; on a GPU it is the layout of tensor cores.
-WIDE = torch.backends.cpu.get_cpu_capability() == "AVX512"
-LAYOUTS = {
-    "cpu": torch.channels_last if WIDE else torch.contiguous_format,
-    "cuda": torch.channels_last,
-}
-ADAM: dict[str, dict[str, Any]] = {"cpu": {"fused": True}, "cuda": {"fused": True}}
 
-
-def resolve(settings: argparse.Namespace, team: Team) -> tuple[torch.device, int]:
+def resolve_options(settings: argparse.Namespace, team: Team) -> tuple[torch.device, int]:
     """Fills in what the command line left open in `settings`, a copy of the options, and sets torch
     up by it. Returns the device and how many images each of this process's backward passes has.
     Raises OptionError."""
@@ -38,7 +22,7 @@ def resolve(settings: argparse.Namespace, team: Team) -> tuple[torch.device, int
     torch.backends.cudnn.benchmark = True
     if settings.deterministic:
         make_deterministic()
-    device = choose_device(settings.device, team)
+    device = own_device(settings.device, team)
     settings.device, settings.processes = str(device), team.size
     settings.precision = choose_precision(settings.precision, device)
     share = share_of_batch(settings, team)
@@ -49,17 +33,11 @@ def resolve(settings: argparse.Namespace, team: Team) -> tuple[torch.device, int
     return device, share
 
 
-def autocast(device: torch.device, precision: str) -> Callable[[], torch.autocast]:
-    """What to enter around a forward pass, anew each time."""
-    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    return partial(torch.autocast, device.type, dtype=dtype, enabled=precision != "fp32")
-
-
-def choose_device(name: str, team: Team = Team()) -> torch.device:  # noqa: B008
-    """The torch.device that --device asks for, with its index if it is a GPU; of several GPUs, each
-    process on a machine takes its own. Raises OptionError where it is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+def own_device(name: str, team: Team) -> torch.device:
+    """As choose_device; of several GPUs, each process on a machine takes its own. Raises
+    OptionError where there is none for it."""
+    if name == "auto" and torch.cuda.is_available():
+        name = "cuda"
     if name == "cuda" and team.local_size > 1:
         if team.local_rank >= torch.cuda.device_count():
             raise OptionError(
@@ -70,29 +48,7 @@ def choose_device(name: str, team: Team = Team()) -> torch.device:  # noqa: B008
         name = f"cuda:{team.local_rank}"
     elif name.startswith("cuda:") and team.local_size > 1:
         raise OptionError(f"--device {name} is one GPU for {team.local_size} processes; type cuda")
-    try:
-        device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):
-            raise RuntimeError("neither cpu nor cuda")
-        device = torch.empty(0, device=device).device  # which has its index, where "cuda" has none
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        count = torch.cuda.device_count()
-        gpus = {0: "", 1: "cuda:0 or "}.get(count, f"cuda:0 to cuda:{count - 1}, or ")
-        raise OptionError(
-            f"--device {name} cannot be used here ({reason}); try {gpus}cpu"
-        ) from None
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    return device
-
-
-def choose_precision(precision: str | None, device: torch.device) -> str:
-    if precision is None:
-        return "fp16" if device.type == "cuda" else "fp32"
-    if precision == "fp16" and device.type != "cuda":
-        raise OptionError(f"--precision fp16 needs CUDA, not {device}; type bf16 or fp32")
-    return precision
+    return choose_device(name)
 
 
 def choose_workers(asked: int | None, device: torch.device, processes: int = 1) -> int:
@@ -102,31 +58,6 @@ def choose_workers(asked: int | None, device: torch.device, processes: int = 1) 
     if asked is not None:
         return asked
     return 0 if device.type == "cpu" else default_workers(processes)
-
-
-def make_deterministic() -> None:
-    """Only algorithms that give the same bits each time; some are slower. Before the first use of
-    CUDA. What has none raises an error."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    # All that is read here is written before; to fill it first is a third of a GPU's operations.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = False  # which would choose by the clock
-
-
-def keep_memory() -> None:
-    """Has glibc keep freed memory instead of giving it back: a step takes and frees gigabytes, and
-    the system would clear each page anew. Other C libraries are left alone. Has torch ask for large
-    pages, which it looks up with its first allocation: this comes before any."""
-    import ctypes
-
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    trim_threshold, mmap_max = -1, -4  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_MAX
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "gnu_get_libc_version"):
-            libc.mallopt(mmap_max, 0)
-            libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 def check_memory(share: int, options: argparse.Namespace, device: torch.device) -> None:
