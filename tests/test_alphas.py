@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -198,8 +199,8 @@ def test_it_is_found_in_tars_and_with_skip_when_it_is_read(here: Path) -> None:
 
 
 def test_only_the_main_process_looks(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from training.loader import open_data
     from training.options import parse_options
-    from training.start import open_data
     from training.team import Team
 
     looked: list[dict] = []
@@ -209,7 +210,7 @@ def test_only_the_main_process_looks(here: Path, monkeypatch: pytest.MonkeyPatch
     data = make_data(here / "data", 2, 2)
     options = parse_options(["--dataset-dir", str(data)])
     for rank in range(2):
-        open_data(options, Team(rank=rank, size=2), print)
+        open_data(SimpleNamespace(options=options, team=Team(rank=rank, size=2), say=print))
     assert len(looked) == 1 and list(looked[0]) == ["train", "valid"]
 
 
