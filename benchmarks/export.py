@@ -30,7 +30,7 @@ PLAIN = "PyTorch"
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = arguments(__doc__, "docs/export.json")
+    parser = arguments(__doc__, "benchmarks/results/export.json")
     options = parser.parse_args(argv)
     if options.device != "cpu":
         parser.error("the exported files are compared on a processor: --device cpu")

@@ -40,7 +40,7 @@ PARTS = {  # of augment, by the functions that do them; what is left composites 
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = arguments(__doc__, "docs/loader.json")
+    parser = arguments(__doc__, "benchmarks/results/loader.json")
     options = parser.parse_args(argv)
     count, rounds = (4, 2) if options.quick else (16, 7)
     folder = draw_data(options.data, count)

@@ -37,7 +37,7 @@ RATIOS = ("loop_over_model", "with_workers_over_model")
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = arguments(__doc__, "docs/run.json")
+    parser = arguments(__doc__, "benchmarks/results/run.json")
     parser.add_argument(
         "--crop-size", type=int, nargs=2, metavar=("MIN", "MAX"),
         help="as of train_base.py (default: 256 512 on a GPU, 256 256 on a CPU)",

@@ -25,7 +25,7 @@ EVERY = 2  # steps between two speeds
 
 
 def main(argv: list[str] | None = None) -> None:
-    options = arguments(__doc__, "docs/scaling.json").parse_args(argv)
+    options = arguments(__doc__, "benchmarks/results/scaling.json").parse_args(argv)
     folder = draw_data(options.data, 4 if options.quick else 16).resolve()
     size, batch, steps, rounds = (32, 4, 6, 1) if options.quick else (128, 16, 12, 5)
     variants = {

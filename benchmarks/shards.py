@@ -46,7 +46,7 @@ PARTS = {  # and the digits to show
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = arguments(__doc__, "docs/shards.json")
+    parser = arguments(__doc__, "benchmarks/results/shards.json")
     options = parser.parse_args(argv)
     count, rounds, names = (4, 3, 2_000) if options.quick else (16, 15, 2_000_000)
     folder = draw_data(options.data, count)

@@ -45,7 +45,7 @@ VARIANTS = {
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = arguments(__doc__, "docs/step.json")
+    parser = arguments(__doc__, "benchmarks/results/step.json")
     parser.add_argument("--compile", action="store_true", help="the compiled variant as well")
     parser.add_argument(
         "--all", action="store_true", help="on a GPU every case, not those of most users alone"

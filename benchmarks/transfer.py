@@ -272,13 +272,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--lr", type=float, default=1e-4, help="of the backbone; the rest 5 times")
     parser.add_argument("--pretrain-steps", type=int, default=3000)
     parser.add_argument("--scenes", type=int, default=1500, help="drawn for the segmentation task")
-    parser.add_argument("--output", type=Path, help="folder (default: docs; with --quick, log)")
+    parser.add_argument(
+        "--output", type=Path, help="folder (default: benchmarks/results; with --quick, log)"
+    )
     parser.add_argument("--again", type=Path, help="only sum up and draw what is in this JSON file")
     options = parser.parse_args(argv)
     if options.quick:
         options.steps, options.every, options.seeds = 10, 5, 2
         options.pretrain_steps, options.scenes = 10, 32
-    options.output = options.output or Path("log" if options.quick else "docs")
+    options.output = options.output or Path("log" if options.quick else "benchmarks/results")
     options.output.mkdir(parents=True, exist_ok=True)
     result = json.loads(options.again.read_text()) if options.again else measure(options)
     every = result["options"]["every"]

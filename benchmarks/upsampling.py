@@ -34,7 +34,7 @@ TIMED = ((1080, 1920), (384, 688))  # sizes of picture and network for what it c
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = arguments(__doc__, "docs/upsampling.json")
+    parser = arguments(__doc__, "benchmarks/results/upsampling.json")
     parser.add_argument("--dataset-dir", type=Path, metavar="DIR",
                         help="a data set, as of train_base.py (default: the demo)")  # fmt: skip
     parser.add_argument("--model-checkpoint", type=Path, metavar="FILE",
