@@ -1,6 +1,6 @@
 """What is wrong with a data set: looks at every picture, and stops at none.
 
-It never changes a file. What it finds is a list of faults; what they mean is in judging.py.
+It never changes a file. What it finds is a list of faults; what they mean is in faults.py.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """What to predict on: pictures and the backgrounds that go with them, found by name, read in full.
 
-Training reads no more of a picture than a crop needs: images.py and matting.py.
+Training reads no more of a picture than a crop needs: dataset/pictures.py and dataset/sample.py.
 """
 
 from collections.abc import Callable

@@ -12,6 +12,11 @@ from PIL import Image, ImageOps
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+FOLDERS = (
+    "benchmarks", "checking", "common", "dataset", "docs", "evaluation", "exporting", "model",
+    "prediction", "tests", "training",
+)  # fmt: skip
+SOURCES = [*ROOT.glob("*.py"), *(path for each in FOLDERS for path in (ROOT / each).rglob("*.py"))]
 SMALL = {  # what is put behind a command, so that it takes seconds; the rest is as it is written
     "check_data": ["--crop-size", "32", "64", "--num-workers", "1"],
     "train_base": [
@@ -78,6 +83,59 @@ def test_links_lead_somewhere(document: Path) -> None:
         if "://" not in target and not (document.parent / target).exists()
     ]
     assert not missing
+
+
+HISTORY = {"CHANGELOG.md", "log.md"}  # which speak of files as they were called
+NOT_WRITTEN_YET = {"benchmarks/results/gpu.json"}  # a user's, from a GPU
+
+
+def named_files(text: str) -> set[str]:
+    """Those that a text names in a folder of the program, such as `training/loss.py`; and modules
+    without one, such as `loss.py`. A name in capitals, `model/NAME.py`, stands for others."""
+    found = re.findall(rf"(?<![\w/.-])(?:{'|'.join(FOLDERS)})/[\w/.-]*\w/?", text)
+    return {each for each in found if "." in each and each.islower()} | set(
+        re.findall(r"(?<![\w/.*-])[a-z][a-z_0-9]*\.py\b", text)
+    )
+
+
+def missing_files(text: str) -> set[str]:
+    modules = {path.name for path in SOURCES}
+    return {
+        name
+        for name in named_files(text) - NOT_WRITTEN_YET
+        if name not in modules and not (ROOT / name).exists()
+    }
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_files_that_a_document_names_are_there(document: Path) -> None:
+    if document.name not in HISTORY:
+        assert not missing_files(document.read_text())
+
+
+def test_files_that_a_source_names_are_there() -> None:
+    """In docstrings and comments: a file that moved is named by its new place."""
+    missing = {
+        path.name: missing_files(path.read_text())
+        for path in SOURCES
+        if "tests" not in path.relative_to(ROOT).parts
+    }  # whose texts make files up
+    assert not {name: files for name, files in missing.items() if files}
+
+
+def test_each_folder_is_in_the_table_of_the_readme() -> None:
+    table = (ROOT / "README.md").read_text().partition("## Where things are")[2]
+    folders = {path.name for path in ROOT.glob("*/") if list(path.glob("*.py"))}
+    assert folders == {name for name in folders if f"`{name}/`" in table}
+
+
+def test_each_benchmark_writes_where_its_figures_lie() -> None:
+    defaults = {
+        name
+        for path in (ROOT / "benchmarks").glob("*.py")
+        for name in re.findall(r'arguments\(__doc__, "(.+?)"\)', path.read_text())
+    }
+    assert len(defaults) == 7 and all((ROOT / name).exists() for name in defaults)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
