@@ -78,9 +78,10 @@ def refine_loss(
 
 
 def sobel(pictures: Tensor) -> Tensor:
-    """The magnitude of the Sobel gradient, (B, 1, H, W), borders replicated: the values of
-    kornia.filters.sobel, which makes its kernel anew on the host at every call and so would wait
-    for the device at every step. In float32 on a GPU, too, where convolutions have TF32."""
+    """The magnitude of the Sobel gradient, (B, 1, H, W), borders replicated, as
+    kornia.filters.sobel gives it, with kornia's kernels. They are made once: kornia makes them anew
+    on the host at every call, and the device would be waited for at every step. In float32 on a
+    GPU, too, where convolutions have TF32."""
     padded = F.pad(pictures, (1, 1, 1, 1), mode="replicate")
     gradients = _ExactConvolution.apply(padded, _sobel_kernels(pictures.device))
     return (gradients.square().sum(1, keepdim=True) + 1e-6).sqrt()
@@ -117,9 +118,12 @@ def _without_tf32() -> Iterator[None]:
 
 @lru_cache
 def _sobel_kernels(device: torch.device) -> Tensor:
+    from kornia.filters import get_spatial_gradient_kernel2d
+    from kornia.filters.kernels import normalize_kernel2d
+
     with torch.inference_mode(False):  # validation comes first, and training differentiates
-        along_x = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 8
-        return torch.stack([along_x, along_x.T])[:, None].to(device)
+        kernels = normalize_kernel2d(get_spatial_gradient_kernel2d("sobel", 1))
+        return kernels[:, None].to(device)
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:

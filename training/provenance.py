@@ -14,7 +14,7 @@ import torch
 from common.files import rename_aside, write_bytes
 from training.start import Start
 
-PACKAGES = ("torch", "torchvision", "numpy", "pillow", "tensorboard", "safetensors")
+PACKAGES = ("torch", "torchvision", "kornia", "numpy", "pillow", "tensorboard", "safetensors")
 
 
 def record(
