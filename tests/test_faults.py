@@ -302,6 +302,7 @@ def test_a_run_that_fails_leaves_no_empty_folder(
     assert not Path("checkpoint/run").exists()
 
 
+@pytest.mark.slow
 def test_a_signal_while_workers_are_started_ends_the_program(data: Path, here: Path) -> None:
     """A program of its own, since what is tried is whether it ends."""
     code = (

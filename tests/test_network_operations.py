@@ -34,7 +34,9 @@ def large(operation: Operation) -> list[tuple]:
     return [x for x in every if len(x[0]) == 4 and x[0][0] == 2 and x[0][2] > 1]
 
 
-@pytest.mark.parametrize("backbone", ["resnet50", "mobilenetv2"])
+@pytest.mark.parametrize(
+    "backbone", [pytest.param("resnet50", marks=pytest.mark.slow), "mobilenetv2"]
+)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_under_autocast_nothing_is_enlarged_or_joined_in_float32(
     backbone: str, dtype: torch.dtype

@@ -85,6 +85,7 @@ def test_batches_are_bit_equal_to_those_from_files(
         assert all(".tar: " in path for files in other["files"] for path in files)
 
 
+@pytest.mark.slow
 def test_a_run_and_its_continuation_over_tars_equal_the_run_over_files(
     data: Path, packed: Path, here: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -41,7 +41,13 @@ def ask_at(
     monkeypatch.setattr(name, asking)
 
 
-@pytest.mark.parametrize("number", STOP_SIGNALS)
+@pytest.mark.parametrize(
+    "number",
+    [
+        number if number == signal.SIGINT else pytest.param(number, marks=pytest.mark.slow)
+        for number in STOP_SIGNALS
+    ],
+)
 def test_the_step_ends_and_is_saved(
     data: Path,
     here: Path,

@@ -79,6 +79,7 @@ def test_where_the_index_cannot_be_written_that_is_said(
     assert not (folder / "a.tar.index").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_of_tars_can_be_sent_to_another_process(packed: Path) -> None:
     _, backgrounds = opened(packed)
     member = backgrounds.path(3)

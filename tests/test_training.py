@@ -47,7 +47,9 @@ def test_it_learns_from_random_weights(data: Path, here: Path, seed: int) -> Non
     assert after < before / 2
 
 
-@pytest.mark.parametrize("backbone", ["mobilenetv2", "resnet50"])
+@pytest.mark.parametrize(
+    "backbone", ["mobilenetv2", pytest.param("resnet50", marks=pytest.mark.slow)]
+)
 def test_transfer_then_resume_without_transfer(
     data: Path, here: Path, capsys: pytest.CaptureFixture, backbone: str
 ) -> None:
@@ -124,10 +126,8 @@ def test_a_partial_source_needs_a_flag(
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the small real data set is not beside the project")
-@pytest.mark.parametrize(
-    "precision",
-    ["fp32", pytest.param("bf16", marks=pytest.mark.slow)],  # some processors emulate it
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])  # which some processors emulate
 def test_both_commands_on_real_photographs(here: Path, precision: str) -> None:
     published_file(here / "deeplab.pth", "vainf_deeplabv3_resnet50")
     command = [sys.executable, str(ROOT / "train_base.py"), "--dataset-dir", str(REAL)]

@@ -66,7 +66,13 @@ def unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "_said", set())
 
 
-@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+@pytest.mark.parametrize(
+    "method",
+    [
+        method if method == "fork" else pytest.param(method, marks=pytest.mark.slow)
+        for method in multiprocessing.get_all_start_methods()
+    ],
+)
 def test_a_worker_s_batch_is_the_program_s_own(data: Path, method: str) -> None:
     own = list(batches(loader(data, 0)))
     handed = list(batches(loader(data, 2, multiprocessing_context=method)))
