@@ -7,6 +7,7 @@ error. To begin training from another network's weights is transfer.py's busines
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from common.text import tell
@@ -65,11 +66,25 @@ def base_of(state_dict: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]
     notes = []
     if refiner:
         notes.append(f"it is of MattingRefine; the refiner, {len(refiner)} entries, is left out")
+    if counters := _counters(weights):
+        notes.append(f"{len(counters)} counters of batches are missing and taken as 0")
+        weights |= counters
     if beside := [name for name in state_dict if name not in inside and state_dict[name].ndim]:
         notes.append(f"{len(beside)} entries beside the network are left out, such as {beside[0]}")
     if kinds := coarse(weights):
         notes.append(f"the weights were rounded to {', '.join(kinds)}, and are used as float32")
     return weights, notes
+
+
+def _counters(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Zeros for the counters of batches that batch norms lack. Files of before PyTorch 0.4.1 and of
+    some converters have none; torch fills them in as well, and nothing is computed with them."""
+    named = (
+        name.removesuffix("running_var") + "num_batches_tracked"
+        for name in weights
+        if name.endswith(".running_var")
+    )
+    return {name: torch.tensor(0) for name in named if name not in weights}
 
 
 def misfit(model: nn.Module, weights: dict[str, Tensor]) -> str | None:

@@ -37,6 +37,19 @@ def test_prefixes_of_wrapped_networks_are_taken_off(tmp_path: Path) -> None:
     assert all(torch.equal(loaded[name], value) for name, value in state.items())
 
 
+@pytest.mark.parametrize("lacking", ["all", "one"])
+def test_counters_of_batches_that_are_missing_are_taken_as_0(tmp_path: Path, lacking: str) -> None:
+    state = published_state("mattingbase_mobilenetv2")
+    counters = [name for name in state if name.endswith("num_batches_tracked")]
+    gone = counters if lacking == "all" else counters[-1:]
+    torch.save({n: v for n, v in state.items() if n not in gone}, tmp_path / "a.pth")
+    said: list[str] = []
+    loaded = load_matting_base(tmp_path / "a.pth", said.append).state_dict()
+    assert loaded.keys() == state.keys() and all(loaded[name] == 0 for name in gone)
+    assert all(torch.equal(loaded[name], state[name]) for name in state if name not in gone)
+    assert [f"{len(gone)} counters of batches are missing" in line for line in said] == [True]
+
+
 def test_a_state_file_stands_for_the_weights_beside_it(tmp_path: Path) -> None:
     torch.save(MattingBase("mobilenetv2").state_dict(), tmp_path / "epoch-0.pth")
     torch.save({"step": 3}, tmp_path / "epoch-0.state.pth")
