@@ -13,7 +13,7 @@ import numpy as np
 from common.cli import command
 from common.errors import DataError
 from dataset.listing import NAMED_AT_MOST, VIDEOS
-from dataset.whole_video import what_lacks
+from dataset.whole_video import pictures_of, what_lacks
 from dataset.wide_video import said, to_bt709
 
 ENCODERS = ("libx264", "libopenh264", "mpeg4")  # the first that this PyAV has
@@ -41,7 +41,7 @@ def _av():
 
 
 class VideoReader:
-    """The frames of a file's first video stream, within `with`; iterate once.
+    """The frames of a file's first video stream that is no cover, within `with`; iterate once.
 
     size: (height, width) upright. rate: frames a second, the average. time_base: seconds, of which
     a frame's time is a whole multiple. pixel_aspect: how wide a pixel is shown, heights being 1.
@@ -65,11 +65,12 @@ class VideoReader:
         except (self._av.FFmpegError, OSError, ValueError) as error:
             raise DataError(self._unreadable(error)) from None
         try:
-            if not self._container.streams.video:
-                raise DataError(f"{path} has no pictures in it; give a video")
+            stream = pictures_of(self._container)
+            if stream is None:
+                cover = ", but for a cover" if self._container.streams.video else ""
+                raise DataError(f"{path} has no pictures in it{cover}; give a video")
             if path.is_file() and (lacks := what_lacks(path, self._av)):  # a pipe is read once
                 self._damaged(f"{path} is cut short or damaged: {lacks}")
-            stream = self._container.streams.video[0]
             stream.thread_type = "AUTO"
             self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
             self.time_base = stream.time_base or 1 / self.rate

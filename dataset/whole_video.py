@@ -16,6 +16,13 @@ DELAY = 1.0  # seconds: what decoders begin with
 FRAMES, SECONDS, SHARE = 1.5, 0.1, 0.01  # that may lack: of a stream; of a file, the greater
 
 
+def pictures_of(container: Any) -> Any:
+    """The first video stream that is no cover: a picture that stands for the file in a list, which
+    FFmpeg takes for a stream of one frame. None where there is no other."""
+    streams = container.streams.video
+    return next((s for s in streams if not s.disposition & s.disposition.attached_pic), None)
+
+
 def what_lacks(path: Path, av: Any) -> str:
     """What a file that FFmpeg opens does not hold of its first video stream, in words; empty where
     all is there. av: the module. Raises its errors."""
@@ -36,7 +43,7 @@ def what_lacks(path: Path, av: Any) -> str:
 
 
 def _read_through(container: Any, kind: str, av: Any) -> list[str]:
-    video = container.streams.video[0]
+    video = pictures_of(container)
     starts: dict[int, float] = {}
     ends: dict[int, float] = {}
     faults = []

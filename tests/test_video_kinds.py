@@ -1,6 +1,8 @@
 """Videos that are cut or damaged, of pixels that are not square, of wide colours; and those in the
 place of pictures."""
 
+import io
+import struct
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import make_data
+from PIL import Image
 from predicting import error_of, files, save_weights, words
 from running import error_of as training_error_of
 from running import run as train
@@ -264,6 +267,45 @@ def test_a_video_of_high_dynamic_range_is_brought_to_bt709_and_said(
     argv[3] = argv[5] = str(path)
     assert predict.main(argv) == 0
     assert "a.mp4 is HLG, BT.2020: its colours are brought to BT.709" in capsys.readouterr().out
+
+
+def box(kind: bytes, *content: bytes) -> bytes:
+    inside = b"".join(content)
+    return struct.pack(">I", 8 + len(inside)) + kind + inside
+
+
+def with_cover(path: Path) -> None:
+    """Puts a cover into an MP4, as music stores do, before its streams: FFmpeg's first stream."""
+    shown = io.BytesIO()
+    Image.new("RGB", SIZE[::-1], "red").save(shown, "PNG")
+    data = box(b"data", struct.pack(">II", 14, 0), shown.getvalue())
+    handler = box(b"hdlr", bytes(8), b"mdirappl", bytes(9))
+    cover = box(b"udta", box(b"meta", bytes(4), handler, box(b"ilst", box(b"covr", data))))
+    content = path.read_bytes()
+    place = content.index(b"moov") - 4  # the last box, so that nothing that it points to moves
+    first = place + 8 + int.from_bytes(content[place + 8 : place + 12], "big")  # behind mvhd
+    path.write_bytes(
+        content[:place] + box(b"moov", content[place + 8 : first], cover, content[first:])
+    )
+
+
+def test_a_cover_is_not_taken_for_the_video(tmp_path: Path) -> None:
+    path = make(tmp_path / "clip.mp4")
+    with_cover(path)
+    with av.open(str(path)) as container:
+        assert len(container.streams.video) == 2 and container.streams[0].frames <= 1
+    with VideoReader(path) as reader:
+        frames = [frame for frame, _ in reader]
+    assert len(frames) == COUNT and frames[0].std() > 20
+    with av.open(str(tmp_path / "song.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=8000, layout="mono")
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        samples.sample_rate = 8000
+        container.mux(stream.encode(samples))
+        container.mux(stream.encode(None))
+    with_cover(tmp_path / "song.mp4")
+    with pytest.raises(DataError, match="has no pictures in it, but for a cover; give a video"):
+        VideoReader(tmp_path / "song.mp4")
 
 
 def test_an_interlaced_video_is_called_one(tmp_path: Path) -> None:
