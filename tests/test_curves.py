@@ -1,6 +1,9 @@
 """results.png shows what results.csv says, of a run as it went in the end."""
 
 import builtins
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,6 +59,25 @@ def test_it_is_drawn(tmp_path: Path) -> None:
     assert draw_results(table, picture)
     assert Image.open(picture).convert("L").tobytes() != one.tobytes()
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
+
+
+def test_it_is_drawn_where_a_notebook_has_set_how_figures_are_shown(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    table, picture = tmp_path / "results.csv", tmp_path / "results.png"
+    table.write_text(HEAD + "a,0,0,3,1,300,30\na,10,0,2,1,200,20\n")
+    program = (  # in a process of its own, since matplotlib looks when it is first imported
+        "import os, sys; from pathlib import Path; from training.curves import draw_results; "
+        "assert draw_results(*map(Path, sys.argv[1:])); print(os.environ['MPLBACKEND'])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program, str(table), str(picture)],
+        env={**os.environ, "MPLBACKEND": "not_installed_here"},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.split() == ["not_installed_here"] and picture.exists()
 
 
 def test_nothing_is_drawn_without_matplotlib(

@@ -4,6 +4,7 @@ It only reads the table that the journal has written, and opens no window.
 """
 
 import csv
+import os
 from pathlib import Path
 
 from common.files import write_whole
@@ -49,11 +50,17 @@ def draw_results(table: Path, picture: Path) -> bool:
     curves = read_results(table)
     if max(map(len, curves.values()), default=0) < 2:  # nor is a start kept waiting for matplotlib
         return False
+    # A notebook names its own way of showing figures, and matplotlib refuses to be imported where
+    # that is not installed. Nothing is shown here.
+    shown_by = os.environ.pop("MPLBACKEND", None)
     try:
         from matplotlib.figure import Figure
         from matplotlib.ticker import EngFormatter, MaxNLocator
     except ImportError:
         return False
+    finally:
+        if shown_by is not None:
+            os.environ["MPLBACKEND"] = shown_by
     panels = {title: [name for name in names if name in curves] for title, names in PANELS.items()}
     panels = {title: names for title, names in panels.items() if names}
     if not panels:
