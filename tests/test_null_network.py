@@ -14,9 +14,9 @@ import json, sys
 import torch
 sys.path.insert(0, {tests!r})
 from operations import Operations
+from common import machine
 from model import MattingBase
 from tests.null_cuda import counts
-from training import machine
 from training.loss import matting_loss
 from training.guarded_optimizer import GuardedOptimizer, loss_scaler
 
