@@ -50,7 +50,8 @@ import torch
 from torch import nn
 from model import MattingBase
 from tests.null_cuda import counts
-from training import distributed
+from tests.operations import Operations
+from training import team as distributed
 from training.batch_norm import GlobalBatchNorm2d, over_all_processes
 
 device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
@@ -83,9 +84,13 @@ for step in range(2):
     sum(each.float().mean() for each in outputs).backward()
     torch.cuda.set_sync_debug_mode("default")
     counted = counts.diff(before, counts.snap())
+with Operations() as operations:
+    model(x, x)
+counting = [of.name for of in operations.seen if any(x[1] == torch.int64 for x in of.inputs)]
 print(json.dumps({
     "converted": converted, "waits": counts.waits(counted), "pageable": counted["pageable_h2d"],
     "exchanges": counted["nccl"], "norms": len(norms), "kept": sorted(seen),
+    "counting": counting,
 }))
 """
 
@@ -96,6 +101,7 @@ def test_batch_norm_over_all_processes_waits_for_nothing() -> None:
     assert (found["waits"], found["pageable"]) == (0, 0)
     assert found["exchanges"] == 2 * found["norms"]
     assert found["kept"] == [[True, True]]  # dtype and layout of what went in
+    assert found["counting"] == ["_foreach_add_"]  # of all layers at once
 
 
 SAVED = """

@@ -11,14 +11,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from model.batch_norm import BatchNorm2d
+
 # By torch's version.
 gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 LEAST = 8  # images a process; below it statistics are taken over all processes, unless told not to
 
 
-class GlobalBatchNorm2d(nn.BatchNorm2d):
+class GlobalBatchNorm2d(BatchNorm2d):
     """BatchNorm2d whose statistics in training are those of the whole batch, of which each process
-    has an equal share (Ioffe and Szegedy, 2015; over devices as in SyncBatchNorm).
+    has an equal share (Ioffe and Szegedy, 2015; over devices as in SyncBatchNorm). Batches are
+    counted by model.batch_norm.count_batch.
 
     like: the one whose place it takes, with its parameters and running statistics.
     """
@@ -35,8 +38,6 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         """x: (B, C, H, W)."""
         if not self.training:
             return super().forward(x)
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
         return self.by_kernels(x) if x.is_cuda else self.by_formulas(x)
 
     def by_kernels(self, x: Tensor) -> Tensor:
