@@ -60,6 +60,7 @@ def test_two_processes_train_on_two_gpus(data: Path, tmp_path: Path, precision: 
     words = ["--device", "cuda", "--precision", precision, "--accumulate", 2, "--batch-size", 8]
     done = train(data, tmp_path, *words, devices=2, processes=2)
     assert done.stdout.startswith(f"run: mobilenetv2, {precision} on cuda:0, 2 processes\n")
+    assert "Warning" not in done.stderr, done.stderr
     assert list((tmp_path / "checkpoint/run").glob("epoch-*.state.pth"))
 
 

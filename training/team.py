@@ -11,6 +11,7 @@ import inspect
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -161,6 +162,8 @@ class Team:
         buffers = {"forward_sync_buffers", "broadcast_buffers"} & known.keys()  # by torch's version
         # Buffers are shared before each validation, not at each step.
         unshared: dict[str, Any] = {max(buffers): False}
+        # It copies gradients into its buckets in any case: those of other strides, too.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         return DistributedDataParallel(
             model,
             process_group=self.tensors,
