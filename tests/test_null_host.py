@@ -32,16 +32,19 @@ for batch in batches(loader):
     augment(batch, torch.device("cuda", 0), torch.channels_last)
     torch.cuda.set_sync_debug_mode("default")
     counted = counts.diff(before, counts.snap())
-    found.append([counted["pageable_h2d"], counts.waits(counted), counted["copies_h2d"]])
+    found.append([counted["pageable_h2d"], counts.waits(counted), counted["copies_h2d"],
+        counted["event_waits"], counted["event_records"]])
 print(json.dumps(found[1:]))
 """
 
 
 def test_a_batch_goes_to_the_device_from_pinned_memory(data: Path) -> None:
-    """Of micro-batches, too, and from a worker: one copy of each of its tensors, and none else."""
+    """Of micro-batches, too, and from a worker: one copy of each of its tensors, and none else.
+    The stream that computes waits once for the one that copies; an event for each tensor tells when
+    the first is done with memory that is the other's."""
     found = run_code(AUGMENTED.format(data=str(data)))
     assert len(found) == 15
-    assert all(each == [0, 0, 13] for each in found), found
+    assert all(each == [0, 0, 13, 1, 1 + 13] for each in found), found
 
 
 NORMALISED = """
@@ -140,16 +143,17 @@ with saving.Saver(device) as saver:
             Path(f"saved{end}").read_bytes() == Path(f"plain{end}").read_bytes()
             for end in (".pth", ".state.pth")
         )
-        found.append([same, counted["host_mallocs"], counted["pageable_d2h"]])
+        found.append([same] + [counted[name] for name in
+            ("host_mallocs", "pageable_d2h", "event_syncs")])
 print(json.dumps({"saves": found, "devices": where}))
 """
 
 
 def test_a_save_is_of_one_pinned_block_and_the_same_file(tmp_path: Path) -> None:
     """Bit for bit, as from plain copies; the block serves later saves; the thread's GPU is the
-    run's."""
+    run's, and it waits until the copies have arrived."""
     found = run_code(SAVED, cwd=tmp_path, devices=2)
-    assert found["saves"] == [[True, 1, 0], [True, 0, 0], [True, 0, 0]], found
+    assert found["saves"] == [[True, 1, 0, 1], [True, 0, 0, 1], [True, 0, 0, 1]], found
     assert found["devices"] == [1, 1, 1]
 
 
@@ -177,15 +181,17 @@ with journal.Journal(Path("log"), 0, 10, 8, device=device) as log:
         torch.cuda.set_sync_debug_mode("default")
         log._beside.wait()
         counted = counts.diff(before, counts.snap())
-        found.append([counted["pageable_d2h"], counted["bytes_d2h"], counted["stream_syncs"]])
+        found.append([counted[name] for name in
+            ("pageable_d2h", "bytes_d2h", "stream_syncs", "event_syncs")])
 print(json.dumps({"found": found, "devices": list(where)}))
 """
 
 
 def test_pictures_leave_the_device_without_a_wait(tmp_path: Path) -> None:
-    """Five samples of each, as bytes, into pinned memory; the thread's GPU is the run's."""
+    """Five samples of each, as bytes, into pinned memory; the thread's GPU is the run's, and it
+    waits until they have arrived."""
     found = run_code(SHOWN, cwd=tmp_path, devices=2)
-    assert found["found"] == [[0, 5 * (2 * 1 + 6 * 3) * 64 * 64, 0]] * 3, found
+    assert found["found"] == [[0, 5 * (2 * 1 + 6 * 3) * 64 * 64, 0, 1]] * 3, found
     assert found["devices"] == [1]
 
 

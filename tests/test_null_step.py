@@ -120,7 +120,7 @@ def test_the_host_waits_for_nothing(seen: tuple[str, dict]) -> None:
     training/guarded_optimizer.py)."""
     for batch, step in zip(seen[1]["batches"], seen[1]["steps"], strict=True):
         assert batch["waits"] == step["stream_syncs"] == step["device_syncs"] == 0
-        assert step["event_syncs"] <= 1
+        assert step["event_syncs"] == 1  # without it, numbers that have not arrived were read
 
 
 def test_nothing_is_copied_by_way_of_pageable_memory(seen: tuple[str, dict]) -> None:
