@@ -34,21 +34,23 @@ def train(options: argparse.Namespace, run: "Run") -> None:
     from dataset.augmentation import augment
     from model import MattingBase
     from training.checkpointer import Checkpointer
+    from training.data import open_data
     from training.journal import open_journal
-    from training.loader import TrainingSteps, open_data
+    from training.loader import TrainingSteps
     from training.loss import TERMS, matting_loss
     from training.pictures import pictures
-    from training.start import start_run
+    from training.start import look_ahead, start_run
     from training.validator import Validator
 
     # ---- Data and network; then exactly one of resume, transfer, scratch ------------------------
 
+    source = look_ahead(run)
     data = open_data(run)
     model = run.place(lambda: MattingBase(options.model_backbone))
     state = run.training_state(
         model, backbone=options.lr_backbone, aspp=options.lr_aspp, decoder=options.lr_decoder
     )
-    start = start_run(run, state, data)
+    start = start_run(run, state, data, source)
     if run.step >= data.last_step:
         run.say(f"nothing to do: {run.step} steps are done; the limit is {data.limit}")
         return
@@ -74,7 +76,7 @@ def train(options: argparse.Namespace, run: "Run") -> None:
 
     # ---- The loop -------------------------------------------------------------------------------
 
-    for step, batches in run.enter(TrainingSteps(run, data, journal, checkpointer)):
+    for step, batches in run.enter(TrainingSteps(run, data, journal, checkpointer.check)):
         for batch in batches:  # one, or as many as --accumulate says
             model.seed_dropout(batch["dropout_seeds"])
             inputs = augment(batch, run.device, run.layout)  # src, bgr, true_pha, true_fgr

@@ -10,25 +10,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from common.errors import DataError
+from dataset.kinds import ENDINGS, VIDEOS, kind_of, said_of_passed
 from dataset.names import Names
+from dataset.tar import TarFolder
 
-if TYPE_CHECKING:
-    from dataset.tar import TarFolder
-
-ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png")
-VIDEOS = (
-    ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mts", ".m2ts", ".ts", ".mpg", ".mpeg",
-    ".wmv", ".flv", ".3gp", ".ogv",
-)  # fmt: skip
 OF_VIDEO = "take the frames out of a video first: ffmpeg -i VIDEO FOLDER/%06d.png"
 NAMED_AT_MOST = 20  # how many offenders a message lists
 KINDS_NAMED = 6  # how many endings of files that are not read
-ENDING_AT_MOST = 10  # characters; more are no ending, but a name with a point in it
 LINKS_AT_MOST = 3  # on the way to a picture
 LITTER = ("thumbs.db", "desktop.ini", "icon\r")  # which systems leave in folders of pictures
 
@@ -47,7 +39,7 @@ def quiet(_line: str) -> None:
     """A `say` that says nothing: in processes beside the main one."""
 
 
-def find_pictures(folder: "Path | TarFolder", say: Say = quiet) -> list[str]:
+def find_pictures(folder: Path | TarFolder, say: Say = quiet) -> list[str]:
     """Paths of all pictures below `folder`, relative to it, sorted. say: told how many files of
     which endings lie there that are not read. Raises DataError if there is no picture."""
     if not isinstance(folder, Path):
@@ -103,15 +95,6 @@ def _what_lies_there(missing: Path) -> str:
     return f"{place} holds {', '.join(holds) or 'no folder'}; check the path"
 
 
-def said_of_passed(passed: Counter[str]) -> str:
-    """Counts by ending in words, the most first."""
-    kinds = sorted(passed.items(), key=lambda item: (-item[1], item[0]))
-    said = [f"{count} {ending}" for ending, count in kinds[:KINDS_NAMED]]
-    if more := sum(count for _, count in kinds[KINDS_NAMED:]):
-        said.append(f"{more} of other endings")
-    return ", ".join(said)
-
-
 def _walk(top: str, passed: Counter[str]) -> Iterator[str]:
     # Of each folder that is left: where it is, how its names begin, the folders on the way to it,
     # their links resolved (a link back to one would be walked for ever), how many were links.
@@ -149,12 +132,6 @@ def _walk(top: str, passed: Counter[str]) -> Iterator[str]:
             left.append((entry.path, f"{prefix}{entry.name}/", (*way, real), links + linked))
 
 
-def kind_of(name: str) -> str:
-    """A file's ending, as messages say it."""
-    ending = os.path.splitext(name)[1].lower()
-    return ending if 1 < len(ending) <= ENDING_AT_MOST else "without an ending"
-
-
 def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
@@ -186,7 +163,7 @@ def by_stem(folder: Path, say: Say = quiet) -> dict[str, Path]:
     return {stem: folder / name for stem, name in found.items()}
 
 
-def names_and_stems(folder: "Path | TarFolder", say: Say = quiet) -> tuple[Names, np.ndarray]:
+def names_and_stems(folder: Path | TarFolder, say: Say = quiet) -> tuple[Names, np.ndarray]:
     """The pictures below a folder, and of each the hash of its stem: 64 bits, of which two of a
     million names share one with a probability of 3e-8; the names themselves, twice over, would
     take hundreds of megabytes. Raises DataError where a stem is there twice."""
@@ -200,7 +177,7 @@ def names_and_stems(folder: "Path | TarFolder", say: Say = quiet) -> tuple[Names
     return Names(names), stems
 
 
-def said_of_twice(folder: "Path | TarFolder", pairs: Sequence[tuple[str, str]]) -> str:
+def said_of_twice(folder: Path | TarFolder, pairs: Sequence[tuple[str, str]]) -> str:
     """What to say of names, relative to `folder`, that meet each other."""
     said = listed([both_names(folder, *pair) for pair in pairs])
     forms = any(_differ_in_form(*pair) for pair in pairs)
@@ -208,7 +185,7 @@ def said_of_twice(folder: "Path | TarFolder", pairs: Sequence[tuple[str, str]]) 
     return f"{len(pairs)} name(s) twice, {how}: {said}; remove or rename one of each"
 
 
-def both_names(folder: "Path | TarFolder", one: str, other: str) -> str:
+def both_names(folder: Path | TarFolder, one: str, other: str) -> str:
     """Two names that meet, so that a reader can tell them apart."""
     said = f"{folder / one} and {folder / other}"
     return f"{said} ({one!a} and {other!a})" if _differ_in_form(one, other) else said

@@ -17,16 +17,8 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from common.errors import DataError
 from dataset.alphas import refuse
 from dataset.colours import GREY, conversion_of, to_srgb
-from dataset.listing import (
-    ENDINGS,
-    OF_VIDEO,
-    VIDEOS,
-    Say,
-    find_pictures,
-    listed,
-    names_and_stems,
-    quiet,
-)
+from dataset.kinds import ENDINGS, VIDEOS
+from dataset.listing import OF_VIDEO, Say, find_pictures, listed, names_and_stems, quiet
 from dataset.names import Names
 from dataset.orientation import ORIENTATIONS, orientation_of, upright_size
 from dataset.png import open_image

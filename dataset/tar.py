@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import DataError
-from dataset.listing import ENDINGS
+from dataset.kinds import ENDINGS
 from dataset.names import Names
 from dataset.tar_index import (
     BLOCK,

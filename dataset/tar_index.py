@@ -22,7 +22,7 @@ import numpy as np
 from common.errors import DataError
 from common.files import beside
 from common.text import tell
-from dataset.listing import ENDINGS, kind_of, said_of_passed
+from dataset.kinds import ENDINGS, kind_of, said_of_passed
 from dataset.names import Names
 
 FORMAT = "matting tar index 1"  # of INDEX files; another number for another layout

@@ -12,7 +12,8 @@ import numpy as np
 
 from common.cli import command
 from common.errors import DataError
-from dataset.listing import NAMED_AT_MOST, VIDEOS
+from dataset.kinds import VIDEOS
+from dataset.listing import NAMED_AT_MOST
 from dataset.whole_video import pictures_of, what_lacks
 from dataset.wide_video import said, to_bt709
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from common.errors import DataError
-from dataset.pictures import ENDINGS
+from dataset.kinds import ENDINGS
 
 SHM = Path("/dev/shm")  # where Linux keeps semaphores, a page each
 # What torch's DataLoader takes for itself and for each worker: semaphores, and files that this

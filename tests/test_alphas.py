@@ -199,12 +199,12 @@ def test_it_is_found_in_tars_and_with_skip_when_it_is_read(here: Path) -> None:
 
 
 def test_only_the_main_process_looks(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from training.loader import open_data
+    from training.data import open_data
     from training.options import parse_options
     from training.team import Team
 
     looked: list[dict] = []
-    monkeypatch.setattr("training.loader.look_at_alphas", lambda *a: looked.append(a[0]))
+    monkeypatch.setattr("training.data.look_at_alphas", lambda *a: looked.append(a[0]))
     monkeypatch.setattr(Team, "each", lambda _self, work: work())
     monkeypatch.setattr(Team, "check_same", lambda *_: None)
     data = make_data(here / "data", 2, 2)

@@ -10,8 +10,8 @@ from pathlib import Path
 from common.errors import DataError
 from common.files import rename_aside
 from training import checkpoint
+from training.data import Data
 from training.journal import Journal
-from training.loader import Data
 from training.run import Run, TrainingState
 from training.saving import Saver
 from training.start import Start

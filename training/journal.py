@@ -33,7 +33,7 @@ from training.pictures import as_bytes, batch_picture, preview
 from training.wandb_sync import wandb_run
 
 if TYPE_CHECKING:
-    from training.loader import Data
+    from training.data import Data
     from training.run import Run
     from training.start import Start
 

@@ -1,81 +1,22 @@
-"""What a run trains on: its data, opened once, and the batches of its steps.
+"""What a run reads: the batches of its steps.
 
 Which samples meet at a step is the sampler's business; how they are read, dataset/'s.
 """
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from common.files import check_apart
 from common.processes import STOP_SIGNALS
-from common.text import tell
-from dataset.first_look import look_at_alphas
-from dataset.folders import HALVES, data_folders, describe, open_half, places
-from dataset.pictures import Backgrounds, Foregrounds
 from dataset.sample import LeftOut, MattingDataset, batches, begin_worker, collate, grouped
-from dataset.sampler import BatchSampler, places_of, seed_of, steps_per_epoch
+from dataset.sampler import BatchSampler, places_of, seed_of
+from training.data import Data
 from training.journal import Journal
 from training.run import Run
 from training.team import ElsewhereError
-
-if TYPE_CHECKING:
-    from training.checkpointer import Checkpointer
-
-
-@dataclass
-class Data:
-    """Both splits of a data set, and what follows from their sizes. described: what
-    folders.describe says of each split. last_step: the run's; limit: the option that sets it."""
-
-    train: tuple[Foregrounds, Backgrounds]
-    valid: tuple[Foregrounds, Backgrounds]
-    described: dict[str, dict]
-    epoch_steps: int
-    last_step: int
-    limit: str
-
-    def is_due(self, step: int, interval: int) -> bool:
-        """Whether what is done each `interval` steps, and at the end, is done behind `step`."""
-        return step % interval == 0 or step == self.last_step
-
-
-def open_data(run: Run) -> Data:
-    """Both splits of the run's data set. Headers are looked into once a machine. Raises DataError,
-    also where the processes see different data sets."""
-    options, team = run.options, run.team
-    where = options.dataset_name, options.dataset_dir
-    team.each(lambda: data_folders(*where, tell) if team.local_rank == 0 else None)  # may draw
-    folders = data_folders(*where, run.say)
-    written = [Path(folder) / options.model_name for folder in ("log", "checkpoint")]
-    team.each(lambda: check_apart(written, places(folders), deep=False) if team.is_first else None)
-    look = options.on_bad_image == "stop" and team.local_rank == 0
-    splits = {
-        split: team.each(partial(open_half, folders, split, look, run.say)) for split in HALVES
-    }
-    foregrounds_of = {split: opened[0] for split, opened in splits.items()}
-    skip = options.on_bad_image == "skip"
-    team.each(lambda: look_at_alphas(foregrounds_of, run.say, skip) if team.is_first else None)
-    described = {split: describe(*opened) for split, opened in splits.items()}
-    team.check_same("the data sets are not the same", described)
-
-    (foregrounds, backgrounds), (valid_foregrounds, valid_backgrounds) = splits.values()
-    epoch_steps = steps_per_epoch(len(foregrounds), options.batch_size)
-    last_step, limit = options.epoch_end * epoch_steps, f"--epoch-end {options.epoch_end}"
-    if options.max_steps and options.max_steps < last_step:
-        last_step, limit = options.max_steps, f"--max-steps {options.max_steps}"
-    run.say(
-        f"data: {len(foregrounds)} foregrounds and {len(backgrounds)} backgrounds to train on, "
-        f"{len(valid_foregrounds)} and {len(valid_backgrounds)} to validate on; "
-        f"{epoch_steps} steps an epoch, the last step is {last_step} ({limit})"
-    )
-    limit = f"{last_step} ({limit})"
-    return Data(splits["train"], splits["valid"], described, epoch_steps, last_step, limit)
 
 
 def make_loader(run: Run, dataset: Dataset, workers: int, **sampling: Any) -> DataLoader:
@@ -94,14 +35,14 @@ class TrainingSteps:
     """The steps that are left of a run: of each its number, counted from 1, and this process's
     micro-batches, with the seeds of their dropout. All processes have the same steps.
 
+    check: called before each step; it raises what went wrong elsewhere in this process.
+
     Within `with`. Ends before the step at which a process was asked to stop. Raises this process's
     own error, of reading or of writing checkpoints; ElsewhereError where it is another's.
     """
 
-    def __init__(
-        self, run: Run, data: Data, journal: Journal, checkpointer: "Checkpointer"
-    ) -> None:
-        self._run, self._journal, self._checkpointer = run, journal, checkpointer
+    def __init__(self, run: Run, data: Data, journal: Journal, check: Callable[[], None]) -> None:
+        self._run, self._journal, self._check = run, journal, check
         options, (foregrounds, backgrounds) = run.options, data.train
         self._left_out = LeftOut(len(foregrounds), journal.say)
         self._loader = make_loader(
@@ -159,7 +100,7 @@ class TrainingSteps:
         stop = self._run.stop
         group, error = None, None
         try:
-            self._checkpointer.check()
+            self._check()
             group = next(groups, None)
         except Exception as raised:
             error = raised

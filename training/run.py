@@ -15,16 +15,13 @@ import torch
 from torch import nn
 
 from common import machine
-from common.files import check_writable
 from common.memory import memory_short
 from common.signals import StopRequest
 from common.text import tell
 from training import team as distributed
 from training.batch_norm import over_all_processes
-from training.checkpoint import Checkpoint, only_run_in
 from training.guarded_optimizer import GuardedOptimizer, loss_scaler
 from training.resolve import resolve_options
-from training.start import start_point
 from training.team import Team, contact_lost
 
 T = TypeVar("T")
@@ -47,9 +44,8 @@ class Run:
     """One start of a training, seen by one of its processes.
 
     options: as typed. settings: the same with what the machine has resolved. folder: of the
-    checkpoints; log_folder: of all else that is written. start_point: where the weights come from,
-    as training.start has it. micro_batch_size: images of one backward pass of this process;
-    micro_batches: the numbers of its parts of a step, of micro_batch_count.
+    checkpoints; log_folder: of all else that is written. micro_batch_size: images of one backward
+    pass of this process; micro_batches: the numbers of its parts of a step, of micro_batch_count.
 
     step: completed optimizer updates, or the one at hand. crop: height and width of the batch at
     hand; None before the first.
@@ -75,7 +71,6 @@ class Run:
         self.micro_batches = range(team.rank * count, (team.rank + 1) * count)
         self.micro_batch_count = team.size * count
         self.say: Callable[[str], None] = tell if team.is_first else (lambda _line: None)
-        self.start_point: tuple[str, Checkpoint | Path | None] = ("", None)
         self.step = 0
         self.crop: tuple[int, int] | None = None
         self._exit_stack = exit_stack
@@ -88,16 +83,6 @@ class Run:
     def enter(self, context: contextlib.AbstractContextManager[T]) -> T:
         """Enters `context`, which is left when the run ends: the newest first."""
         return self._exit_stack.enter_context(context)
-
-    def look_ahead(self) -> None:
-        """Finds out what would be in the way, before anything takes time. Holds the folder."""
-        for each in (self.log_folder, self.folder):
-            check_writable(each)
-        self.enter(only_run_in(self.folder))
-        several = f", {self.team.size} processes" if self.team.size > 1 else ""
-        what = f"{self.options.model_backbone}, {self.settings.precision} on {self.device}{several}"
-        print(f"{self.options.model_name}: {what}")
-        self.start_point = start_point(self.options)
 
     def place(self, make: Callable[[], Network]) -> Network:
         """The network that `make` gives, its random weights drawn by the seed, on the device and
@@ -153,7 +138,6 @@ def open_run(options: argparse.Namespace, stop: StopRequest, folder: Path) -> It
             device, share = team.each(lambda: resolve_options(settings, team))
             team = distributed.with_device(team, device, options)
             run = Run(options, settings, stop, folder, exit_stack, team, device, share)
-            team.each(run.look_ahead if team.is_first else (lambda: None))
             yield run
             team.leave()
         except (MemoryError, RuntimeError) as error:

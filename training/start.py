@@ -10,26 +10,26 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from common.cli import size_said
 from common.errors import OptionError
-from common.files import write_bytes
+from common.files import check_writable, write_bytes
 from common.text import printable, tell
 from model.download import torchvision_file
 from model.transfer import TransferError, transfer
 from model.weights_file import read_weights
 from training import checkpoint, locks
 from training.checkpoint import Checkpoint, CheckpointError
+from training.data import Data
+from training.run import Run, TrainingState
 from training.saving import size_of
 
-if TYPE_CHECKING:
-    from training.loader import Data
-    from training.run import Run, TrainingState
-
 DRY_RUN = ".dry-run-"
+
+# "resume" and a checkpoint, "transfer" and another network's file, or "scratch" and None.
+Source = tuple[str, Checkpoint | Path | None]
 
 
 @contextlib.contextmanager
@@ -81,12 +81,29 @@ class Start:
         return self.kind == "resume"
 
 
-def start_run(run: "Run", state: "TrainingState", data: "Data") -> Start:
-    """Carries out exactly one of resume, transfer, scratch: what run.start_point says. The main
-    process alone reads files; what it has read goes to all. Sets run.step and state.best, and the
-    last step of a dry run. Raises what its parts raise."""
+def look_ahead(run: Run) -> Source:
+    """Finds out what would be in the way, before anything takes time: holds the folders of the run,
+    and returns where its weights come from, in the main process. Raises what its parts raise."""
+
+    def look() -> Source:
+        options, team = run.options, run.team
+        for each in (run.log_folder, run.folder):
+            check_writable(each)
+        run.enter(checkpoint.only_run_in(run.folder))
+        several = f", {team.size} processes" if team.size > 1 else ""
+        what = f"{options.model_backbone}, {run.settings.precision} on {run.device}{several}"
+        print(f"{options.model_name}: {what}")
+        return source_of(options)
+
+    return run.team.each(lambda: look() if run.team.is_first else ("", None))
+
+
+def start_run(run: Run, state: TrainingState, data: Data, source: Source) -> Start:
+    """Carries out exactly one of resume, transfer, scratch: what `source` says, as look_ahead gives
+    it. The main process alone reads files; what it has read goes to all. Sets run.step and
+    state.best, and the last step of a dry run. Raises what its parts raise."""
     team = run.team
-    start = team.first(lambda: _start(run, state, data))
+    start = team.first(lambda: _start(run, state, data, *source))
     if team.size > 1:
         team.share(list(state.model.state_dict().values()))
         team.share_optimizer(state.optimizer)
@@ -97,9 +114,11 @@ def start_run(run: "Run", state: "TrainingState", data: "Data") -> Start:
     return start
 
 
-def _start(run: "Run", state: "TrainingState", data: "Data") -> Start:
+def _start(
+    run: Run, state: TrainingState, data: Data, kind: str, source: Checkpoint | Path | None
+) -> Start:
     check_room(run.folder, state.model)
-    (kind, source), epoch_steps = run.start_point, data.epoch_steps
+    epoch_steps = data.epoch_steps
     first_step, best, report = run.options.epoch_start * epoch_steps, None, None
     if isinstance(source, Checkpoint):
         first_step = resume(
@@ -123,7 +142,7 @@ def _start(run: "Run", state: "TrainingState", data: "Data") -> Start:
     return Start(kind, source, first_step, best, report, tuple(to_replace))
 
 
-def start_point(options: argparse.Namespace) -> tuple[str, Checkpoint | Path | None]:
+def source_of(options: argparse.Namespace) -> Source:
     """Where the weights come from: ("resume", a checkpoint), ("transfer", file of another network)
     or ("scratch", None). A checkpoint wins over an initialisation. Raises OptionError where there
     is no such file, CheckpointError and WeightsFileError where a checkpoint is not whole."""

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from dataset.augmentation import augment
 from dataset.sample import LeftOut, MattingDataset, batches, validation_keys
 from evaluation import metrics
+from training.data import Data
 from training.journal import Journal
-from training.loader import Data, make_loader
+from training.loader import make_loader
 from training.loss import total
 from training.pictures import pictures
 from training.run import Run, TrainingState

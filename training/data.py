@@ -1,0 +1,63 @@
+"""The data of a run, opened once: both splits, and what follows from their sizes."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from common.files import check_apart
+from common.text import tell
+from dataset.first_look import look_at_alphas
+from dataset.folders import HALVES, data_folders, describe, open_half, places
+from dataset.pictures import Backgrounds, Foregrounds
+from dataset.sampler import steps_per_epoch
+from training.run import Run
+
+
+@dataclass
+class Data:
+    """Both splits of a data set, and what follows from their sizes. described: what
+    folders.describe says of each split. last_step: the run's; limit: the option that sets it."""
+
+    train: tuple[Foregrounds, Backgrounds]
+    valid: tuple[Foregrounds, Backgrounds]
+    described: dict[str, dict]
+    epoch_steps: int
+    last_step: int
+    limit: str
+
+    def is_due(self, step: int, interval: int) -> bool:
+        """Whether what is done each `interval` steps, and at the end, is done behind `step`."""
+        return step % interval == 0 or step == self.last_step
+
+
+def open_data(run: Run) -> Data:
+    """Both splits of the run's data set. Headers are looked into once a machine. Raises DataError,
+    also where the processes see different data sets."""
+    options, team = run.options, run.team
+    where = options.dataset_name, options.dataset_dir
+    team.each(lambda: data_folders(*where, tell) if team.local_rank == 0 else None)  # may draw
+    folders = data_folders(*where, run.say)
+    written = [Path(folder) / options.model_name for folder in ("log", "checkpoint")]
+    team.each(lambda: check_apart(written, places(folders), deep=False) if team.is_first else None)
+    look = options.on_bad_image == "stop" and team.local_rank == 0
+    splits = {
+        split: team.each(partial(open_half, folders, split, look, run.say)) for split in HALVES
+    }
+    foregrounds_of = {split: opened[0] for split, opened in splits.items()}
+    skip = options.on_bad_image == "skip"
+    team.each(lambda: look_at_alphas(foregrounds_of, run.say, skip) if team.is_first else None)
+    described = {split: describe(*opened) for split, opened in splits.items()}
+    team.check_same("the data sets are not the same", described)
+
+    (foregrounds, backgrounds), (valid_foregrounds, valid_backgrounds) = splits.values()
+    epoch_steps = steps_per_epoch(len(foregrounds), options.batch_size)
+    last_step, limit = options.epoch_end * epoch_steps, f"--epoch-end {options.epoch_end}"
+    if options.max_steps and options.max_steps < last_step:
+        last_step, limit = options.max_steps, f"--max-steps {options.max_steps}"
+    run.say(
+        f"data: {len(foregrounds)} foregrounds and {len(backgrounds)} backgrounds to train on, "
+        f"{len(valid_foregrounds)} and {len(valid_backgrounds)} to validate on; "
+        f"{epoch_steps} steps an epoch, the last step is {last_step} ({limit})"
+    )
+    limit = f"{last_step} ({limit})"
+    return Data(splits["train"], splits["valid"], described, epoch_steps, last_step, limit)
