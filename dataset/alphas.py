@@ -194,7 +194,7 @@ def premultiplied(fgr: np.ndarray, pha: np.ndarray) -> str | None:
     black; a line is fitted to that. Straight colours stay what they are, or end in what was behind.
     """
     soft = (pha >= SOFT[0]) & (pha <= SOFT[1])
-    if np.count_nonzero(soft) < EDGE_LEAST:
+    if np.count_nonzero(soft) < EDGE_LEAST or not np.ptp(pha[soft]):  # a trimap has one value there
         return None
     near = np.asarray(Image.fromarray(soft).convert("L").filter(ImageFilter.MaxFilter(BESIDE)))
     bright = fgr.max(axis=2)
