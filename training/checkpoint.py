@@ -234,6 +234,7 @@ def training_state(
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict() if options.precision == "fp16" else {},
         "options": plain,
+        "stage": options.stage,
         "crop_grid": crop_grid(options.crop_size),
         "data": data,
         "best": best,

@@ -18,6 +18,7 @@ from common.processes import usable_processors
 from dataset.entries import EntryError, entries
 from training.launchers import another_launcher
 
+STAGE = "base"  # of the published training: the first of two
 RECIPE_BATCH = 8  # to which the default learning rates belong
 LR_SCALES = {"none": lambda ratio: 1.0, "linear": lambda ratio: ratio, "sqrt": math.sqrt}
 BACKBONES = ("resnet50", "resnet101", "mobilenetv2")
@@ -238,6 +239,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     dataset = options.dataset_dir.resolve().name if options.dataset_dir else options.dataset_name
     if options.dataset_dir:
         options.dataset_name = None
+    options.stage = STAGE
     if options.model_name is None:
         options.model_name = f"mattingbase-{options.model_backbone}-{dataset}"
         if fault_of_name(options.model_name):  # a data set's folder may be called what no run may

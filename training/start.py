@@ -27,6 +27,7 @@ from training.run import Run, TrainingState
 from training.saving import size_of
 
 DRY_RUN = ".dry-run-"
+FIRST_STAGE = "base"  # of all checkpoints that say none
 
 # "resume" and a checkpoint, "transfer" and another network's file, or "scratch" and None.
 Source = tuple[str, Checkpoint | Path | None]
@@ -180,6 +181,12 @@ def resume(
     does not fit, or is of another run and --resume-anyway is not given."""
     path, state = found.path, found.state
     if state is not None:
+        stage = state.get("stage", FIRST_STAGE)
+        if stage != options.stage:
+            raise CheckpointError(
+                f"{path} is a checkpoint of the {stage} stage, and this trains the {options.stage} "
+                f"stage; continue it with train_{stage}.py, or give one of {options.stage}"
+            )
         others, notes = checkpoint.differences(state, options, data)
         if others and not options.resume_anyway:
             ways = []
