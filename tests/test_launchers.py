@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import train_base
-from training.launchers import another_launcher
+from training.launchers import another_launcher, under_torchrun
 
 ARGV = ["--batch-size", "8", "--model-name", "two words"]
 TYPED = "train_base.py --batch-size 8 --model-name 'two words'"
@@ -86,6 +86,19 @@ def test_an_option_that_a_launcher_adds(said: Callable, added: list[str]) -> Non
 )
 def test_one_process_or_torchrun_s_is_none(said: Callable, environment: dict[str, str]) -> None:
     assert said(environment) is None
+
+
+def test_what_a_launcher_has_left_behind_makes_no_team(
+    monkeypatch: pytest.MonkeyPatch, said: Callable
+) -> None:
+    for name in TORCHRUN:
+        monkeypatch.delenv(name, raising=False)
+    for left in ({"LOCAL_RANK": "0"}, {"RANK": "0"}, {"LOCAL_RANK": "0", "WORLD_SIZE": "1"}):
+        with monkeypatch.context() as within:
+            for name, value in left.items():
+                within.setenv(name, value)
+            assert not under_torchrun() and said(left) is None
+    assert "WORLD_SIZE is 2" in said({"LOCAL_RANK": "0", "WORLD_SIZE": "2"})
 
 
 def test_it_is_one_line_and_status_2(

@@ -19,7 +19,10 @@ MEETING = '"$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1):29500"'
 
 
 def under_torchrun() -> bool:
-    return "TORCHELASTIC_RUN_ID" in os.environ or "LOCAL_RANK" in os.environ
+    """Whether this process is one of a team: by all that tells it its place. A shell or a notebook
+    that some launcher was used in may keep LOCAL_RANK alone."""
+    place = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+    return "TORCHELASTIC_RUN_ID" in os.environ or all(name in os.environ for name in place)
 
 
 def another_launcher(argv: list[str]) -> str | None:
