@@ -14,7 +14,7 @@ from common.text import tell
 from model.matting_base import MattingBase
 from model.sources import MATTING, backbone_of, canonical, network_of, recognise
 from model.values import broken, coarse, of_wrong_kind
-from model.weights_file import WeightsFileError, read_weights
+from model.weights_file import WeightsFileError, read_weights, weights_of_state
 
 
 def load_matting_base(path: str | Path, say: Callable[[str], object] = tell) -> MattingBase:
@@ -26,9 +26,7 @@ def load_matting_base(path: str | Path, say: Callable[[str], object] = tell) -> 
     say: is told what was left out, or chosen. Raises WeightsFileError where it cannot be read, or
     is something else.
     """
-    path = Path(path)
-    if path.name.endswith(".state.pth"):
-        path = path.with_name(path.name.removesuffix(".state.pth") + ".pth")
+    path = weights_of_state(Path(path))
     found = read_weights(path)
     short = canonical(found.state_dict)
     source, backbone = recognise(short.values()), backbone_of(short.values())

@@ -62,6 +62,13 @@ def is_sealed(path: Path) -> bool:
         return re.fullmatch(SEAL + rb"[0-9a-f]{64}", file.read()) is not None
 
 
+def weights_of_state(path: Path) -> Path:
+    """The weights that a checkpoint's state file lies beside; any other path as it is."""
+    if not path.name.endswith(".state.pth"):
+        return path
+    return path.with_name(path.name.removesuffix(".state.pth") + ".pth")
+
+
 def read_weights(path: str | Path) -> Weights:
     """The state dict in a file of torch.save or of safetensors: the file's own dict, or one in it,
     as model.wrapping.find_weights finds it. Values that are no tensors are left out. Raises

@@ -39,6 +39,23 @@ def test_auto_starts_fresh_and_then_continues(
     )
 
 
+def test_an_initialisation_that_is_not_used_need_not_be_there(
+    data: Path, here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run(data, "--max-steps", 1)
+    state = "checkpoint/run/epoch-0-iter-1.state.pth"  # which stands for the weights beside it
+    gone = ["--model-pretrain-initialization", "moved-away.pth"]
+    run(data, "--max-steps", 2, "--model-last-checkpoint", state, *gone)
+    said = capsys.readouterr().out
+    assert "epoch-0-iter-1.pth at step 2" in said and "moved-away.pth is not transferred" in said
+    run(data, "--max-steps", 3, "--model-last-checkpoint", "auto", *gone)
+    assert "epoch-0.pth at step 3" in capsys.readouterr().out
+    fresh = ["--model-name", "fresh", "--model-last-checkpoint", "auto", *gone]
+    run(data, "--max-steps", 1, *fresh, status=2)
+    assert "there is no file moved-away.pth; check the path" in capsys.readouterr().err
+    assert not Path("checkpoint/fresh").exists()
+
+
 def test_bare_weights_start_the_optimizer_afresh(
     data: Path, here: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -19,7 +19,7 @@ from common.files import check_writable, write_bytes
 from common.text import printable, tell
 from model.download import torchvision_file
 from model.transfer import TransferError, transfer
-from model.weights_file import read_weights
+from model.weights_file import read_weights, weights_of_state
 from training import checkpoint, locks
 from training.checkpoint import Checkpoint, CheckpointError
 from training.data import Data
@@ -145,12 +145,13 @@ def _start(
 
 def source_of(options: argparse.Namespace) -> Source:
     """Where the weights come from: ("resume", a checkpoint), ("transfer", file of another network)
-    or ("scratch", None). A checkpoint wins over an initialisation. Raises OptionError where there
-    is no such file, CheckpointError and WeightsFileError where a checkpoint is not whole."""
+    or ("scratch", None). A checkpoint wins over an initialisation, which need not be there then. A
+    state file stands for the weights beside it. Raises OptionError where there is no such file,
+    CheckpointError and WeightsFileError where a checkpoint is not whole."""
     last, initial = options.model_last_checkpoint, options.model_pretrain_initialization
-    for path in (last, initial):
-        if path and not path.exists() and path not in (Path("auto"), Path("torchvision")):
-            raise OptionError(f"there is no file {path}; check the path")
+    last, initial = last and weights_of_state(last), initial and weights_of_state(initial)
+    if last and last != Path("auto"):
+        _must_exist(last)
     found = None
     if last == Path("auto"):
         folder = Path("checkpoint") / options.model_name
@@ -160,10 +161,17 @@ def source_of(options: argparse.Namespace) -> Source:
     elif last:
         found = checkpoint.read_checkpoint(last)
     if found is None:
+        if initial and initial != Path("torchvision"):
+            _must_exist(initial)
         return ("transfer", initial) if initial else ("scratch", None)
     if initial:
         tell(f"{initial} is not transferred: the run continues from {found.path}")
     return "resume", found
+
+
+def _must_exist(path: Path) -> None:
+    if not path.exists():
+        raise OptionError(f"there is no file {path}; check the path")
 
 
 def resume(
