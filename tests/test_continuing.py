@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import run, same, weights
+from running import AUTO, error_of, run, same, weights
 
 from training import checkpoint
 
@@ -297,3 +297,19 @@ def test_best_weights_that_a_start_does_not_know_of_are_not_lost(
     run(data, "--max-steps", 2, "--model-last-checkpoint", "auto")
     assert Path("checkpoint/run/best.pth.set-aside").read_bytes() == b"of another start"
     assert same(weights("checkpoint/run/best.pth"), weights("checkpoint/run/epoch-0.pth"))
+
+
+def test_a_checkpoint_of_another_stage_is_refused_as_that(
+    data: Path, here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run(data, "--max-steps", 1)
+    path = Path("checkpoint/run/epoch-0-iter-1.state.pth")
+    state = torch.load(path)
+    assert state.pop("stage") == "base"
+    torch.save(state, path)
+    run(data, "--max-steps", 2, *AUTO)  # of a version that said none
+    path = Path("checkpoint/run/epoch-0.state.pth")
+    torch.save(torch.load(path) | {"stage": "refine"}, path)
+    run(data, "--max-steps", 3, *AUTO, "--resume-anyway", status=2)
+    said = error_of(capsys)
+    assert "epoch-0.pth is a checkpoint of the refine stage" in said and "train_refine.py" in said

@@ -17,7 +17,6 @@ import torch
 from conftest import make_data
 from torch.utils.data import DataLoader
 
-from common.errors import OptionError
 from dataset.augmentation import augment
 from dataset.folders import data_folders, open_half
 from dataset.sample import MattingDataset, batches, begin_worker, collate, validation_keys
@@ -25,7 +24,6 @@ from dataset.sampler import BatchSampler, places_of
 from model.dropout import SampleDropout
 from training import checkpoint
 from training import team as distributed
-from training.resolve import own_device, share_of_batch
 from training.team import Team
 
 TESTS = Path(__file__).parent
@@ -184,40 +182,6 @@ def test_what_is_lost_is_said_before_nccl_ends_the_process(
 def options(**values: object) -> argparse.Namespace:
     standard = {"batch_size": 8, "accumulate": 1, "sync_batchnorm": None, "num_workers": 0}
     return argparse.Namespace(**(standard | values))
-
-
-def test_a_batch_is_shared_out_equally_or_refused() -> None:
-    assert share_of_batch(options(batch_size=24, accumulate=3), Team(size=4)) == 2
-    with pytest.raises(OptionError, match=r"4 process\(es\) .* make 4 parts; type --batch-size 12"):
-        share_of_batch(options(batch_size=11), Team(size=4))
-    with pytest.raises(OptionError, match=r"--batch-size 8$"):
-        share_of_batch(options(batch_size=2), Team(size=8))
-    with pytest.raises(OptionError, match="batch norm needs at least two"):
-        share_of_batch(options(batch_size=4, accumulate=4), Team())
-    with pytest.raises(OptionError, match="batch norm needs at least two"):
-        share_of_batch(options(batch_size=4, sync_batchnorm=False), Team(size=4))
-    assert share_of_batch(options(batch_size=4), Team(size=4)) == 1  # over all processes
-
-
-@pytest.mark.parametrize(
-    ("batch", "size", "asked", "synced"),
-    [(8, 1, None, False), (8, 2, None, True), (16, 2, None, False), (16, 2, True, True),
-     (8, 2, False, False), (8, 1, True, False)],
-)  # fmt: skip
-def test_batch_norm_is_over_all_where_a_process_has_few(
-    batch: int, size: int, asked: bool | None, synced: bool
-) -> None:
-    given = options(batch_size=batch, sync_batchnorm=asked)
-    share_of_batch(given, Team(size=size))
-    assert given.sync_batchnorm is synced
-
-
-def test_each_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(OptionError, match=r"process 2 has no GPU of its own: 3 processes .* 2;"):
-        own_device("cuda", Team(rank=2, size=3, local_rank=2, local_size=3))
-    with pytest.raises(OptionError, match="one GPU for 2 processes; type cuda"):
-        own_device("cuda:1", Team(rank=1, size=2, local_rank=1, local_size=2))
 
 
 # ---- Two processes ------------------------------------------------------------------------------

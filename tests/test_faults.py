@@ -24,22 +24,6 @@ from training.run import parameter_groups
 from training.team import Team
 
 
-def test_a_checkpoint_of_another_stage_is_refused_as_that(
-    data: Path, here: Path, capsys: pytest.CaptureFixture
-) -> None:
-    run(data, "--max-steps", 1)
-    path = Path("checkpoint/run/epoch-0-iter-1.state.pth")
-    state = torch.load(path)
-    assert state.pop("stage") == "base"
-    torch.save(state, path)
-    run(data, "--max-steps", 2, *AUTO)  # of a version that said none
-    path = Path("checkpoint/run/epoch-0.state.pth")
-    torch.save(torch.load(path) | {"stage": "refine"}, path)
-    run(data, "--max-steps", 3, *AUTO, "--resume-anyway", status=2)
-    said = error_of(capsys)
-    assert "epoch-0.pth is a checkpoint of the refine stage" in said and "train_refine.py" in said
-
-
 def test_a_checkpoint_of_another_run_is_refused_with_each_difference(
     data: Path, tmp_path: Path, here: Path, capsys: pytest.CaptureFixture
 ) -> None:
