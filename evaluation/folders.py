@@ -19,9 +19,9 @@ from common.errors import DataError
 from common.text import printable
 from dataset.alphas import fault_of_sample
 from dataset.first_look import LOOKED_AT, SECONDS, judge_files, spread
-from dataset.pictures import alpha_of, check_mode, load, open_picture
 from dataset.listing import NAMED_AT_MOST, Say, by_stem, quiet
 from dataset.orientation import orientation_of, upright_size
+from dataset.pictures import alpha_of, check_mode, load, open_picture
 from evaluation.metrics import dtssd, unknown_region
 from evaluation.scores import Batch, Score, has_region
 

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from common.machine import LAYOUTS
 from common.text import printable
 from dataset.augmentation import NEUTRAL, augment, draw_misalignment_affine
 from dataset.geometry import affine
 from dataset.pictures import Backgrounds, Foregrounds
 from dataset.sample import MattingDataset, batches, begin_worker, collate
 from dataset.sampler import SampleKey, seed_of
-from common.machine import LAYOUTS
 from evaluation.metrics import unknown_region
 from evaluation.scores import Batch
 

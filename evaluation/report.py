@@ -16,9 +16,9 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from prediction.frames import read_rgb
 from common.files import write_bytes
 from evaluation.scores import TITLES, WHOLE, Batch, Result, Score, counted, said_of_empty, units
+from prediction.frames import read_rgb
 
 SIDE = 480  # pixels: the longer side of the page's pictures
 BINS = 24  # of a histogram

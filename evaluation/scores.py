@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
+from common.files import write_bytes
 from common.text import csv_cell
 from evaluation.metrics import conn, fgr_mse, grad, mad, mse, sad
-from common.files import write_bytes
 
 METRICS = {"sad": sad, "mad": mad, "mse": mse, "grad": grad, "conn": conn}
 TITLES = {

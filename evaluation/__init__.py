@@ -1,0 +1,1 @@
+"""What evaluate.py does: metrics, scores, folders of mattes, the report."""
