@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from common.choices import BACKBONES
 from common.text import tell
 from model.matting_base import MattingBase
 from model.sources import MATTING, backbone_of, canonical, network_of, recognise
@@ -40,8 +41,8 @@ def load_matting_base(path: str | Path, say: Callable[[str], object] = tell) -> 
         )
     if backbone is None:
         raise WeightsFileError(
-            f"{path} is a MattingBase of a backbone that is not known here; known are resnet50, "
-            "resnet101 and mobilenetv2"
+            f"{path} is a MattingBase of a backbone that is not known here; known are "
+            f"{', '.join(BACKBONES)}"
         )
     model = MattingBase(backbone)
     weights, notes = base_of(found.state_dict)

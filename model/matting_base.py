@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from common.choices import BACKBONES
 from model.aspp import ASPP
 from model.batch_norm import count_batch
 from model.decoder import Decoder
 from model.mobilenet import MobileNetV2Encoder
 from model.resnet import ResNetEncoder
 from model.transfer import Report, transfer
-
-BACKBONES = ("resnet50", "resnet101", "mobilenetv2")
 
 
 class Outputs(NamedTuple):
@@ -55,7 +54,7 @@ def clamp(x: Tensor) -> Tensor:
 class MattingBase(nn.Module):
     """The coarse network of Lin et al., CVPR 2021 (https://arxiv.org/abs/2012.07810).
 
-    backbone: "resnet50", "resnet101" or "mobilenetv2"; anything else raises ValueError.
+    backbone: one of common.choices.BACKBONES; anything else raises ValueError.
     """
 
     def __init__(self, backbone: str) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from common.choices import BACKBONES
 from common.errors import UserError
 from model.sources import SOURCES, Source, backbone_of, canonical, recognise
 from model.values import broken
@@ -262,7 +263,7 @@ def _check_backbone(source: Source, renamed: Iterable[str], target: Iterable[str
     if found is None:
         raise TransferError(
             f"nothing of the backbone would transfer: the file looks like {source.name} with a "
-            f"backbone that is none of resnet50, resnet101, mobilenetv2; give a file of a {wanted}"
+            f"backbone that is none of {', '.join(BACKBONES)}; give a file of a {wanted}"
         )
     if found != wanted:
         raise TransferError(

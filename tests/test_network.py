@@ -9,11 +9,11 @@ from conftest import DATA, STATE_DICTS, reference_entry, reference_image
 from operations import Operations
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from common.choices import BACKBONES
 from exporting.inference import Inference
 from model import MattingBase
-from model.matting_base import BACKBONES, clamp
+from model.matting_base import clamp
 from training.loss import matting_loss, sobel, total
-from training.options import BACKBONES as OFFERED
 from training.options import parse_options
 from training.run import parameter_groups
 
@@ -216,10 +216,6 @@ def test_a_clamp_lets_values_back_in_and_none_further_out() -> None:
     assert torch.equal(clamped, x.clamp(0, 1))
     clamped.backward(torch.tensor([-1.0, 1.0, -1.0, 1.0, -1.0, 1.0]))
     assert x.grad.tolist() == [-1, 0, -1, 1, 0, 1]
-
-
-def test_options_offer_the_backbones_that_there_are() -> None:
-    assert OFFERED == BACKBONES
 
 
 def test_an_unknown_backbone_is_refused_by_name() -> None:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from conftest import DATA, STATE_DICTS, reference_entry, reference_image
 
+from common.choices import BACKBONES
 from model import MattingRefine, matting_base, matting_refine
-from model.matting_base import BACKBONES
 from model.refiner import cut_patches, replace_patches
 from training.loss import REFINE_TERMS, refine_loss, total
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from conftest import SOURCE_OF, STATE_DICTS, published_file, published_state
 
+from common.choices import BACKBONES
 from model import MattingBase
-from model.matting_base import BACKBONES
 from model.sources import SOURCES
 from model.transfer import TransferError, transfer
 from model.weights_file import read_weights

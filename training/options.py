@@ -13,6 +13,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+from common.choices import BACKBONES
 from common.cli import Parser, command, said
 from common.processes import usable_processors
 from dataset.entries import EntryError, entries
@@ -21,7 +22,6 @@ from training.launchers import another_launcher
 STAGE = "base"  # of the published training: the first of two
 RECIPE_BATCH = 8  # to which the default learning rates belong
 LR_SCALES = {"none": lambda ratio: 1.0, "linear": lambda ratio: ratio, "sqrt": math.sqrt}
-BACKBONES = ("resnet50", "resnet101", "mobilenetv2")
 
 # The largest numbers that mean something: beyond them, a slip of the finger would take all memory
 # or never begin. Larger than any that is of use.
