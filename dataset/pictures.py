@@ -21,6 +21,7 @@ from dataset.kinds import ENDINGS, VIDEOS
 from dataset.listing import OF_VIDEO, Say, find_pictures, listed, names_and_stems, quiet
 from dataset.names import Names
 from dataset.orientation import ORIENTATIONS, orientation_of, upright_size
+from dataset.other_pictures import what_it_is
 from dataset.png import open_image
 from dataset.whole import ends_early, lacks_pixels
 
@@ -231,7 +232,7 @@ def open_picture(path: "Path | Member") -> ImageFile.ImageFile:
         what = "is a link to nothing" if link else "is not there any more"
         raise DataError(f"{path} {what}; restore or remove it, and start again") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise DataError(_undecodable(str(path), error)) from None
+        raise DataError(_undecodable(str(path), error, what_it_is(path))) from None
     if picture.width * picture.height > PIXELS_AT_MOST:
         picture.close()
         raise DataError(
@@ -354,13 +355,13 @@ def as_8_bits(picture: Image.Image, mode: str) -> Image.Image:
     return picture if picture.mode in (mode, "CMYK") else picture.convert(mode)
 
 
-def _undecodable(path: str, error: Exception) -> str:
+def _undecodable(path: str, error: Exception, other: str = "") -> str:
     if path.lower().endswith(VIDEOS):
         return f"{path} is a video, not a picture; {OF_VIDEO}"
     if os.path.exists(path) and not os.path.getsize(path):
         what = "is empty"
     elif isinstance(error, UnidentifiedImageError):
-        what = "is no picture, or of another format"
+        what = other or "is no picture, or of another format"
     else:
         what = str(error)
     return (

@@ -109,10 +109,32 @@ def test_pictures_that_are_too_large(tmp_path: Path) -> None:
 
 
 def test_other_formats_are_not_decoded(tmp_path: Path) -> None:
-    for form in ("GIF", "BMP", "TIFF", "WEBP"):
+    forms = {"GIF": "a GIF", "BMP": "a BMP", "TIFF": "a TIFF", "WEBP": "a WebP", "PPM": "a PNM"}
+    for form, named in forms.items():
         Image.new("RGB", (8, 8)).save(tmp_path / "a.png", format=form)
-        with pytest.raises(DataError, match="cannot be decoded as JPEG or PNG"):
+        with pytest.raises(DataError, match=rf"decoded as JPEG or PNG \(is {named}; convert it"):
             open_picture(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "is a HEIC; convert it to PNG"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1", "is an AVIF; convert it to PNG"),
+        (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2", "is a video; take the frames out of it first"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "fetch the file with git lfs pull"),
+        (b"<!DOCTYPE html><html>", "is a web page; download the file behind its link"),
+        (b"\0\5\x16\7\0\2\0\0Mac OS X", "is what macOS keeps beside a file; remove it"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "is a JPEG 2000; convert it to PNG"),
+        (b"hello", "is no picture, or of another format"),
+    ],
+)
+def test_a_file_with_a_picture_s_name_is_called_what_it_is(
+    tmp_path: Path, content: bytes, named: str
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(DataError, match=re.escape(named)):
+        open_picture(tmp_path / "a.jpg")
 
 
 def test_links_that_lead_back_do_not_hang_the_scan(tmp_path: Path) -> None:
