@@ -1,15 +1,20 @@
 """What torch is made to do for the network: types under autocast, layouts, copies."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from operations import Operation, Operations
+from running import run
 from torch.nn import functional as F  # noqa: N812
 from torchvision.models.segmentation import deeplabv3
 
+import evaluate
 from model import MattingBase
 from model.aspp import ASPP
 from model.batch_norm import BatchNorm2d
 from model.decoder import Decoder, _join
+from prediction.predictor import Matter
 from training.loss import matting_loss, total
 
 
@@ -124,6 +129,28 @@ def test_batches_are_counted_in_one_operation_and_where_they_train() -> None:
     assert {int(v) for k, v in counts.items() if not k.startswith("backbone")} == {2}
     counting = [of for of in operations.seen if any(x[1] == torch.int64 for x in of.inputs)]
     assert [of.name for of in counting] == ["_foreach_add_"]
+
+
+def test_no_script_has_hid_computed(
+    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a refiner needs its channels: not training, validation, evaluate.py, predict.py."""
+    coarse, asked = MattingBase.coarse, []
+
+    def noted(self: MattingBase, src: torch.Tensor, bgr: torch.Tensor, hid: bool = True) -> tuple:
+        asked.append((self.training, hid))
+        return coarse(self, src, bgr, hid)
+
+    monkeypatch.setattr(MattingBase, "coarse", noted)
+    run(data, "--max-steps", 1)
+    assert set(asked) == {(True, False), (False, False)}  # trained, validated
+    asked.clear()
+    weights = str(next(here.glob("checkpoint/run/epoch-*[0-9].pth")))
+    words = ["--dataset-dir", str(data), "--model-checkpoint", weights, "--size", "64"]
+    assert evaluate.main(words) == 0 and set(asked) == {(False, False)}
+    asked.clear()
+    Matter(weights, device="cpu")(torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64))
+    assert asked == [(False, False)]
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
