@@ -1,4 +1,4 @@
-"""Whether what a program would write is, or lies among, what it reads: by files, not by names."""
+"""Finds out whether a program would write over, or among, what it reads: by files, not by names."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""What is said where a package that the program stands on is not there, or cannot be loaded."""
+"""Says in a line that a package the program stands on is missing, or cannot be loaded."""
 
 import contextlib
 import os

@@ -1,5 +1,7 @@
-"""Processes that read or draw pictures: to be stopped is their program's business, which then ends
-them itself; a terminal and a cluster send a signal to all of them. Imports nothing heavy."""
+"""Starts and ends the processes that read or draw pictures. Imports nothing heavy.
+
+A terminal and a cluster send a signal to a program and to all of its processes. The program alone
+heeds it, and then ends the others itself."""
 
 import contextlib
 import multiprocessing

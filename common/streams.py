@@ -1,5 +1,5 @@
-"""What a program says, whoever may be there to read it: a terminal that is closed, a pipe without a
-reader, a full disk and a narrow encoding change nothing of what it does. Imports nothing heavy."""
+"""Lets a program speak to whoever is there: a closed terminal, a pipe without a reader, a full disk
+and a narrow encoding change nothing of what it does. Imports nothing heavy."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""Names of files as text that is safe to print and to write: a name may hold any byte but two.
+"""Makes names of files safe to print and to write: a name may hold any byte but two.
 
 Imports nothing heavy.
 """

@@ -1,6 +1,6 @@
 """What is an alpha and what is none: judges the values of one, and a sample of many, in words.
 
-It opens no file. A fault is a kind, a key of judging.KINDS, and what was seen.
+It opens no file. A fault is a kind, a key of KINDS in checking/faults.py, and what was seen.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,6 +1,6 @@
 """Looks at some alphas of a data set before anything is done with it, for a moment and no longer.
 
-What they are is judged by alphas.py; every alpha is looked at by check_data.py.
+alphas.py judges them; check_data.py looks at every alpha.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""How a camera was held, as EXIF has it: where pixels of the upright picture are stored."""
+"""Knows from EXIF how a camera was held: where pixels of the upright picture are stored."""
 
 from PIL import Image
 

@@ -1,5 +1,5 @@
-"""Some samples of a batch, and a step for them alone. Which they are is known on the host, so that
-nothing waits for the device."""
+"""Applies a step to some samples of a batch alone. The host knows which they are, so that nothing
+waits for the device."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,5 +1,7 @@
-"""The samples of a batch one by one, each in a thread of its own, as a processor likes them: where
-there are no workers, they are read and decoded so; and augmented so, where there is no GPU."""
+"""Splits a batch into its samples, and works on each in a thread of its own: best for a processor.
+
+Samples are read and decoded so where there are no workers, and augmented so where no GPU is.
+"""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -19,8 +21,8 @@ def areas(batch: dict, name: str) -> list[int]:
 
 
 def one_by_one(batch: dict) -> Iterator[dict]:
-    """The samples of a batch, each as a batch of its own, of the same memory; without what speaks
-    of samples by their rows in the whole."""
+    """The samples of a batch, each as a batch of one that shares its memory. Leaves out "chosen",
+    which names samples by their rows in the whole batch."""
     names = [name for name, value in batch.items() if isinstance(value, Tensor)]
     names = [name for name in names if name != "chosen"]
     count = len(batch["numbers"])
@@ -50,8 +52,8 @@ def in_threads(work: Callable, items: Sequence[tuple]) -> list:
 
 @lru_cache
 def pool(threads: int, each: int) -> ThreadPoolExecutor:
-    # Who sets torch's number of threads sets it for itself, and for threads that first compute
-    # later; the caller keeps its own.
+    # set_num_threads sets the number for the thread that calls it, and for threads that first
+    # compute later. So each thread of the pool sets its own, and the caller's stays.
     def start() -> None:
         torch.set_num_threads(each)
         torch.get_num_threads()  # settles it, whatever others set before this thread computes

@@ -1,6 +1,6 @@
 """What evaluate.py has measured: a score for each image, and how scores are told and written.
 
-It measures tensors that it is given; reading pictures and running a network is others' business.
+It measures tensors that it is given. It reads no pictures and runs no network.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""Work beside the training: in a thread, one piece at a time, its errors told to the training."""
+"""Works beside the training, in a thread: one piece at a time. The training is told its errors."""
 
 import threading
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """When a checkpoint is saved, and what goes for it: the newest, the best, replaced and old ones.
 
-How one is written is saving.py's business; names and what belongs to one run, checkpoint.py's.
+saving.py writes it; checkpoint.py knows names, and what belongs to one run.
 """
 
 import shutil

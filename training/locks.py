@@ -1,5 +1,7 @@
-"""Locks that die with their program, though the processes that it forked live on for seconds; and
-temporary folders that are held by one, so that the next start knows which a killed one has left."""
+"""Locks that go with their program, though the processes that it forked live on for seconds.
+
+A temporary folder is held by such a lock: so the next start knows which a killed one has left.
+"""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""What the machine and the processes make of the options that the command line left open."""
+"""Fills in, by the machine and the processes, the options that the command line left open."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""Writes checkpoints beside the training: copied at once, on disk a little later, whole or not.
+"""Writes checkpoints beside the training: copied at once, on disk a little later, or not at all.
 
 One write at a time; one that fails stops the run at its next step.
 """

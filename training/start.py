@@ -1,6 +1,6 @@
 """How a run begins: from which weights, and with what in its way.
 
-Which of the three starts it is decides train_base.py; this carries it out and says what it did.
+The options decide whether it is a resume, a transfer or from scratch; this does it and says so.
 """
 
 import argparse
