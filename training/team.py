@@ -159,9 +159,10 @@ class Team:
         if self.tensors is None:
             return model
         known = inspect.signature(DistributedDataParallel).parameters
-        buffers = {"forward_sync_buffers", "broadcast_buffers"} & known.keys()  # by torch's version
-        # Buffers are shared before each validation, not at each step.
-        unshared: dict[str, Any] = {max(buffers): False}
+        # Buffers are shared before each validation, not at each step. Newer versions of torch call
+        # the argument forward_sync_buffers, and warn of the older name.
+        newer, older = "forward_sync_buffers", "broadcast_buffers"
+        unshared: dict[str, Any] = {newer if newer in known else older: False}
         # It copies gradients into its buckets in any case: those of other strides, too.
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         return DistributedDataParallel(
