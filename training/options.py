@@ -60,34 +60,35 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     and one line that says which."""
     parser = Parser("train_base.py", description=DESCRIPTION, formatter_class=Formatter)
 
+    # fmt: off
     data = parser.add_argument_group("data")
     add_dataset_name(data)
     data.add_argument(
         "--dataset-dir", type=Path, metavar="DIR",
         help="instead: read DIR/{train,valid}/{fgr,pha} and DIR/backgrounds/{train,valid}",
-    )  # fmt: skip
+    )
     data.add_argument(
         "--dataset-pairing", choices=["random", "zip"], default="random",
         help="random: every draw of a foreground meets another background; "
         "zip: number i always meets number i",
-    )  # fmt: skip
+    )
     data.add_argument(
         "--crop-size", type=whole(32, PIXELS), nargs=2, default=[256, 512], metavar=("MIN", "MAX"),
         help="sides of the training crops in pixels, drawn anew for every batch: MIN plus a "
         "multiple of 64, or of 32 where MAX is less than 128 above MIN; validation uses MAX x MAX",
-    )  # fmt: skip
+    )
     data.add_argument(
         "--num-workers", type=whole(0, WORKERS), metavar="N",
         help="processes that read and decode pictures; 0: none, the program itself, between two "
         "steps (default: one a core, at most 16, shared among the processes that train on the "
         "machine; 0 where a CPU trains, whose cores have the step to compute)",
-    )  # fmt: skip
+    )
     data.add_argument(
         "--on-bad-image", choices=["stop", "skip"], default="stop",
         help="a picture that cannot be decoded: stop and name it; or skip: take the next "
         "foreground instead, name it once, and stop where more than one, and more than 1 in 100, "
         "are bad",
-    )  # fmt: skip
+    )
 
     model = parser.add_argument_group("model and start point")
     model.add_argument("--model-backbone", choices=BACKBONES, default="resnet50", help="encoder")
@@ -95,78 +96,76 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "--model-name", metavar="NAME",
         help="the run's name: checkpoint/NAME and log/NAME "
         "(default: mattingbase-BACKBONE-DATASET)",
-    )  # fmt: skip
+    )
     model.add_argument(
         "--model-pretrain-initialization", type=Path, metavar="FILE",
         help="a checkpoint to initialise from, once, before training: DeepLabV3 of VainF, "
         "torchvision or segmentation_models_pytorch, an ImageNet classifier, or MattingBase; the "
         "word torchvision: download torchvision's",
-    )  # fmt: skip
+    )
     model.add_argument(
         "--model-pretrain-partial", action="store_true",
         help="take an initialisation that lacks something which files of its kind have",
-    )  # fmt: skip
+    )
     model.add_argument(
         "--model-pretrain-stem", choices=["random", "rgb"], default="random",
         help="the first convolution, which takes src and bgr: random, as published; or rgb: its "
         "src half from the file, its bgr half zero",
-    )  # fmt: skip
+    )
     model.add_argument(
         "--model-last-checkpoint", type=Path, metavar="FILE",
         help="continue from this checkpoint; the word auto: from the newest of this run, or "
         "start fresh where there is none. Wins over --model-pretrain-initialization",
-    )  # fmt: skip
+    )
     model.add_argument(
         "--resume-anyway", action="store_true",
         help="continue a checkpoint of a run with another seed, batch size, crop size, pairing or "
         "data set; without it that is refused",
-    )  # fmt: skip
+    )
     model.add_argument(
         "--overwrite", action="store_true",
         help="remove checkpoints of this run that lie ahead of the start point; without it they "
         "stop the run",
-    )  # fmt: skip
+    )
 
     length = parser.add_argument_group("length")
     length.add_argument(
         "--batch-size", type=whole(1, BATCH), default=8, metavar="N",
         help="samples a step, of all processes together",
-    )  # fmt: skip
+    )
     length.add_argument(
         "--accumulate", type=whole(1, BATCH), default=1, metavar="N",
         help="split each process's share of a batch into N backward passes, to save memory",
-    )  # fmt: skip
+    )
     length.add_argument(
         "--epoch-start", type=whole(0, EPOCHS), default=0, metavar="N",
         help="first epoch; a checkpoint with its state file knows better",
-    )  # fmt: skip
+    )
     length.add_argument(
         "--epoch-end", type=whole(1, EPOCHS), default=8, metavar="N", help="stop before this epoch"
     )
     length.add_argument(
         "--max-steps", type=whole(1), metavar="N",
         help="stop after N completed steps in all, with a checkpoint",
-    )  # fmt: skip
+    )
     length.add_argument(
         "--dry-run", action="store_true",
         help="everything once (read, transfer, a training step, a validation step, save, read "
         "back), and log/NAME/batch.png; leaves no checkpoint",
-    )  # fmt: skip
+    )
 
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument("--lr-backbone", type=positive(RATE), default=1e-4, help="learning rate")
     recipe.add_argument("--lr-aspp", type=positive(RATE), default=5e-4, help="learning rate")
     recipe.add_argument("--lr-decoder", type=positive(RATE), default=5e-4, help="learning rate")
     recipe.add_argument(
-        "--lr-scale",
-        choices=list(LR_SCALES),
-        default="none",
+        "--lr-scale", choices=list(LR_SCALES), default="none",
         help="scale the learning rates by batch size / 8, or by its square root",
     )
     recipe.add_argument(
         "--clip-grad-norm", type=positive(), metavar="NORM",
         help="scale gradients down whose norm, of all together, is above it (default: off)",
-    )  # fmt: skip
+    )
     recipe.add_argument("--seed", type=seed, default=0, metavar="N", help="of all randomness")
 
     machine = parser.add_argument_group("machine")
@@ -177,55 +176,54 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "--precision", choices=["fp16", "bf16", "fp32"],
         help="of the forward pass (default: fp16 with loss scaling on CUDA, fp32 elsewhere); fp32 "
         "on CUDA computes convolutions in TF32, with 10 bits of fraction",
-    )  # fmt: skip
-
+    )
     machine.add_argument(
         "--sync-batchnorm", action=argparse.BooleanOptionalAction,
         help="batch norm over the images of all processes (default: where a process gets fewer "
         "than 8)",
-    )  # fmt: skip
+    )
     machine.add_argument(
         "--dist-timeout", type=whole(1, SECONDS), metavar="S",
         help="seconds in which every process must answer, or the run ends (default: 300 in "
         "start-up, 120 in training)",
-    )  # fmt: skip
+    )
     machine.add_argument(
         "--deterministic", action="store_true",
         help="the same bits on every run of a GPU, too, with slower algorithms",
-    )  # fmt: skip
+    )
 
     watching = parser.add_argument_group("watching and saving, in steps")
     watching.add_argument(
         "--log-to", choices=["tensorboard", "wandb"], default="tensorboard",
         help="wandb: Weights & Biases, too, which is shown what goes to TensorBoard; the "
         "environment's WANDB_MODE=offline sends nothing",
-    )  # fmt: skip
+    )
     watching.add_argument(
         "--log-train-loss-interval", type=whole(1), default=10, metavar="N",
         help="loss, speed and learning rates to TensorBoard",
-    )  # fmt: skip
+    )
     watching.add_argument(
         "--log-train-images-interval", type=whole(1), default=2000, metavar="N",
         help="pictures of the training batch, its first five samples, to TensorBoard",
-    )  # fmt: skip
+    )
     watching.add_argument(
         "--log-valid-interval", type=whole(1), default=5000, metavar="N",
         help="validation; also before the first step and after the last",
-    )  # fmt: skip
+    )
     watching.add_argument(
-        "--valid-conn",
-        action="store_true",
+        "--valid-conn", action="store_true",
         help="validation measures connectivity too, which takes a second of a core a sample",
     )
     watching.add_argument(
         "--checkpoint-interval", type=whole(1), default=5000, metavar="N",
         help="checkpoints; also at the end of every epoch",
-    )  # fmt: skip
+    )
     watching.add_argument(
         "--checkpoint-keep", type=whole(2), default=2, metavar="N",
         help="state files kept, the newest; of older checkpoints the weights at the ends of "
         "epochs stay",
-    )  # fmt: skip
+    )
+    # fmt: on
 
     argv = sys.argv[1:] if argv is None else argv
     another = another_launcher(argv)
@@ -256,9 +254,12 @@ def add_dataset_name(group: argparse._ArgumentGroup) -> None:
     except EntryError:  # which is said where an entry is wanted; --dataset-dir wants none
         names, listed = None, "which cannot be read now"
     group.add_argument(
-        "--dataset-name", choices=names, default="demo", metavar="NAME",
+        "--dataset-name",
+        choices=names,
+        default="demo",
+        metavar="NAME",
         help=f"an entry of data_path.py: {listed}",
-    )  # fmt: skip
+    )
 
 
 def default_workers(processes: int = 1) -> int:
@@ -287,8 +288,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     if options.resume_anyway and not options.model_last_checkpoint:
         parser.error("--resume-anyway goes with --model-last-checkpoint FILE")
     if options.log_to == "wandb" and find_spec("wandb") is None:
-        parser.error("--log-to wandb needs wandb, not installed here; type: "
-                     f"{command('-m', 'pip', 'install', 'wandb')}")  # fmt: skip
+        install = command("-m", "pip", "install", "wandb")
+        parser.error(f"--log-to wandb needs wandb, not installed here; type: {install}")
     if options.model_name is not None and (fault := fault_of_name(options.model_name)):
         parser.error(
             f"--model-name {said(options.model_name)} must be a name below checkpoint/ and log/: "
