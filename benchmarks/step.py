@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import arguments, machine, spread, table, write
-from common.machine import ADAM, LAYOUTS, keep_memory
+from common.machine import ADAM_ARGUMENTS, LAYOUTS, keep_memory
 from model import MattingBase
 from training.guarded_optimizer import GuardedOptimizer, loss_scaler
 from training.loss import matting_loss
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def program(device: torch.device) -> tuple:
     """The step as train_base.py takes it, as an entry of VARIANTS."""
-    return LAYOUTS[device.type], ADAM[device.type], False
+    return LAYOUTS[device.type], ADAM_ARGUMENTS[device.type], False
 
 
 def cases(

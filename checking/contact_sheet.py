@@ -19,8 +19,9 @@ from dataset.tar import Member
 
 CELL, GAP, LABEL, HEAD = 240, 16, 300, 56  # pixels
 PAPER, PANEL, INK, FAINT, ALARM = "#f4f2ee", "#e6e3dc", "#222222", "#77736b", "#b3261e"
-BEHIND = (46, 158, 116)  # green, seldom a colour of people: what is left of an old background shows
-TITLES = ("foreground", "alpha", "composite")
+# Behind composites: green, seldom a colour of people, so that remains of an old background show.
+COMPOSITE_COLOUR = (46, 158, 116)
+COLUMN_TITLES = ("foreground", "alpha", "composite")
 
 
 class Row(NamedTuple):
@@ -63,7 +64,7 @@ def contact_sheet(rows: Sequence[Row], title: str) -> Image.Image:
     sheet = Image.new("RGB", (width, HEAD + sum(row.height + GAP for row in drawn)), PAPER)
     pen = ImageDraw.Draw(sheet)
     pen.text((GAP, HEAD / 2), _wrapped(title, 20, 1)[0], INK, _font(20), anchor="lm")
-    for column, name in enumerate(TITLES):
+    for column, name in enumerate(COLUMN_TITLES):
         middle = 2 * GAP + LABEL + column * (CELL + GAP) + CELL / 2
         pen.text((middle, HEAD / 2), name, FAINT, _font(15), anchor="mm")
     top = HEAD
@@ -118,7 +119,7 @@ def _pictures(
             size += ", alpha cannot be read"
     if not (fgr and pha):
         return (fgr, pha, None), size
-    colour = Image.new("RGB", fgr.size, BEHIND)
+    colour = Image.new("RGB", fgr.size, COMPOSITE_COLOUR)
     return (fgr, pha, Image.composite(fgr, colour, pha.resize(fgr.size))), size
 
 

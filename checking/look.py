@@ -43,11 +43,11 @@ from dataset.pictures import (
 from dataset.tar import Member
 from dataset.workers import starting
 
-CHUNK = 32  # pictures a worker takes at once
-THREADS = 8  # a worker, for headers
-IN_FLIGHT = 4  # chunks a worker, so that memory does not grow with the data set
-SHRINK = 8  # foregrounds and backgrounds are decoded so much smaller; all bytes are read even so
-EDGES = 400  # pairs of a half, evenly spread, whose colours are looked at in full
+PICTURES_PER_CHUNK = 32  # pictures a worker takes at once
+HEADER_THREADS = 8  # a worker, for headers
+CHUNKS_PER_WORKER = 4  # chunks a worker, so that memory does not grow with the data set
+COLOUR_SHRINK = 8  # pictures of colours are decoded so much smaller; all bytes are read even so
+MAX_EDGE_PAIRS = 400  # pairs of a half, evenly spread, whose colours are looked at in full
 HASHED_AT_ONCE = 1 << 20  # bytes
 
 
@@ -154,9 +154,9 @@ def look_at_all(
     is told how many more were done. workers: processes; 0: none but this one. Raises DataError
     where a worker was killed."""
     chunks = [
-        (number, start, min(start + CHUNK, len(group.pictures)))
+        (number, start, min(start + PICTURES_PER_CHUNK, len(group.pictures)))
         for number, group in enumerate(groups)
-        for start in range(0, len(group.pictures), CHUNK)
+        for start in range(0, len(group.pictures), PICTURES_PER_CHUNK)
     ]
     faults = []
     workers = min(workers, len(chunks))
@@ -192,7 +192,7 @@ def _in_order(
         try:
             while True:
                 with starting(), signals_later(*STOP_SIGNALS):  # the first start the processes
-                    for chunk in islice(rest, IN_FLIGHT * workers - len(waiting)):
+                    for chunk in islice(rest, CHUNKS_PER_WORKER * workers - len(waiting)):
                         waiting.append((chunk[0], pool.submit(_look_at_chunk, *chunk)))
                 if not waiting:
                     break
@@ -227,7 +227,7 @@ def _look_at_chunk(number: int, start: int, stop: int) -> list[Seen]:
     of, half = pictures[number], halves[number]
     see = look_at_pair if isinstance(of, Foregrounds) else look_at_background
     if look.headers:  # many at once, since disks may be far away
-        with ThreadPoolExecutor(THREADS) as threads:
+        with ThreadPoolExecutor(HEADER_THREADS) as threads:
             return list(threads.map(lambda index: see(of, index, half, look), range(start, stop)))
     return [see(of, index, half, look) for index in range(start, stop)]
 
@@ -240,7 +240,7 @@ def look_at_pair(foregrounds: Foregrounds, index: int, half: str, look: Look) ->
     def fault(kind: str, what: str) -> None:
         faults.append(Fault(kind, half, what, index))
 
-    step = -(-len(foregrounds) // EDGES)
+    step = -(-len(foregrounds) // MAX_EDGE_PAIRS)
     if pha_path is None:
         size, pixels, digest = _read(fgr_path, "RGBA", look, fault)
         fgr = None if pixels is None or index % step else pixels[..., :3]
@@ -298,7 +298,7 @@ def _read(
             size = upright_size(picture)
             if look.headers:
                 return size, None, 0
-            shrink = SHRINK if mode == "RGB" and not full else 1
+            shrink = COLOUR_SHRINK if mode == "RGB" and not full else 1
             small = -(-size[0] // shrink), -(-size[1] // shrink)
             matrix = np.array([[shrink, 0, 0], [0, shrink, 0]], dtype=np.float64)
             pixels, _ = decode(picture, mode, small, matrix)

@@ -3,13 +3,15 @@ and this file are all that such a one has to understand."""
 
 import sys
 
-OLDEST = (3, 10)
+OLDEST_PYTHON = (3, 10)
 
-if sys.version_info < OLDEST:
+if sys.version_info < OLDEST_PYTHON:
     sys.stderr.write(
         "error: this is Python {} ({}), and the program needs {} or later; make its environment "
         "with one: python3.12 -m venv .venv\n".format(
-            ".".join(map(str, sys.version_info[:3])), sys.executable, ".".join(map(str, OLDEST))
+            ".".join(map(str, sys.version_info[:3])),
+            sys.executable,
+            ".".join(map(str, OLDEST_PYTHON)),
         )
     )
     sys.exit(2)

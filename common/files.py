@@ -15,7 +15,7 @@ from common.errors import OptionError
 from common.text import tell
 
 NAME_AT_MOST = 255  # bytes, of nearly every file system
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def check_output(path: Path, overwrite: bool) -> None:
@@ -80,7 +80,7 @@ def write_whole(
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        if error.errno in FULL:
+        if error.errno in DISK_FULL_ERRORS:
             free = shutil.disk_usage(path.parent).free
             needs = f"it needs {size_said(size)}, and " if size else ""
             raise OSError(

@@ -9,7 +9,7 @@ from pathlib import Path
 from common.cli import command, size_said
 
 ROOT = Path(__file__).parents[1]
-NO_MEMORY = ("failed to map segment", "annot allocate memory")  # the dynamic linker's words
+NO_MEMORY_PHRASES = ("failed to map segment", "annot allocate memory")  # the dynamic linker's words
 
 
 @contextlib.contextmanager
@@ -21,7 +21,7 @@ def loading(script: str) -> Iterator[None]:
     except ImportError as error:
         package = (error.name or "").split(".")[0]
         ours = not package or any(ROOT.glob(f"{package}*"))
-        if ours and not any(sign in str(error) for sign in NO_MEMORY):
+        if ours and not any(sign in str(error) for sign in NO_MEMORY_PHRASES):
             raise
         told = _missing(package) if isinstance(error, ModuleNotFoundError) else _broken(error)
     except MemoryError:
@@ -43,7 +43,7 @@ def _missing(package: str) -> str:
 
 
 def _broken(error: ImportError) -> str:
-    if any(sign in str(error) for sign in NO_MEMORY):
+    if any(sign in str(error) for sign in NO_MEMORY_PHRASES):
         return f"memory is too short to load a package ({error}){memory_limit()}"
     return f"{error.name} cannot be loaded ({error}); install it anew"
 

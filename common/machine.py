@@ -21,7 +21,7 @@ LAYOUTS = {
     "cpu": torch.channels_last if HAS_AVX512 else torch.contiguous_format,
     "cuda": torch.channels_last,
 }
-ADAM: dict[str, dict[str, Any]] = {"cpu": {"fused": True}, "cuda": {"fused": True}}
+ADAM_ARGUMENTS: dict[str, dict[str, Any]] = {"cpu": {"fused": True}, "cuda": {"fused": True}}
 
 
 def autocast(device: torch.device, precision: str) -> Callable[[], torch.autocast]:

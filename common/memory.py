@@ -9,7 +9,7 @@ from common.cli import size_said
 from common.errors import UserError
 from common.loading import memory_limit
 
-SIGNS = (
+OUT_OF_MEMORY_PHRASES = (
     "out of memory",
     "can't allocate memory",
     "Cannot allocate memory",
@@ -18,8 +18,8 @@ SIGNS = (
     "could not create a primitive",  # oneDNN's, where an operation finds no room
 )
 # What cuDNN and cuBLAS say where they find no room to work in; and where something else is wrong.
-LIBRARIES = ("unable to find an engine", "cuDNN", "CUDNN_STATUS", "CUBLAS_STATUS")
-FULL = 0.9  # of a GPU's memory: above it, an error of LIBRARIES is put down to memory
+GPU_LIBRARY_PHRASES = ("unable to find an engine", "cuDNN", "CUDNN_STATUS", "CUBLAS_STATUS")
+FULL_GPU_SHARE = 0.9  # of its memory: above it, GPU_LIBRARY_PHRASES are put down to memory
 
 
 class MemoryShortError(UserError, RuntimeError):
@@ -31,8 +31,8 @@ def ran_out(error: BaseException) -> bool:
     said = str(error)
     return (
         isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        or any(sign in said for sign in SIGNS)
-        or (any(sign in said for sign in LIBRARIES) and _nearly_full())
+        or any(sign in said for sign in OUT_OF_MEMORY_PHRASES)
+        or (any(sign in said for sign in GPU_LIBRARY_PHRASES) and _nearly_full())
     )
 
 
@@ -45,7 +45,7 @@ def _nearly_full() -> bool:
     except RuntimeError:  # it is the device that has failed
         return False
     room = free + torch.cuda.memory_reserved() - torch.cuda.max_memory_allocated()
-    return room < (1 - FULL) * total
+    return room < (1 - FULL_GPU_SHARE) * total
 
 
 def memory_short(
@@ -56,14 +56,14 @@ def memory_short(
     if not ran_out(error):
         return None
     on_device = isinstance(error, torch.OutOfMemoryError) or any(
-        name in str(error) for name in ("CUDA", *LIBRARIES)
+        name in str(error) for name in ("CUDA", *GPU_LIBRARY_PHRASES)
     )
     if on_device and options.device.startswith("cuda"):
         total = torch.cuda.get_device_properties(options.device).total_memory
         peak = torch.cuda.max_memory_allocated(options.device)
         what = f"{options.device} is out of memory: the peak was {size_said(peak)}"
         what += f" of {size_said(total)}"
-        if not any(sign in str(error) for sign in SIGNS):
+        if not any(sign in str(error) for sign in OUT_OF_MEMORY_PHRASES):
             what += f" ({str(error).splitlines()[0]})"
         other = ", or --precision fp16 or bf16" if options.precision == "fp32" else ""
     else:

@@ -91,13 +91,13 @@ def leave_signals(*numbers: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-BEHIND = 5  # added to niceness: on a core that both want, a third of what the program gets
+WORKER_NICENESS = 5  # added to niceness: on a core that both want, a third of what the program gets
 
 
 def step_back() -> None:
     """Has this process come behind its program, where there are too few cores for both."""
     with contextlib.suppress(AttributeError, OSError):  # Windows has no such thing
-        os.nice(BEHIND)
+        os.nice(WORKER_NICENESS)
 
 
 def end_with_parent() -> None:

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-GONE = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO)  # nobody will read this stream again
+# Nobody will read this stream again.
+READER_GONE_ERRORS = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO)
 
 
 @contextlib.contextmanager
@@ -62,7 +63,7 @@ class _Lasting:
             self._divert()
 
     def _lost(self, error: OSError) -> None:
-        if error.errno in GONE:
+        if error.errno in READER_GONE_ERRORS:
             self._divert()
 
     def _divert(self) -> None:

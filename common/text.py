@@ -8,7 +8,7 @@ import re
 # Control characters, escape codes among them; ends of lines; what turns the direction of writing;
 # and what stands for bytes that are no UTF-8.
 UNPRINTABLE = re.compile(r"[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
 def printable(text: object) -> str:
@@ -33,4 +33,4 @@ def csv_cell(name: str) -> str:
     """A name as a cell of a CSV file: where a spreadsheet would take it for a formula, with an
     apostrophe before it, as spreadsheets themselves mark text; a name that begins with an
     apostrophe gets another, so that none is taken for one of these."""
-    return f"'{name}" if name.startswith(FORMULA) else name
+    return f"'{name}" if name.startswith(FORMULA_STARTS) else name

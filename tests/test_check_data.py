@@ -330,7 +330,7 @@ def test_grey_saved_as_colours_is_an_alpha() -> None:
 
 
 def test_contact_sheet_shows_pairs_and_composites(own: Path) -> None:
-    from checking.contact_sheet import BEHIND, CELL, GAP, HEAD, LABEL
+    from checking.contact_sheet import CELL, COMPOSITE_COLOUR, GAP, HEAD, LABEL
 
     pristine(own)
     cut(own / "train/fgr/clip1/0001.jpg")
@@ -343,7 +343,7 @@ def test_contact_sheet_shows_pairs_and_composites(own: Path) -> None:
         sheet[top : top + row, left + n * (CELL + GAP) + 30 :][:, :180] for n in range(3)
     )
     weight = pha[..., :1] / 255
-    expected = fgr * weight + np.array(BEHIND) * (1 - weight)
+    expected = fgr * weight + np.array(COMPOSITE_COLOUR) * (1 - weight)
     assert weight.min() == 0 and weight.max() == 1
     assert np.abs(composite - expected).max() <= 1.01
 

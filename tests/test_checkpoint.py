@@ -81,7 +81,10 @@ def test_the_weights_are_written_last_and_are_plain(
 def small_checkpoint(folder: Path) -> Path:
     path = folder / "epoch-3.pth"
     weights = {"a.weight": torch.randn(7, 5), "a.bias": torch.randn(3), "n": torch.tensor(4)}
-    state = {name: {} for name in checkpoint.KEYS} | {"format": checkpoint.STATE_FORMAT, "step": 9}
+    state = {name: {} for name in checkpoint.STATE_KEYS} | {
+        "format": checkpoint.STATE_FORMAT,
+        "step": 9,
+    }
     state["optimizer"] = {"state": {0: {"exp_avg": torch.randn(7, 5)}}, "param_groups": [{"lr": 1}]}
     saving.write_checkpoint(path, weights, state)
     return path

@@ -171,9 +171,9 @@ def test_what_is_lost_is_said_before_nccl_ends_the_process(
     team = Team(size=2, answers=object())
     for device in ("cuda:0", "cpu"):
         distributed.with_device(team, torch.device(device), options(dist_timeout=asked))
-    longest = max(asked or each for each in distributed.TIMEOUTS)
+    longest = max(asked or each for each in distributed.DEFAULT_TIMEOUTS_S)
     assert asked_for["nccl"] > timedelta(seconds=longest)
-    assert asked_for["gloo"] == timedelta(seconds=asked or distributed.TIMEOUTS[1])
+    assert asked_for["gloo"] == timedelta(seconds=asked or distributed.DEFAULT_TIMEOUTS_S[1])
 
 
 # ---- Options ------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from training.guarded_optimizer import GuardedOptimizer, loss_scaler
 
 device, layout = torch.device("cuda", 0), machine.LAYOUTS["cuda"]
 model = MattingBase({backbone!r}).to(device).to(memory_format=layout).train()
-optimizer = torch.optim.Adam(model.parameters(), **machine.ADAM["cuda"])
+optimizer = torch.optim.Adam(model.parameters(), **machine.ADAM_ARGUMENTS["cuda"])
 update = GuardedOptimizer(
     model, optimizer, loss_scaler(device, {precision!r}), clip={clip}, precision={precision!r},
     folder=None,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from running import run, weights
 
-from common.machine import ADAM
+from common.machine import ADAM_ARGUMENTS
 from dataset.augmentation import augment
 from training import checkpoint
 from training.guarded_optimizer import DivergedError, GuardedOptimizer, loss_scaler
@@ -92,7 +92,7 @@ def batch(data: Path) -> dict:
 def taking(
     model: Small, precision: str, folder: Path | None = None, **options: object
 ) -> GuardedOptimizer:
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.1, **ADAM["cpu"])
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1, **ADAM_ARGUMENTS["cpu"])
     scaler = loss_scaler(torch.device("cpu"), precision)
     options = {"clip": None, "precision": precision, "folder": folder, **options}
     return GuardedOptimizer(model, optimizer, scaler, **options)

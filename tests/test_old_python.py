@@ -54,7 +54,9 @@ def test_real_ones(python: Path) -> None:
 
 
 def test_what_is_written_for_users_agrees() -> None:
-    oldest = re.search(r"OLDEST = \((\d+), (\d+)\)", (ROOT / "common/__init__.py").read_text())
+    oldest = re.search(
+        r"OLDEST_PYTHON = \((\d+), (\d+)\)", (ROOT / "common/__init__.py").read_text()
+    )
     version = ".".join(oldest.groups())
     assert f'requires-python = ">={version}"' in (ROOT / "pyproject.toml").read_text()
     assert f"Python {version} or later" in (ROOT / "README.md").read_text()

@@ -17,7 +17,7 @@ from running import ROOT, error_of, run, same, weights
 from torch.utils.data import DataLoader
 
 import check_data
-from common.processes import BEHIND
+from common.processes import WORKER_NICENESS
 from dataset import hand_over, workers
 from dataset import sample as matting
 from dataset.folders import data_folders, open_half
@@ -102,7 +102,7 @@ class Niceness(torch.utils.data.Dataset):
 @pytest.mark.skipif(not hasattr(os, "nice"), reason="no niceness here")
 def test_workers_come_behind_a_program_that_a_gpu_waits_for() -> None:
     own = os.nice(0)
-    for on_gpu, more in ((True, BEHIND), (False, 0)):
+    for on_gpu, more in ((True, WORKER_NICENESS), (False, 0)):
         begin = partial(begin_worker, on_gpu=on_gpu)
         read = DataLoader(Niceness(), num_workers=1, worker_init_fn=begin, collate_fn=list)
         assert [each for batch in read for each in batch] == [min(19, own + more)]
@@ -231,7 +231,7 @@ def test_without_room_for_a_pool_data_are_drawn_all_the_same_and_a_check_is_a_li
     counts = {"train": 1, "valid": 1, "backgrounds_train": 1, "backgrounds_valid": 1}
     make_demo(tmp_path / "demo", counts=counts, workers=2)
     assert (tmp_path / "demo" / "demo.json").exists()
-    monkeypatch.setattr("checking.look.CHUNK", 1)
+    monkeypatch.setattr("checking.look.PICTURES_PER_CHUNK", 1)
     monkeypatch.chdir(tmp_path)
     assert check_data.main(["--dataset-dir", str(data), "--num-workers", "2"]) == 2
     told = capsys.readouterr().err

@@ -15,7 +15,7 @@ from model.batch_norm import BatchNorm2d
 
 # By torch's version.
 gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-LEAST = 8  # images a process; below it statistics are taken over all processes, unless told not to
+MIN_IMAGES_PER_PROCESS = 8  # with fewer, statistics are taken over all, unless told not to
 
 
 class GlobalBatchNorm2d(BatchNorm2d):

@@ -28,9 +28,17 @@ from model.weights_file import WeightsFileError, read_file, read_weights
 from training.locks import fcntl, held
 
 STATE_FORMAT = 2
-KEYS = {"step", "steps_per_epoch", "optimizer", "scaler", "options", "data", "weights_checksum"}
-BEST = "best.pth"  # the weights of the best validation so far
-NAME = re.compile(r"epoch-(\d+)(?:-iter-(\d+))?\.pth")
+STATE_KEYS = {
+    "step",
+    "steps_per_epoch",
+    "optimizer",
+    "scaler",
+    "options",
+    "data",
+    "weights_checksum",
+}
+BEST_WEIGHTS = "best.pth"  # the weights of the best validation so far
+CHECKPOINT_NAME = re.compile(r"epoch-(\d+)(?:-iter-(\d+))?\.pth")
 
 
 class CheckpointError(UserError, ValueError):
@@ -54,7 +62,7 @@ def checkpoint_name(step: int, steps_per_epoch: int) -> str:
 
 def progress_of(name: str) -> Progress | None:
     """What a file's name says; None where it is no checkpoint's."""
-    found = NAME.fullmatch(name)
+    found = CHECKPOINT_NAME.fullmatch(name)
     if not found:
         return None
     epoch, step = found.groups()
@@ -245,8 +253,8 @@ def training_state(
 # those that make it train on other batches, or another network; and those that one may well change
 # on the way.
 SAME_RUN = ("model_backbone", "seed", "batch_size", "crop_size", "dataset_pairing")
-STEPS = "in steps of"
-FIRST_GRID = 32  # of all crops in the versions that did not write "crop_grid" down
+GRID_WORDS = "in steps of"
+UNRECORDED_CROP_GRID = 32  # of all crops in the versions that did not write "crop_grid" down
 SAME_RECIPE = (
     "precision",
     "lr_backbone",
@@ -282,12 +290,12 @@ def differences(
 
 def _changed_grid(state: dict[str, Any], options: argparse.Namespace) -> list[str]:
     """Of the same --crop-size, which another version of this program has drawn otherwise."""
-    before, now = state.get("crop_grid", FIRST_GRID), crop_grid(options.crop_size)
+    before, now = state.get("crop_grid", UNRECORDED_CROP_GRID), crop_grid(options.crop_size)
     if before == now or state["options"].get("crop_size") != options.crop_size:
         return []
     return [
-        f"--crop-size {_said(options.crop_size)} was {STEPS} {before}, as another version of this "
-        f"program draws it, and is {STEPS} {now}"
+        f"--crop-size {_said(options.crop_size)} was {GRID_WORDS} {before}, as another version "
+        f"of this program draws it, and is {GRID_WORDS} {now}"
     ]
 
 
@@ -349,7 +357,11 @@ def load_state(
     if not path.exists():
         return None
     state = read_file(path)
-    if not isinstance(state, dict) or state.get("format") != STATE_FORMAT or KEYS - state.keys():
+    if (
+        not isinstance(state, dict)
+        or state.get("format") != STATE_FORMAT
+        or STATE_KEYS - state.keys()
+    ):
         raise CheckpointError(
             f"{path} is no state file of this version (format {STATE_FORMAT}), but of another "
             f"program; move it away to start the optimizer afresh from {weights_path.name}"

@@ -69,7 +69,7 @@ class Checkpointer:
         if not run.team.is_first or self._saver.failed():
             return
         name = checkpoint.checkpoint_name(step, self._data.epoch_steps)
-        path, best = run.folder / name if is_due else None, run.folder / checkpoint.BEST
+        path, best = run.folder / name if is_due else None, run.folder / checkpoint.BEST_WEIGHTS
         replaced, self._to_replace = self._to_replace, ()
         put_aside(replaced)
         if is_best and not self._best_is_ours:
@@ -134,6 +134,7 @@ def put_aside(paths: Sequence[Path]) -> None:
 def remove_replaced(folder: Path) -> list[str]:
     """Removes what put_aside has moved; returns the names of the checkpoints."""
     names = [path.name for path in checkpoint.find_checkpoints(folder / REPLACED)]
-    names += [checkpoint.BEST] if (folder / REPLACED / checkpoint.BEST).exists() else []
+    best = checkpoint.BEST_WEIGHTS
+    names += [best] if (folder / REPLACED / best).exists() else []
     shutil.rmtree(folder / REPLACED, ignore_errors=True)
     return names

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from training.run import Run
     from training.start import Start
 
-SHOWN = 5  # samples of a batch that go to TensorBoard
+SAMPLES_SHOWN = 5  # samples of a batch that go to TensorBoard
 LINE_EVERY_S = 10  # between plain lines, where the output is no terminal
 
 
@@ -277,13 +277,15 @@ class Journal:
             writer, folder = self.writer, self.folder
             if not writer or not folder:
                 return
-            shown_as_bytes = {name: as_bytes(batch[:SHOWN]) for name, batch in shown.items()}
+            shown_as_bytes = {
+                name: as_bytes(batch[:SAMPLES_SHOWN]) for name, batch in shown.items()
+            }
             copied = all_given(self._device)
 
             def write() -> None:
                 copied()
                 for name, batch in shown_as_bytes.items():
-                    writer.add_image(f"{group}/{name}", make_grid(batch, nrow=SHOWN), step)
+                    writer.add_image(f"{group}/{name}", make_grid(batch, nrow=SAMPLES_SHOWN), step)
                 then(folder, shown_as_bytes)
 
             self._beside.begin(write)

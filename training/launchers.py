@@ -10,12 +10,12 @@ from common.cli import quoted, tool
 
 RANK_OPTIONS = ("--local-rank", "--local_rank")  # that a launcher adds to the command line
 # Of an MPI: how many processes there are, and how many of them on this machine.
-MPI = (
+MPI_VARIABLES = (
     ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"),  # Open MPI
     ("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE"),  # MVAPICH
     ("PMI_SIZE", "MPI_LOCALNRANKS"),  # MPICH, Intel MPI
 )
-MEETING = '"$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1):29500"'
+SLURM_RENDEZVOUS = '"$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1):29500"'
 
 
 def under_torchrun() -> bool:
@@ -45,14 +45,15 @@ def another_launcher(argv: list[str]) -> str | None:
         return None
     if found := _srun():
         size, machines = found
-        line = _torchrun(argv, -(-size // machines), machines, f"c10d --rdzv-endpoint {MEETING}")
+        meeting = f"c10d --rdzv-endpoint {SLURM_RENDEZVOUS}"
+        line = _torchrun(argv, -(-size // machines), machines, meeting)
         if machines > 1:
             line = f"srun --ntasks-per-node 1 {line}"
         return (
             f"srun has started {size} tasks, each of which would train by itself; start one a "
             f"machine, and the processes with torchrun: {line}"
         )
-    for name, local in MPI:
+    for name, local in MPI_VARIABLES:
         if (size := _count(name) or 1) > 1:
             here = _count(local) or size
             return (

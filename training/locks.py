@@ -16,7 +16,7 @@ try:
 except ImportError:  # Windows has no locks that die with their process
     fcntl = None  # type: ignore[assignment]
 
-OWNER = ".owner"
+OWNER_FILE = ".owner"
 
 held: list[TextIO] = []  # files that this process has locked
 
@@ -35,11 +35,13 @@ def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
     """A new folder in `parent`, gone afterwards."""
     with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as name:
         folder = Path(name)
-        with (folder / f"{OWNER}.new").open("w") as lock:
+        with (folder / f"{OWNER_FILE}.new").open("w") as lock:
             if fcntl:
                 with contextlib.suppress(OSError):  # a file system without locks
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    (folder / f"{OWNER}.new").rename(folder / OWNER)  # not before it is locked
+                    (folder / f"{OWNER_FILE}.new").rename(
+                        folder / OWNER_FILE
+                    )  # not before it is locked
             held.append(lock)
             try:
                 yield folder
@@ -50,7 +52,7 @@ def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
 def remove_abandoned(parent: Path, prefix: str) -> list[Path]:
     """Removes, and returns, the temporary folders in `parent` whose program is gone."""
     removed = []
-    for owner in parent.glob(f"{prefix}*/{OWNER}") if fcntl else ():
+    for owner in parent.glob(f"{prefix}*/{OWNER_FILE}") if fcntl else ():
         with contextlib.suppress(OSError), owner.open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(owner.parent)

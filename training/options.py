@@ -27,7 +27,7 @@ LR_SCALES = {"none": lambda ratio: 1.0, "linear": lambda ratio: ratio, "sqrt": m
 # or never begin. Larger than any that is of use.
 STEPS, EPOCHS, SECONDS = 10**12, 10**6, 10**6
 BATCH, WORKERS, PIXELS = 1 << 16, 512, 1 << 14
-RATE = 10.0  # of learning
+MAX_LEARNING_RATE = 10.0
 
 DESCRIPTION = """\
 Trains MattingBase, the base network of "Real-Time High-Resolution Background Matting".
@@ -155,9 +155,10 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     )
 
     recipe = parser.add_argument_group("recipe")
-    recipe.add_argument("--lr-backbone", type=positive(RATE), default=1e-4, help="learning rate")
-    recipe.add_argument("--lr-aspp", type=positive(RATE), default=5e-4, help="learning rate")
-    recipe.add_argument("--lr-decoder", type=positive(RATE), default=5e-4, help="learning rate")
+    rate = positive(MAX_LEARNING_RATE)
+    recipe.add_argument("--lr-backbone", type=rate, default=1e-4, help="learning rate")
+    recipe.add_argument("--lr-aspp", type=rate, default=5e-4, help="learning rate")
+    recipe.add_argument("--lr-decoder", type=rate, default=5e-4, help="learning rate")
     recipe.add_argument(
         "--lr-scale", choices=list(LR_SCALES), default="none",
         help="scale the learning rates by batch size / 8, or by its square root",

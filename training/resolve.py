@@ -8,7 +8,7 @@ import torch
 from common.cli import size_said
 from common.errors import OptionError
 from common.machine import choose_device, choose_precision, keep_memory, make_deterministic
-from training.batch_norm import LEAST
+from training.batch_norm import MIN_IMAGES_PER_PROCESS
 from training.options import default_workers
 from training.team import Team
 
@@ -93,7 +93,7 @@ def share_of_batch(settings: argparse.Namespace, team: Team) -> int:
             f"--batch-size {near}"
         )
     if settings.sync_batchnorm is None:
-        settings.sync_batchnorm = settings.batch_size // team.size < LEAST
+        settings.sync_batchnorm = settings.batch_size // team.size < MIN_IMAGES_PER_PROCESS
     settings.sync_batchnorm = settings.sync_batchnorm and team.size > 1
     if share * (team.size if settings.sync_batchnorm else 1) == 1:
         raise OptionError(

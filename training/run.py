@@ -96,7 +96,7 @@ class Run:
     def training_state(self, model: nn.Module, **learning_rates: float) -> TrainingState:
         """With Adam for the parts of `model` that are named, each with its learning rate."""
         groups = parameter_groups(model, **learning_rates)
-        optimizer = torch.optim.Adam(groups, **machine.ADAM[self.device.type])
+        optimizer = torch.optim.Adam(groups, **machine.ADAM_ARGUMENTS[self.device.type])
         return TrainingState(model, optimizer, loss_scaler(self.device, self.settings.precision))
 
     def guard(self, state: TrainingState) -> GuardedOptimizer:

@@ -26,7 +26,7 @@ from training.data import Data
 from training.run import Run, TrainingState
 from training.saving import size_of
 
-DRY_RUN = ".dry-run-"
+DRY_RUN_PREFIX = ".dry-run-"
 FIRST_STAGE = "base"  # of all checkpoints that say none
 
 # "resume" and a checkpoint, "transfer" and another network's file, or "scratch" and None.
@@ -38,7 +38,7 @@ def checkpoint_folder(options: argparse.Namespace) -> Iterator[Path]:
     """checkpoint/NAME; for a dry run one that is gone afterwards. Removes those of dry runs that
     were killed."""
     folder = Path("checkpoint")
-    for left in locks.remove_abandoned(folder, DRY_RUN):
+    for left in locks.remove_abandoned(folder, DRY_RUN_PREFIX):
         tell(f"removed {left}, which a killed dry run left")
     if not options.dry_run:
         yield folder / options.model_name
@@ -46,7 +46,7 @@ def checkpoint_folder(options: argparse.Namespace) -> Iterator[Path]:
     made = not folder.exists()
     folder.mkdir(exist_ok=True)
     try:
-        with locks.temporary_folder(folder, DRY_RUN) as temporary:
+        with locks.temporary_folder(folder, DRY_RUN_PREFIX) as temporary:
             yield temporary
     finally:
         if made:
@@ -198,7 +198,9 @@ def resume(
         others, notes = checkpoint.differences(state, options, data)
         if others and not options.resume_anyway:
             ways = []
-            if not all(checkpoint.STEPS in each for each in others):  # which no option gives back
+            if not all(
+                checkpoint.GRID_WORDS in each for each in others
+            ):  # which no option gives back
                 ways.append("type (or put back) what it was")
             if not any(each.startswith("--model-backbone ") for each in others):
                 ways.append("add --resume-anyway to go on with what it is now")
@@ -284,7 +286,7 @@ def checkpoints_ahead(
     """The checkpoints in `folder` that are in the way of this run: those that lie ahead of the one
     it continues, or all, where it continues none of them. Raises OptionError where there are some
     and they may not be removed, or the file to transfer from is one of them."""
-    found, best = checkpoint.find_checkpoints(folder), folder / checkpoint.BEST
+    found, best = checkpoint.find_checkpoints(folder), folder / checkpoint.BEST_WEIGHTS
     own = [path.resolve() for path in found]
     if kind == "transfer" and source and source.resolve() in [*own, best.resolve()]:
         raise OptionError(

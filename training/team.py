@@ -26,9 +26,18 @@ from common.errors import DataError, UserError
 from training.launchers import under_torchrun
 
 T = TypeVar("T")
-TIMEOUTS = (300, 120)  # seconds, of start-up and of training, in which every process must answer
+DEFAULT_TIMEOUTS_S = (300, 120)  # in which every process must answer: in start-up, in training
 # What torch says where a process is gone or does not answer: gloo's words, and NCCL's.
-LOST = ("peer", "Timed out", "timed out", "timeout", "Broken pipe", "gloo", "Gloo", "NCCL")
+LOST_CONTACT_PHRASES = (
+    "peer",
+    "Timed out",
+    "timed out",
+    "timeout",
+    "Broken pipe",
+    "gloo",
+    "Gloo",
+    "NCCL",
+)
 
 
 class ElsewhereError(UserError, RuntimeError):
@@ -200,7 +209,7 @@ def join(options: argparse.Namespace) -> Team:
     """The team that torchrun has started, or that of one process alone.
 
     options.dist_timeout: seconds in which every process must answer, in start-up and in training;
-    None: TIMEOUTS. Raises ContactError where the others do not come.
+    None: DEFAULT_TIMEOUTS_S. Raises ContactError where the others do not come.
     """
     if not under_torchrun():
         return Team()
@@ -251,7 +260,7 @@ def with_device(team: Team, device: torch.device, options: argparse.Namespace) -
 
 def _timeouts(options: argparse.Namespace) -> tuple[timedelta, timedelta]:
     """In which every process must answer on the host: in start-up, and in training."""
-    starting, training = (options.dist_timeout or default for default in TIMEOUTS)
+    starting, training = (options.dist_timeout or default for default in DEFAULT_TIMEOUTS_S)
     return timedelta(seconds=starting), timedelta(seconds=training)
 
 
@@ -272,7 +281,7 @@ def contact_lost(error: BaseException, step: int) -> ContactError | None:
     the one at hand; 0 before the first."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return None
-    if not any(word in str(error) for word in LOST):
+    if not any(word in str(error) for word in LOST_CONTACT_PHRASES):
         return None
     when = f"in step {step}" if step else "in start-up"
     if "/dev/shm" in str(error):  # NCCL's, whose GPUs hand over through it

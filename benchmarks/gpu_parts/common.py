@@ -39,7 +39,7 @@ class Training:
         self.model = model.train()
         rates = {name: getattr(options, f"lr_{name}") for name in ("backbone", "aspp", "decoder")}
         groups = parameter_groups(model, **rates)
-        optimizer = torch.optim.Adam(groups, **machine.ADAM["cuda"])
+        optimizer = torch.optim.Adam(groups, **machine.ADAM_ARGUMENTS["cuda"])
         self.update = GuardedOptimizer(
             model, optimizer, loss_scaler(self.device, precision), clip=options.clip_grad_norm,
             precision=precision, folder=None,
