@@ -9,6 +9,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from common.choices import OUTPUTS
 from common.cli import Parser, command, said, size_said
 from common.loading import loading
 from common.streams import lasting_streams
@@ -24,7 +25,6 @@ kept only where both give the same.
         --simplified pha,fgr --output matting.onnx
 """
 FORMATS = ("onnx", "torchscript", "safetensors", "weights")
-OUTPUTS = ("pha", "fgr", "err", "hid")
 NEEDED = ("onnx", "onnxscript", "onnxruntime")  # for --format onnx, and for nothing else
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.choices import TYPES
 from common.cli import Parser, command
 from common.loading import loading
 from common.signals import Stopped, StopRequest
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
     from prediction.frames import Frame
     from prediction.predictor import Matter
-
-TYPES = ("pha", "fgr", "com", "err")  # prediction.predictor's, which imports heavy things
 
 
 def __getattr__(name: str) -> Any:

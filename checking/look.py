@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from checking.faults import Fault, Group
+from common.choices import SPLITS
 from common.errors import DataError
 from common.processes import (
     STOP_SIGNALS,
@@ -28,7 +29,7 @@ from common.processes import (
 )
 from dataset.alphas import AlphaError, judge_alpha, premultiplied
 from dataset.first_look import turned_apart
-from dataset.folders import HALVES, opened, opened_backgrounds
+from dataset.folders import opened, opened_backgrounds
 from dataset.listing import both_names, find_pictures, stem_of
 from dataset.pictures import (
     Backgrounds,
@@ -80,7 +81,7 @@ def list_groups(folders: dict, say: Callable[[str], None]) -> tuple[list[Group],
     groups: list[Group] = []
     faults: list[Fault] = []
     counts: dict[str, int] = {}
-    for half in HALVES:
+    for half in SPLITS:
         for found in (_list_foregrounds(folders, half, say), _list_backgrounds(folders, half, say)):
             pictures, some, lengths = found
             faults += some

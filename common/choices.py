@@ -1,3 +1,9 @@
-"""What several parts offer a choice of, said once. Imports nothing."""
+"""What options choose from and networks are made of, said once.
+
+It imports nothing, so that --help can list it at once.
+"""
 
 BACKBONES = ("resnet50", "resnet101", "mobilenetv2")
+OUTPUTS = ("pha", "fgr", "err", "hid")  # of the base network, in the order of its channels
+TYPES = ("pha", "fgr", "com", "err")  # of pictures that a prediction writes
+SPLITS = ("train", "valid")  # of a data set

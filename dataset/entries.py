@@ -8,11 +8,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from common.choices import SPLITS
 from common.errors import UserError
 
-HALVES = ("train", "valid")
-DEMO = {half: {kind: f"data/demo/{half}/{kind}" for kind in ("fgr", "pha")} for half in HALVES} | {
-    "backgrounds": {half: f"data/demo/backgrounds/{half}" for half in HALVES}
+DEMO = {half: {kind: f"data/demo/{half}/{kind}" for kind in ("fgr", "pha")} for half in SPLITS} | {
+    "backgrounds": {half: f"data/demo/backgrounds/{half}" for half in SPLITS}
 }
 LAYOUT = '{"train": {"fgr": FOLDER, "pha": FOLDER}, "valid": {"fgr": FOLDER, "pha": FOLDER}}'
 BACKGROUNDS = '{"train": FOLDER, "valid": FOLDER}'
@@ -50,10 +50,10 @@ def entry_of(name: str) -> dict[str, dict[str, Path]]:
     if backgrounds is None:
         raise EntryError(f"data_path.py has no entry 'backgrounds': write {BACKGROUNDS}")
     behind = _mapping(backgrounds, f"the entry {whose}", BACKGROUNDS)
-    checked = {half: _half(entry[half], name, half) for half in HALVES if half in entry}
+    checked = {half: _half(entry[half], name, half) for half in SPLITS if half in entry}
     return checked | {
         "backgrounds": {
-            half: _folder(behind[half], f"{whose}, {half!r}") for half in HALVES if half in behind
+            half: _folder(behind[half], f"{whose}, {half!r}") for half in SPLITS if half in behind
         }
     }
 

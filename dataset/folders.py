@@ -7,10 +7,11 @@ import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from common.choices import SPLITS
 from common.errors import DataError
 from common.text import tell
 from dataset.demo import make_demo
-from dataset.entries import HALVES, EntryError, entry_of, lacking, lacking_backgrounds
+from dataset.entries import EntryError, entry_of, lacking, lacking_backgrounds
 from dataset.pictures import Backgrounds, Foregrounds, find_backgrounds, find_pairs, find_rgba
 from dataset.tar import TarFolder, open_tars
 from dataset.tar_index import tars_in
@@ -55,7 +56,7 @@ def _half_in(folder: Path) -> dict[str, Path]:
 
 def places(folders: dict) -> list[Path]:
     """All folders of an entry as data_folders gives it."""
-    entries = (folders.get(each, {}) for each in (*HALVES, "backgrounds"))
+    entries = (folders.get(each, {}) for each in (*SPLITS, "backgrounds"))
     return [Path(folder) for entry in entries for folder in entry.values()]
 
 

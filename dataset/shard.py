@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from common.choices import SPLITS
 from common.cli import Parser, command, said, size_said
 from common.loading import loading
 from common.processes import STOP_SIGNALS, heeded_signals
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from dataset.tar import Member
 
 MEGABYTE = 1_000_000
-HALVES = ("train", "valid")
 UNFINISHED = ".unfinished"  # in TARGET, until all is written
 
 # What stays together, a pair or a single picture: names in the tar, and where the pictures are.
@@ -103,7 +103,7 @@ def pack(source: Path, target: Path, shard_bytes: int) -> None:
     _check_places(source, target)
     tell(f"looking through {source} ...")
     folders = data_folders("", source, tell)
-    halves = {half: open_half(folders, half, stop=False) for half in HALVES}
+    halves = {half: open_half(folders, half, stop=False) for half in SPLITS}
     parts = [part for opened in halves.values() for part in opened]
     total = sum(_bytes_of(group) for part in parts for group in _groups(part))
 
@@ -128,10 +128,10 @@ def pack(source: Path, target: Path, shard_bytes: int) -> None:
                 folder = unfinished / "backgrounds" / half
                 _write_tars(folder, _groups(backgrounds), shard_bytes, bar.update)
         packed = data_folders("", unfinished, tell)
-        for half in HALVES:
+        for half in SPLITS:
             _compare(halves[half], open_half(packed, half, stop=False), target)
         sizes = [path.stat().st_size for path in unfinished.rglob("*.tar")]
-        for name in (*HALVES, "backgrounds"):
+        for name in (*SPLITS, "backgrounds"):
             moved.append(name)
             (unfinished / name).rename(target / name)
         unfinished.rmdir()

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.choices import OUTPUTS
 from common.errors import UserError
 from common.files import write_whole
-from exporting.inference import OUTPUTS, Inference
+from exporting.inference import Inference
 from model.matting_base import MattingBase
 from model.weights_file import read_weights
 from training.checkpoint import load_state

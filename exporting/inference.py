@@ -7,11 +7,11 @@ import copy
 
 from torch import Tensor, nn
 
+from common.choices import OUTPUTS
 from model.matting_base import MattingBase
 
 # Where each output ends among the decoder's channels.
-ENDS = {"pha": 1, "fgr": 4, "err": 5, "hid": 37}
-OUTPUTS = tuple(ENDS)
+ENDS = dict(zip(OUTPUTS, (1, 4, 5, 37), strict=True))
 
 
 class Inference(MattingBase):

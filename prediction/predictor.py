@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from common.choices import TYPES
 from model.load import load_matting_base
 from prediction.upsample import enlarge_rows, guided_alpha, guided_factors
 
-TYPES = ("pha", "fgr", "com", "err")
 STRIDE = 16  # of the deepest features
 SIDE_AT_LEAST = 32  # below it there is nothing left for the deepest features to see
 BAND = 1 << 20  # pixels of the full size that are brought back at a time

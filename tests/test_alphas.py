@@ -15,11 +15,12 @@ from PIL import Image
 from running import error_of, run
 
 import evaluate
+from common.choices import SPLITS
 from common.errors import DataError
 from dataset import first_look, shard
 from dataset.alphas import AlphaError, Judged, fault_of_sample, judge_alpha
 from dataset.first_look import LOOKED_AT, faults_of, judge_files, look_at_alphas, spread
-from dataset.folders import HALVES, data_folders, open_half
+from dataset.folders import data_folders, open_half
 from dataset.pictures import decode, open_picture
 
 Change = Callable[[np.ndarray], object]
@@ -183,7 +184,7 @@ def test_one_alpha_that_is_none_is_enough_and_one_empty_is_not(
     assert f"{path} is no alpha: its largest value is 1 of 255: multiply by 255" in error
     assert "1 of 4 alphas" in error
     saved(path, before * 0)
-    look_at_alphas({half: open_half(data_folders("", data, print), half)[0] for half in HALVES})
+    look_at_alphas({half: open_half(data_folders("", data, print), half)[0] for half in SPLITS})
 
 
 def test_it_is_found_in_tars_and_with_skip_when_it_is_read(here: Path) -> None:
@@ -216,7 +217,7 @@ def test_only_the_main_process_looks(here: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_an_opaque_alpha_channel_was_lost(here: Path, capsys: pytest.CaptureFixture) -> None:
     data = make_data(here / "data", 3, 2)
-    for half in HALVES:
+    for half in SPLITS:
         for path in (data / half / "fgr").rglob("*.jpg"):
             name = path.relative_to(data / half / "fgr").with_suffix(".png")
             saved(data / half / "rgba" / name, Image.open(path).convert("RGBA"))
@@ -328,7 +329,7 @@ def test_the_alpha_of_a_cut_out_is_meant(here: Path, capsys: pytest.CaptureFixtu
 def test_real_alphas_are_alphas() -> None:
     folders = data_folders("", REAL, print)
     said: list[str] = []
-    look_at_alphas({half: open_half(folders, half)[0] for half in HALVES}, said.append)
+    look_at_alphas({half: open_half(folders, half)[0] for half in SPLITS}, said.append)
     assert said == []
 
 

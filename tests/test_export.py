@@ -15,8 +15,9 @@ from conftest import STATE_DICTS, published_state, reference_entry
 from safetensors.torch import load_file
 
 import export
+from common.choices import OUTPUTS
 from exporting import formats as exporting
-from exporting.inference import OUTPUTS, Inference
+from exporting.inference import Inference
 from model import MattingBase
 from model.load import load_matting_base
 from training.saving import write_checkpoint

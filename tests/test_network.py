@@ -9,10 +9,10 @@ from conftest import DATA, STATE_DICTS, reference_entry, reference_image
 from operations import Operations
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from common.choices import BACKBONES
+from common.choices import BACKBONES, OUTPUTS
 from exporting.inference import Inference
 from model import MattingBase
-from model.matting_base import clamp
+from model.matting_base import Outputs, clamp
 from training.loss import matting_loss, sobel, total
 from training.options import parse_options
 from training.run import parameter_groups
@@ -216,6 +216,10 @@ def test_a_clamp_lets_values_back_in_and_none_further_out() -> None:
     assert torch.equal(clamped, x.clamp(0, 1))
     clamped.backward(torch.tensor([-1.0, 1.0, -1.0, 1.0, -1.0, 1.0]))
     assert x.grad.tolist() == [-1, 0, -1, 1, 0, 1]
+
+
+def test_outputs_are_named_as_options_name_them() -> None:
+    assert Outputs._fields == OUTPUTS
 
 
 def test_an_unknown_backbone_is_refused_by_name() -> None:

@@ -8,8 +8,8 @@ from alpha_pictures import checked, disc, hard, saved
 from conftest import REAL
 from PIL import Image
 
+from common.choices import SPLITS
 from dataset.alphas import premultiplied
-from dataset.folders import HALVES
 
 
 def lit(level: float) -> np.ndarray:
@@ -53,7 +53,7 @@ def test_what_is_dark_or_hard_anyway_is_not_told_apart() -> None:
 @pytest.mark.parametrize("own", [False, True])
 def test_check_data_warns_of_premultiplied_colours(own: bool, here: Path) -> None:
     data = here / "data"
-    for half in HALVES:
+    for half in SPLITS:
         for number in range(2):
             pha, fgr = disc(50 + 9 * number, 8), lit(220 - 20 * number)
             fgr = times(fgr, pha) if half == "train" else fgr

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from common.choices import SPLITS
 from common.files import check_apart
 from common.text import tell
 from dataset.first_look import look_at_alphas
-from dataset.folders import HALVES, data_folders, describe, open_half, places
+from dataset.folders import data_folders, describe, open_half, places
 from dataset.pictures import Backgrounds, Foregrounds
 from dataset.sampler import steps_per_epoch
 from training.run import Run
@@ -41,7 +42,7 @@ def open_data(run: Run) -> Data:
     team.each(lambda: check_apart(written, places(folders), deep=False) if team.is_first else None)
     look = options.on_bad_image == "stop" and team.local_rank == 0
     splits = {
-        split: team.each(partial(open_half, folders, split, look, run.say)) for split in HALVES
+        split: team.each(partial(open_half, folders, split, look, run.say)) for split in SPLITS
     }
     foregrounds_of = {split: opened[0] for split, opened in splits.items()}
     skip = options.on_bad_image == "skip"
