@@ -1,5 +1,6 @@
 """--log-to wandb: it gets what TensorBoard gets, and whatever goes wrong in it ends no training."""
 
+import argparse
 import json
 import os
 import signal
@@ -8,12 +9,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
+from torchvision.transforms.functional import pil_to_tensor
+from torchvision.utils import make_grid
 
 import train_base
 from training import options
+from training.journal import Journal
+from training.pictures import as_bytes
+from training.wandb_log import WandbLog
 
 wandb = pytest.importorskip("wandb")
 
@@ -37,8 +47,8 @@ def words(data: Path, *more: object) -> list[str]:
     return [str(word) for word in argv]
 
 
-def wandb_history(path: Path) -> dict[int, dict[str, float]]:
-    """By step, the numbers in a run's .wandb file."""
+def wandb_history(path: Path) -> dict[int, dict[str, Any]]:
+    """By step, what is in a run's .wandb file; no tag is there twice for a step."""
     from wandb.proto import wandb_internal_pb2
 
     content, at, record, steps = path.read_bytes(), 7, b"", {}
@@ -55,10 +65,12 @@ def wandb_history(path: Path) -> dict[int, dict[str, float]]:
         record = b""
         if read.WhichOneof("record_type") == "history":
             row = {item.key or "/".join(item.nested_key): item for item in read.history.item}
-            numbers = {name: json.loads(item.value_json) for name, item in row.items()}
-            steps.setdefault(numbers["global_step"], []).append(numbers)
-    assert all(len(rows) == 1 for rows in steps.values()), "a step was logged twice"
-    return {step: row for step, (row,) in steps.items()}
+            logged = {name: json.loads(item.value_json) for name, item in row.items()}
+            logged = {name: logged[name] for name in logged if not name.startswith("_")}
+            step = logged.pop("global_step")
+            assert not logged.keys() & steps.get(step, {}).keys(), "a step was logged twice"
+            steps.setdefault(step, {}).update(logged)
+    return steps
 
 
 def test_it_gets_what_tensorboard_gets(
@@ -110,16 +122,57 @@ def test_a_failure_ends_no_training(
     def fails(*_: object, **__: object) -> None:
         raise wandb.errors.CommError("the network is gone\nand more")
 
-    class Run:
-        finish = fails
-
-    monkeypatch.setattr(wandb, "init", fails if where == "start" else lambda **_: Run())
+    run = mock.Mock(finish=fails)
+    monkeypatch.setattr(wandb, "init", fails if where == "start" else lambda **_: run)
     assert train_base.main(words(data, "--max-steps", 1)) == 0
     said = {"start": "did not start", "end": "did not end well"}[where]
     assert f"warning: wandb {said} (the network is gone)" in capsys.readouterr().out
     assert Path("checkpoint/run/epoch-0-iter-1.pth").exists()
     assert EventAccumulator("log/run").Reload().Scalars("train/loss")[0].step == 1
-    assert not wandb.patched["tensorboard"]  # so that another start in this process can
+
+
+def logged_with(run: mock.Mock, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Journal:
+    """The journal of a run that logs to `run`, in place of wandb's."""
+    monkeypatch.setattr(wandb, "init", lambda **_: run)
+    journal = Journal(folder, 0, 4, 2)
+    journal.sinks.append(WandbLog(argparse.Namespace(model_name="run"), journal.say))
+    return journal
+
+
+def test_where_its_process_is_gone_tensorboard_goes_on(
+    here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = mock.Mock(log=mock.Mock(side_effect=BrokenPipeError("its process is gone")))
+    with logged_with(run, monkeypatch, here / "log") as journal:
+        for step in (1, 2):
+            journal.train_losses(step, {"alpha": torch.ones(())}, {})
+    told = capsys.readouterr().out
+    assert told.count("its process is gone") == 1 and str(here / "log") not in told
+    assert [e.step for e in EventAccumulator("log").Reload().Scalars("train/loss")] == [1, 2]
+    run.finish.assert_called_once_with(exit_code=0)
+
+
+def test_a_failed_run_is_marked_as_failed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = mock.Mock()
+    with pytest.raises(ValueError), logged_with(run, monkeypatch, here / "log"):
+        raise ValueError
+    run.finish.assert_called_once_with(exit_code=1)
+
+
+def test_it_gets_pictures_and_texts(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without TensorBoard, too, whose files cannot be written."""
+    run, shown = mock.Mock(), {"src": torch.linspace(0, 1, 75).reshape(1, 3, 5, 5)}
+    with logged_with(run, monkeypatch, here / "log") as journal:
+        monkeypatch.setattr(SummaryWriter, "add_scalar", mock.Mock(side_effect=OSError(28, "full")))
+        journal.train_losses(1, {"alpha": torch.ones(())}, {})
+        journal.train_pictures(2, shown)
+        journal.text(3, "transfer", "a < b")
+    pictures, text = (call.args[0] for call in run.log.call_args_list)
+    assert pictures["global_step"] == 2 and text["global_step"] == 3
+    assert torch.equal(
+        pil_to_tensor(pictures["train/src"].image), make_grid(as_bytes(shown["src"]), nrow=5)
+    )
+    assert "a &lt; b" in text["transfer"].html
 
 
 def test_without_wandb_it_is_said_before_training(

@@ -15,11 +15,10 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
@@ -30,7 +29,8 @@ from training import provenance
 from training.beside import CPU, Beside, all_given
 from training.curves import draw_results
 from training.pictures import as_bytes, batch_picture, preview
-from training.wandb_sync import wandb_run
+from training.tensorboard_log import TensorBoardLog
+from training.wandb_log import WandbLog
 
 if TYPE_CHECKING:
     from training.data import Data
@@ -44,11 +44,21 @@ LINE_EVERY_S = 10  # between plain lines, where the output is no terminal
 T = TypeVar("T")
 
 
+class Sink(Protocol):
+    """Where numbers, pictures (uint8, (3, H, W)) and texts of a step go, by tag."""
+
+    def scalars(self, step: int, values: dict[str, float]) -> None: ...
+
+    def images(self, step: int, images: dict[str, Tensor]) -> None: ...
+
+    def text(self, step: int, tag: str, text: str) -> None: ...
+
+    def close(self, failed: bool) -> None: ...
+
+
 def open_journal(run: "Run", data: "Data", start: "Start") -> "Journal":
-    """The journal of a run, which is closed with it; beside it the run's provenance, and wandb
-    where that is asked for."""
-    if run.writes and run.options.log_to == "wandb":
-        run.enter(wandb_run(run.log_folder, run.settings))  # before there is a SummaryWriter
+    """The journal of a run, which is closed with it, and which wandb gets, too, where that is asked
+    for; beside it the run's provenance."""
     journal = Journal(
         run.log_folder if run.writes else None,
         run.step,
@@ -59,12 +69,14 @@ def open_journal(run: "Run", data: "Data", start: "Start") -> "Journal":
         log_folder=run.log_folder,
     )
     run.enter(journal)
+    if run.writes and run.options.log_to == "wandb":
+        journal.sinks.append(WandbLog(run.settings, journal.say))
     if run.writes:
         provenance.record(
             run.log_folder / "run.json", run.settings, run.device, start, data.described
         )
         if start.transferred:
-            journal.text("transfer", start.transferred[0], run.step)
+            journal.text(run.step, "transfer", start.transferred[0])
     return journal
 
 
@@ -76,7 +88,8 @@ class Journal:
     last one of the run. batch_size: for the speed. The rows of results.csv say which start they
     are of; none is ever removed. prefix: of all lines that are said; with one, the process is not
     the first of the run, and tells nothing but what it is asked to say. device: of the pictures.
-    log_folder: log/NAME all the same, for the picture of a dry run.
+    log_folder: log/NAME all the same, for the picture of a dry run. sinks: who else gets what
+    TensorBoard gets is appended to them.
 
     Pictures are encoded, which takes seconds of a core, in a thread: one piece of work at a time,
     the next waits for it, and none is left out.
@@ -96,7 +109,7 @@ class Journal:
         self._device, self._beside = device, Beside("pictures", device)
         self.batch_size = batch_size
         self.last_step = last_step
-        self.writer = None
+        self.sinks: list[Sink] = []
         self._silent = bool(prefix)
         terminal = sys.stderr.isatty() and not self._silent
         self.bar = tqdm(
@@ -115,10 +128,7 @@ class Journal:
         if folder:
             threading.excepthook = partial(_leave_to_writer, self._hook)
             with self._log():
-                self.writer = SummaryWriter(
-                    folder.absolute(),  # wandb's process, which may follow it, may run elsewhere
-                    purge_step=first_step + 1 if first_step else 0,
-                )
+                self.sinks.append(TensorBoardLog(folder, first_step))
 
     @contextlib.contextmanager
     def _log(self) -> Iterator[None]:
@@ -128,7 +138,8 @@ class Journal:
         except OSError as error:
             reason = error.strerror or error
             self.say(f"{self.folder} cannot be written ({reason}); the run goes on without a log")
-            self.folder = self.writer = None
+            self.folder = None
+            self.sinks = [sink for sink in self.sinks if not isinstance(sink, TensorBoardLog)]
 
     def watch(self, batches: Iterable[T]) -> Iterator[T]:
         """The batches, one a step, measuring how long each was waited for."""
@@ -155,9 +166,12 @@ class Journal:
         waiting = self._waited / seconds
         self._since, self._since_step, self._waited = now, step, 0.0
 
-        self._scalars(step, "train", {"loss": loss, **values})
-        self._scalars(step, "learning_rate", rates)
-        self._scalars(step, "run", {"images_per_s": speed, "waiting_share": waiting, **numbers})
+        self._scalars(
+            step,
+            train={"loss": loss, **values},
+            learning_rate=rates,
+            run={"images_per_s": speed, "waiting_share": waiting, **numbers},
+        )
         self.bar.set_postfix_str(f"loss {loss:.4f}, {speed:.1f} images/s")
         due = now - self._last_line >= LINE_EVERY_S or step >= self.last_step
         if self.bar.disable and not self._silent and due:
@@ -192,7 +206,7 @@ class Journal:
             f"Grad {results['grad']:.2f}"
         )
         self._results.append((step, results))
-        self._scalars(step, "valid", results)
+        self._scalars(step, valid=results)
         with self._log():
             if self.folder:
                 self._beside.wait()  # it reads the table, too
@@ -215,10 +229,10 @@ class Journal:
         except Exception as error:  # of whatever kind: a picture is no reason to end a training
             self.say(f"results.png could not be drawn ({error})")
 
-    def text(self, tag: str, text: str, step: int) -> None:
+    def text(self, step: int, tag: str, text: str) -> None:
         with self._log():
-            if self.writer:
-                self.writer.add_text(tag, f"```\n{text}\n```", step)
+            for sink in self.sinks:
+                sink.text(step, tag, text)
 
     def __enter__(self) -> "Journal":
         return self
@@ -230,6 +244,17 @@ class Journal:
         """Ends with what the run has changed. kind: of what ends it, if something does. Waits for
         the last pictures, but not where a second Ctrl-C asks to end at once."""
         self.bar.close()
+        failed = True
+        try:
+            self._end(kind)
+            failed = kind is not None
+        finally:
+            for sink in list(self.sinks):
+                with self._log():
+                    sink.close(failed)
+            threading.excepthook = self._hook
+
+    def _end(self, kind: type[BaseException] | None) -> None:
         if kind is None:
             with self._log():
                 self._beside.wait()
@@ -250,18 +275,17 @@ class Journal:
             shown = " and ".join(str(path) for path in drawn if path.exists())
             look = f"look at {shown}; " if shown else ""
             print(f"{look}curves: {tool('tensorboard', 'tensorboard.main')} --logdir log")
-        with self._log():
-            if self.writer:
-                self.writer.close()
-        threading.excepthook = self._hook
 
-    def _scalars(self, step: int, group: str, values: dict[str, float]) -> None:
+    def _scalars(self, step: int, **groups: dict[str, float]) -> None:
         with self._log():
             self._beside.check()
-            if not self.writer:
-                return
-            for name, value in values.items():
-                self.writer.add_scalar(f"{group}/{name}", value, step)
+            values = {
+                f"{group}/{name}": value
+                for group, numbers in groups.items()
+                for name, value in numbers.items()
+            }
+            for sink in self.sinks:
+                sink.scalars(step, values)
 
     def _pictures(
         self,
@@ -270,12 +294,12 @@ class Journal:
         shown: dict[str, Tensor],
         then: Callable[[Path, dict[str, Tensor]], None] = lambda _folder, _shown: None,
     ) -> None:
-        """The first samples of each batch to TensorBoard, and `then` what they are wanted for in
-        the log folder, with these as bytes on the host."""
+        """The first samples of each batch to the sinks, and `then` what they are wanted for in the
+        log folder, with these as bytes on the host."""
         with self._log():
             self._beside.wait()
-            writer, folder = self.writer, self.folder
-            if not writer or not folder:
+            sinks, folder = self.sinks, self.folder
+            if not sinks:
                 return
             shown_as_bytes = {
                 name: as_bytes(batch[:SAMPLES_SHOWN]) for name, batch in shown.items()
@@ -284,9 +308,14 @@ class Journal:
 
             def write() -> None:
                 copied()
-                for name, batch in shown_as_bytes.items():
-                    writer.add_image(f"{group}/{name}", make_grid(batch, nrow=SAMPLES_SHOWN), step)
-                then(folder, shown_as_bytes)
+                images = {
+                    f"{group}/{name}": make_grid(batch, nrow=SAMPLES_SHOWN)
+                    for name, batch in shown_as_bytes.items()
+                }
+                for sink in sinks:
+                    sink.images(step, images)
+                if folder:
+                    then(folder, shown_as_bytes)
 
             self._beside.begin(write)
 

@@ -33,10 +33,7 @@ def record(
         "steps_done": start.first_step,
         "data": data,
         "transfer": start.transferred and start.transferred[1],
-        "options": {
-            name: str(value) if isinstance(value, Path) else value
-            for name, value in vars(options).items()
-        },
+        "options": plain_options(options),
         "device": _device(device),
         "versions": {"python": platform.python_version(), "cuda": torch.version.cuda}
         | {package: _version(package) for package in PACKAGES},
@@ -54,6 +51,14 @@ def record(
             rename_aside(path)
     write_bytes(path, (json.dumps([*entries, entry], indent=1) + "\n").encode())
     return entry
+
+
+def plain_options(options: argparse.Namespace) -> dict[str, Any]:
+    """By name; paths as text."""
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in vars(options).items()
+    }
 
 
 def _device(device: torch.device) -> str:
