@@ -123,10 +123,11 @@ def test_files_that_a_source_names_are_there() -> None:
     assert not {name: files for name, files in missing.items() if files}
 
 
-def test_each_folder_is_in_the_table_of_the_readme() -> None:
+def test_each_folder_and_script_is_in_the_table_of_the_readme() -> None:
     table = (ROOT / "README.md").read_text().partition("## Where things are")[2]
-    folders = {path.name for path in ROOT.glob("*/") if list(path.glob("*.py"))}
-    assert folders == {name for name in folders if f"`{name}/`" in table}
+    folders = {f"{path.name}/" for path in ROOT.glob("*/") if list(path.glob("*.py"))}
+    for name in folders | {path.name for path in ROOT.glob("*.py")}:
+        assert f"`{name}`" in table, name
 
 
 def test_each_benchmark_writes_where_its_figures_lie() -> None:
