@@ -1,32 +1,47 @@
 """Knows from EXIF how a camera was held: where pixels of the upright picture are stored."""
 
-from PIL import Image
+from functools import lru_cache
 
-# EXIF orientation → where the point (x, y) of the upright picture lies in the stored one: two rows
-# of factors for x, y, the stored width and the stored height.
-ORIENTATIONS = {
-    2: ((-1, 0, 1, 0), (0, 1, 0, 0)),
-    3: ((-1, 0, 1, 0), (0, -1, 0, 1)),
-    4: ((1, 0, 0, 0), (0, -1, 0, 1)),
-    5: ((0, 1, 0, 0), (1, 0, 0, 0)),
-    6: ((0, 1, 0, 0), (-1, 0, 0, 1)),
-    7: ((0, -1, 1, 0), (-1, 0, 0, 1)),
-    8: ((0, -1, 1, 0), (1, 0, 0, 0)),
-}
+import numpy as np
+from PIL import Image, ImageOps
+
+ORIENTATION_TAG = 0x0112
+TURNED = range(2, 9)  # the orientations of pictures that are not stored upright
 
 
 def orientation_of(picture: Image.Image) -> int:
-    """How a camera was held, as EXIF counts it: 1, or a key of ORIENTATIONS."""
+    """How a camera was held, as EXIF counts it: 1, or one of TURNED."""
     if "exif" not in picture.info:
         return 1
     try:
-        found = picture.getexif().get(0x0112, 1)
+        found = picture.getexif().get(ORIENTATION_TAG, 1)
     except Exception:  # Pillow's errors are of many kinds where EXIF is damaged; pixels are not
         return 1
-    return found if found in ORIENTATIONS else 1
+    return found if found in TURNED else 1
 
 
 def upright_size(picture: Image.Image) -> tuple[int, int]:
     """(height, width) of a picture as it is shown."""
     width, height = picture.size
     return (width, height) if orientation_of(picture) >= 5 else (height, width)
+
+
+def turn_upright(stored: Image.Image, orientation: int) -> Image.Image:
+    """A picture's pixels as they are shown. orientation: as orientation_of gives it."""
+    stored.getexif()[ORIENTATION_TAG] = orientation
+    return ImageOps.exif_transpose(stored)
+
+
+@lru_cache
+def upright_to_stored(orientation: int, size: tuple[int, int]) -> np.ndarray:
+    """The matrix (2, 3) from the upright picture's coordinates to the stored one's, (x, y) in
+    pixels. size: (width, height) of the stored picture.
+
+    A crop is warped out of the stored pixels, so that they need not be turned, nor all decoded.
+    """
+    # A picture whose four pixels say which corner of the stored one they are shows where each goes.
+    upright = turn_upright(Image.frombytes("L", (2, 2), bytes(range(4))), orientation)
+    corners = np.asarray(upright).reshape(4, 1) // (1, 2) % 2  # (x, y) in the stored one
+    return np.column_stack(
+        [corners[1] - corners[0], corners[2] - corners[0], corners[0] * size]
+    ).astype(np.float64)

@@ -20,7 +20,7 @@ from dataset.colours import GREY, conversion_of, to_srgb
 from dataset.kinds import ENDINGS, VIDEOS
 from dataset.listing import OF_VIDEO, Say, find_pictures, listed, names_and_stems, quiet
 from dataset.names import Names
-from dataset.orientation import ORIENTATIONS, orientation_of, upright_size
+from dataset.orientation import orientation_of, upright_size, upright_to_stored
 from dataset.other_pictures import what_it_is
 from dataset.png import open_image
 from dataset.whole import ends_early, lacks_pixels
@@ -263,8 +263,7 @@ def decode(
     check_mode(picture, mode)
     conversion = None if mode == "L" else conversion_of(picture)
     if (orientation := orientation_of(picture)) != 1:
-        rows = np.array(ORIENTATIONS[orientation], dtype=np.float64)
-        to_stored = np.column_stack([rows[:, :2], rows[:, 2:] @ picture.size])
+        to_stored = upright_to_stored(orientation, picture.size)
         matrices = tuple(to_stored @ np.vstack([matrix, (0, 0, 1)]) for matrix in matrices)
     shrink = int(max(1, min(_pixels_a_step(matrix) for matrix in matrices)))
     scale = 1

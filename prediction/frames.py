@@ -3,7 +3,6 @@
 Training reads no more of a picture than a crop needs: dataset/pictures.py and dataset/sample.py.
 """
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -13,18 +12,8 @@ from PIL import Image, ImageOps
 
 from common.errors import DataError
 from dataset.listing import Say, by_stem, listed, quiet
-from dataset.pictures import check_mode, decode, open_picture, orientation_of, unlike, upright_size
-
-# EXIF orientation → how the stored pixels (h, w, channels) are turned to stand upright.
-TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    2: lambda pixels: pixels[:, ::-1],
-    3: lambda pixels: pixels[::-1, ::-1],
-    4: lambda pixels: pixels[::-1],
-    5: lambda pixels: pixels.swapaxes(0, 1),
-    6: lambda pixels: pixels[::-1].swapaxes(0, 1),
-    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
-    8: lambda pixels: pixels[:, ::-1].swapaxes(0, 1),
-}
+from dataset.orientation import orientation_of, turn_upright, upright_size
+from dataset.pictures import check_mode, decode, open_picture, unlike
 
 
 class Frame(NamedTuple):
@@ -103,9 +92,11 @@ def read_rgb(path: Path) -> np.ndarray:
     """The whole picture upright, uint8 (H, W, 3); grey and 16-bit ones as well, and without an
     alpha that it may have. Raises DataError."""
     picture = open_picture(path)
-    turn = TURNS.get(orientation_of(picture))
+    orientation = orientation_of(picture)
     pixels, _ = decode(picture, "RGB", upright_size(picture), np.eye(3)[:2])
-    return np.ascontiguousarray(turn(pixels)) if turn else pixels
+    if orientation == 1:
+        return pixels
+    return np.array(turn_upright(Image.fromarray(pixels), orientation))
 
 
 def cover(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
