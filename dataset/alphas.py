@@ -48,6 +48,10 @@ class AlphaError(DataError):
     def __init__(self, path: object, kind: str, figures: str) -> None:
         super().__init__(f"{path} is no alpha: {figures}; {MEND[kind]}")
         self.kind, self.figures = kind, figures
+        self._given = path, kind, figures
+
+    def __reduce__(self) -> tuple:  # to another process
+        return AlphaError, self._given
 
 
 class Judged(NamedTuple):

@@ -2,6 +2,7 @@
 evaluate.py alike."""
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -170,6 +171,12 @@ def test_training_stops_and_check_data_says_it_of_all(
     assert str(data) in error and "/pha/" in error and "that were looked at" in error
     faults = [fault for fault in checked(data) if fault["kind"] == kind]
     assert len(faults) == (2 if name == "labels" else 6) and all(f["error"] for f in faults)
+
+
+def test_a_worker_hands_the_error_over_as_it_was() -> None:
+    error = AlphaError("a.png", "empty_alpha", "of 3")
+    other = pickle.loads(pickle.dumps(error))
+    assert type(other) is AlphaError and str(other) == str(error) and vars(other) == vars(error)
 
 
 def test_one_alpha_that_is_none_is_enough_and_one_empty_is_not(
