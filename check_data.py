@@ -5,17 +5,13 @@ python check_data.py --dataset-name videomatte240k --headers-only --json faults.
 """
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.cli import Parser
-from common.errors import OptionError
 from common.files import check_apart, check_output, write_bytes
-from common.loading import loading
-from common.signals import Stopped, StopRequest
-from common.streams import lasting_streams
+from common.script import run_script
 from common.text import printable, tell
 from training.options import (
     BATCH,
@@ -47,33 +43,17 @@ ERRORS_NAMED, WARNINGS_NAMED = 20, 5  # of a kind, on the terminal
 ROWS_AT_MOST = 200  # of the contact sheet: up to twice as many are drawn, 0.8 MB each
 
 
-@lasting_streams()
-@loading("check_data.py")
 def main(argv: list[str] | None = None) -> int:
     """Checks as the command line says. Returns the exit status: 0; 1 where the data set is not fit
     to train on; 2 where the input is at fault, with one line that says what; 128 + the signal's
     number where it was asked to stop."""
-    options = parse_options(argv)
-    try:
-        with StopRequest():
-            return run(options)
-    except Stopped as stopped:
-        status = 128 + stopped.number
-    except KeyboardInterrupt:
-        status = 128 + signal.SIGINT
-    print("check_data.py: stopped", file=sys.stderr)
-    return status
-
-
-def run(options: argparse.Namespace) -> int:
-    from common.errors import DataError
-
-    try:
-        return check(options)
-    except (OptionError, DataError, OSError) as error:
-        sys.stdout.flush()
-        print(f"check_data.py: error: {printable(error)}", file=sys.stderr)
-        return 2
+    return run_script(
+        "check_data.py",
+        parse_options,
+        check,
+        argv,
+        when_memory_is_short=lambda _: "out of memory; type fewer --num-workers",
+    )
 
 
 def check(options: argparse.Namespace) -> int:

@@ -5,16 +5,13 @@ python evaluate.py --pred-dir A --true-dir B --report report.html
 """
 
 import argparse
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.cli import Parser
-from common.loading import loading
-from common.signals import Stopped, StopRequest
-from common.streams import lasting_streams
+from common.script import run_script
 from common.text import printable, tell
 from training.options import (
     BATCH,
@@ -52,47 +49,18 @@ OF_FOLDERS = ("pred_dir", "true_dir", "trimap_dir", "src_dir", "partial")
 INPUTS = ("model_checkpoint", "pred_dir", "true_dir", "trimap_dir", "src_dir")
 
 
-@lasting_streams()
-@loading("evaluate.py")
 def main(argv: list[str] | None = None) -> int:
     """Measures as the command line says. Returns the exit status: 0; 2 where the input is at fault,
-    with one line that says what; 128 + the signal's number where it was
-    asked to stop."""
-    options = parse_options(argv)
-    try:
-        with StopRequest():
-            return run(options)
-    except Stopped as stopped:
-        status = 128 + stopped.number
-    except KeyboardInterrupt:
-        status = 128 + signal.SIGINT
-    print("evaluate.py: stopped", file=sys.stderr)
-    return status
-
-
-def run(options: argparse.Namespace) -> int:
-    # torch takes seconds to import: only now, so that --help need not wait for it.
-    from common.errors import DataError, OptionError
-    from common.memory import ran_out
-    from evaluation.scores import NotFiniteError
-    from model.weights_file import WeightsFileError
-
-    try:
-        evaluate(options)
-        return 0
-    except (OptionError, DataError, WeightsFileError, NotFiniteError, OSError) as error:
-        said = str(error).removesuffix(", or type --on-bad-image skip")  # which train_base.py has
-    except (MemoryError, RuntimeError) as error:
-        if not ran_out(error):
-            raise
-        said = "out of memory; type a smaller --batch-size or --size, or --device cpu"
-    sys.stdout.flush()
-    print(f"evaluate.py: error: {printable(said)}", file=sys.stderr)
-    return 2
+    with one line that says what; 128 + the signal's number where it was asked to stop."""
+    short = "out of memory; type a smaller --batch-size or --size, or --device cpu"
+    return run_script(
+        "evaluate.py", parse_options, evaluate, argv, when_memory_is_short=lambda _: short
+    )
 
 
 def evaluate(options: argparse.Namespace) -> None:
     """Measures, prints and writes. Raises the errors that are turned into a line."""
+    # torch takes seconds to import: only now, so that --help need not wait for it.
     from tqdm import tqdm
 
     from common.errors import OptionError

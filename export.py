@@ -11,8 +11,7 @@ from pathlib import Path
 
 from common.choices import OUTPUTS
 from common.cli import Parser, command, said, size_said
-from common.loading import loading
-from common.streams import lasting_streams
+from common.script import run_script
 from common.text import printable, tell
 from training.options import PIXELS, Formatter, whole
 
@@ -28,18 +27,20 @@ FORMATS = ("onnx", "torchscript", "safetensors", "weights")
 NEEDED = ("onnx", "onnxscript", "onnxruntime")  # for --format onnx, and for nothing else
 
 
-@lasting_streams()
-@loading("export.py")
 def main(argv: list[str] | None = None) -> int:
-    """Exports as the command line says. Returns the exit status: 0; 130 after Ctrl-C; 2 where the
-    input is at fault or the file would not do what the network does, with one line that says
-    what."""
-    options = parse_options(argv)
-    try:
-        return run(options)
-    except KeyboardInterrupt:
-        print("stopped; nothing was written", file=sys.stderr)
-        return 130
+    """Exports as the command line says. Returns the exit status: 0; 2 where the input is at fault
+    or the file would not do what the network does, with one line that says what; 128 + the
+    signal's number where it was asked to stop."""
+    return run_script(
+        "export.py",
+        parse_options,
+        export,
+        argv,
+        when_stopped=lambda _: "stopped; nothing was written",
+        when_memory_is_short=lambda _: (
+            "out of memory; end other programs, or take a machine with more of it"
+        ),
+    )
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
@@ -131,39 +132,33 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
             )
 
 
-def run(options: argparse.Namespace) -> int:
+def export(options: argparse.Namespace) -> None:
+    """Exports, compares and tells. Raises the errors that are turned into a line."""
     # torch takes seconds to import: only now, so that --help need not wait for it.
     from exporting import formats as exporting
     from model.load import load_matting_base
-    from model.weights_file import WeightsFileError
-    from training.checkpoint import CheckpointError
 
     path, output, precision = options.model_checkpoint, options.output, options.precision
     outputs = options.simplified or OUTPUTS
-    try:
-        model = load_matting_base(path)
-        about = exporting.describe(path, model, options.licence)
-        tell(
-            f"{path}: MattingBase with {about['backbone']}; step: {about['step']}; data set: "
-            f"{about['dataset']}"
-        )
-        tell(f"licence: {about['licence']}")
-        about["precision"] = precision
-        if options.format == "onnx":
-            size = tuple(options.size) if options.size else None
-            found = exporting.export_onnx(model, output, precision, outputs, about, size)
-            kind = f"ONNX, opset {exporting.OPSET}"
-        elif options.format == "torchscript":
-            found = exporting.export_torchscript(model, output, precision, outputs, about)
-            kind = "TorchScript"
-        else:
-            kept = about if options.format == "safetensors" else None
-            found = exporting.export_weights(model, output, precision, kept)
-            kind = options.format
-    except (WeightsFileError, CheckpointError, exporting.ExportError, OSError) as error:
-        sys.stdout.flush()
-        print(f"export.py: error: {printable(error)}", file=sys.stderr)
-        return 2
+    model = load_matting_base(path)
+    about = exporting.describe(path, model, options.licence)
+    tell(
+        f"{path}: MattingBase with {about['backbone']}; step: {about['step']}; data set: "
+        f"{about['dataset']}"
+    )
+    tell(f"licence: {about['licence']}")
+    about["precision"] = precision
+    if options.format == "onnx":
+        size = tuple(options.size) if options.size else None
+        found = exporting.export_onnx(model, output, precision, outputs, about, size)
+        kind = f"ONNX, opset {exporting.OPSET}"
+    elif options.format == "torchscript":
+        found = exporting.export_torchscript(model, output, precision, outputs, about)
+        kind = "TorchScript"
+    else:
+        kept = about if options.format == "safetensors" else None
+        found = exporting.export_weights(model, output, precision, kept)
+        kind = options.format
     if options.format in ("onnx", "torchscript"):
         kind += f", {'x'.join(map(str, options.size)) if options.size else 'any size and batch'}"
     print(f"wrote {printable(output)}: {kind}, {precision}, {size_said(output.stat().st_size)}")
@@ -173,7 +168,6 @@ def run(options: argparse.Namespace) -> int:
         print(f"largest difference from PyTorch in fp32: {said} (at most {most:g} is let pass)")
     else:
         print("read back: every entry is the same, bit by bit")
-    return 0
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ As a library: `from predict import Matter`.
 import argparse
 import contextlib
 import itertools
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from common.choices import TYPES
 from common.cli import Parser, command
-from common.loading import loading
-from common.signals import Stopped, StopRequest
-from common.streams import lasting_streams
-from common.text import printable, tell
+from common.script import message_of, run_script
+from common.text import tell
 from training.options import BATCH, WORKERS, Formatter, whole
 
 if TYPE_CHECKING:
@@ -51,28 +48,38 @@ photos/bgr/a/b.jpg or .png. A video gives mattes/pha/NAME.mp4.
 """
 
 
-@lasting_streams()
-@loading("predict.py")
+SKIP = "--on-bad-image skip to take what there is"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Predicts as the command line says. Returns the exit status: 0; 2 where the input is at
     fault, with one line that says what; 128 + the signal's number where it was asked to stop."""
     argv = sys.argv[1:] if argv is None else argv
-    options = parse_options(argv)
-    try:
-        with StopRequest():
-            return run(options)
-    except Stopped as stopped:
-        status = 128 + stopped.number
-    except KeyboardInterrupt:
-        status = 128 + signal.SIGINT
-    how = "to go on"
-    if options.overwrite:  # which old outputs are replaced already cannot be told from outside
-        how = "to start again"
-    elif not options.skip_existing:
-        argv = [*argv, "--skip-existing"]
-    line = command(sys.argv[0], *argv)
-    print(f"stopped; what is written is whole; {how}: {line}", file=sys.stderr)
-    return status
+
+    def stopped(options: argparse.Namespace) -> str:
+        how, more = "to go on", []
+        if options.overwrite:  # which old outputs are replaced already cannot be told from outside
+            how = "to start again"
+        elif not options.skip_existing:
+            more = ["--skip-existing"]
+        line = command(sys.argv[0], *argv, *more)
+        return f"stopped; what is written is whole; {how}: {line}"
+
+    def short_of_memory(options: argparse.Namespace) -> str:
+        return (
+            f"out of memory with --batch-size {options.batch_size} and --size {options.size}; "
+            "type smaller ones"
+        )
+
+    return run_script(
+        "predict.py",
+        parse_options,
+        predict,
+        argv,
+        when_stopped=stopped,
+        when_memory_is_short=short_of_memory,
+        skip=SKIP,
+    )
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
@@ -158,32 +165,15 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def run(options: argparse.Namespace) -> int:
+def predict(options: argparse.Namespace) -> None:
+    """Predicts, writes and tells. Raises the errors that are turned into a line."""
     # Heavy things only now, so that --help need not wait for them.
-    from common.errors import DataError, OptionError
     from common.files import check_writable
-    from common.memory import ran_out
     from dataset.video import is_video
-    from model.weights_file import WeightsFileError
 
-    try:
-        check_writable(options.output)
-        with contextlib.ExitStack() as at_end:
-            (predict_video if is_video(options.src) else predict_pictures)(options, at_end)
-    except (OptionError, DataError, WeightsFileError, FloatingPointError, OSError) as error:
-        message = str(error)
-    except (MemoryError, RuntimeError) as error:
-        if not ran_out(error):
-            raise
-        message = (
-            f"out of memory with --batch-size {options.batch_size} and --size {options.size}; "
-            "type smaller ones"
-        )
-    else:
-        return 0
-    sys.stdout.flush()
-    print(f"predict.py: error: {printable(message)}", file=sys.stderr)
-    return 2
+    check_writable(options.output)
+    with contextlib.ExitStack() as at_end:
+        (predict_video if is_video(options.src) else predict_pictures)(options, at_end)
 
 
 # ---- Pictures -----------------------------------------------------------------------------------
@@ -379,7 +369,7 @@ def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> 
         settle(writing, progress)
     if cut:
         where = ", ".join(str(part_of(path, part())) for path in paths.values())
-        raise DataError(f"{cut[0]}; what was predicted before it is in {where}")
+        raise DataError(f"{message_of(cut[0], SKIP)}; what was predicted before it is in {where}")
     progress.end()
 
 

@@ -8,8 +8,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from common.loading import loading
-from common.streams import lasting_streams
+import common  # noqa: F401  # first: it refuses a Python that is too old
 from training.launch import launch
 from training.options import parse_options
 
@@ -20,13 +19,10 @@ if TYPE_CHECKING:
     from training.run import Run
 
 
-@lasting_streams()
-@loading("train_base.py")
 def main(argv: list[str] | None = None) -> int:
     """Trains as the command line says. Returns the exit status: 0; 2 where the input is at fault,
     with one line that says what; 128 + the signal's number where it was asked to stop."""
-    argv = sys.argv[1:] if argv is None else argv
-    return launch(train, parse_options(argv), argv)
+    return launch("train_base.py", parse_options, train, argv)
 
 
 def train(options: argparse.Namespace, run: "Run") -> None:

@@ -307,7 +307,7 @@ def _read(
     except AlphaError as error:
         fault(error.kind, f"{path} ({error.figures})")
     except DataError as error:
-        fault("unreadable", str(error).removesuffix(", or type --on-bad-image skip"))
+        fault("unreadable", str(error))
     except (
         Exception
     ) as error:  # of any type: a decoder that fails on one file must not end the rest

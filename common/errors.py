@@ -14,4 +14,9 @@ class OptionError(UserError, ValueError):
 
 
 class DataError(UserError, ValueError):
-    """Data that cannot be used; the message names the files."""
+    """Data that cannot be used; the message names the files. skippable: whether it is about one
+    picture or video, of which a script may go on without what is damaged."""
+
+    def __init__(self, message: str, skippable: bool = False) -> None:
+        super().__init__(message)
+        self.skippable = skippable

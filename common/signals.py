@@ -29,10 +29,14 @@ class StopRequest:
     KeyboardInterrupt in any case.
 
     saved: the newest checkpoint of this start, for what is said at the end. quiet: whether another
-    process says it.
+    process says it. at_once: whether KeyboardInterrupt has ended it.
+    once: the first signal raises Stopped, and all later ones are ignored, so that nothing disturbs
+    what is then tidied up.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, once: bool = False) -> None:
+        self.once = once
+        self.at_once = False
         self.number: int | None = None
         self.saves = False
         self.saved: Path | None = None
@@ -51,6 +55,9 @@ class StopRequest:
         if self.number is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.number = number
+        if self.once:
+            for each in self._before:
+                signal.signal(each, signal.SIG_IGN)
         if not self.saves:
             raise Stopped(number)
 

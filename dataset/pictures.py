@@ -232,7 +232,7 @@ def open_picture(path: "Path | Member") -> ImageFile.ImageFile:
         what = "is a link to nothing" if link else "is not there any more"
         raise DataError(f"{path} {what}; restore or remove it, and start again") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise DataError(_undecodable(str(path), error, what_it_is(path))) from None
+        raise _undecodable(str(path), error, what_it_is(path)) from None
     if picture.width * picture.height > PIXELS_AT_MOST:
         picture.close()
         raise DataError(
@@ -278,7 +278,7 @@ def decode(
     except (OSError, SyntaxError, ValueError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(_undecodable(path, error)) from None
+        raise _undecodable(path, error) from None
 
     reduce = max(1, shrink // scale)
     corners = np.stack([matrix @ _corners(size) for matrix in matrices], axis=1) / scale
@@ -309,7 +309,7 @@ def load(picture: ImageFile.ImageFile, mode: str, scale: int = 1) -> None:
                 if lacking := lacks_pixels(file, picture.format):
                     raise ValueError(lacking)
     except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(_undecodable(os.fsdecode(picture.filename), error)) from None
+        raise _undecodable(os.fsdecode(picture.filename), error) from None
     if mode != "RGB":
         alpha_of(picture, mode)
 
@@ -354,16 +354,15 @@ def as_8_bits(picture: Image.Image, mode: str) -> Image.Image:
     return picture if picture.mode in (mode, "CMYK") else picture.convert(mode)
 
 
-def _undecodable(path: str, error: Exception, other: str = "") -> str:
+def _undecodable(path: str, error: Exception, other: str = "") -> DataError:
     if path.lower().endswith(VIDEOS):
-        return f"{path} is a video, not a picture; {OF_VIDEO}"
+        return DataError(f"{path} is a video, not a picture; {OF_VIDEO}")
     if os.path.exists(path) and not os.path.getsize(path):
         what = "is empty"
     elif isinstance(error, UnidentifiedImageError):
         what = other or "is no picture, or of another format"
     else:
         what = str(error)
-    return (
-        f"{path} cannot be decoded as JPEG or PNG ({what}); replace or remove it, or type "
-        "--on-bad-image skip"
+    return DataError(
+        f"{path} cannot be decoded as JPEG or PNG ({what}); replace or remove it", skippable=True
     )

@@ -153,9 +153,7 @@ class VideoReader:
 
     def _damaged(self, what: str) -> None:
         if not self._skip:
-            raise DataError(
-                f"{what}; replace it, or type --on-bad-image skip to take what there is"
-            )
+            raise DataError(f"{what}; replace it", skippable=True)
         self._faults += 1
         if self._faults <= NAMED_AT_MOST:
             self._say(f"warning: {what}")

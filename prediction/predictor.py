@@ -13,12 +13,17 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from common.choices import TYPES
+from common.errors import UserError
 from model.load import load_matting_base
 from prediction.upsample import enlarge_rows, guided_alpha, guided_factors
 
 STRIDE = 16  # of the deepest features
 SIDE_AT_LEAST = 32  # below it there is nothing left for the deepest features to see
 BAND = 1 << 20  # pixels of the full size that are brought back at a time
+
+
+class NotFiniteError(UserError, FloatingPointError):
+    """The network's output has values that are not finite."""
 
 
 class Matter:
@@ -68,7 +73,7 @@ class Matter:
         something where pha is above 0; "err" (B, 1, H, W), the error that the network expects of
         pha; and "com": (B, 3, H, W) on com_bgr, or without one (B, 4, H, W), RGBA with straight
         alpha, which is fgr and pha. All uint8 where src is, else float32 0..1, and on src's
-        device. Raises ValueError where shapes or types are others, FloatingPointError where the
+        device. Raises ValueError where shapes or types are others, NotFiniteError where the
         network's output is not finite.
         """
         _check(src, bgr, com_bgr, types)
@@ -111,7 +116,7 @@ class Matter:
             pha, fgr, err, _ = self.model(src, bgr, hid=False)
         outputs = [x.float() for x in (pha, fgr, err)]
         if not all(bool(x.isfinite().all()) for x in outputs):
-            raise FloatingPointError(
+            raise NotFiniteError(
                 f"the network's output at precision {self.precision} is not finite; try fp32, or "
                 "other weights"
             )

@@ -77,7 +77,8 @@ def test_a_run_goes_on_without_a_bad_picture(
     own = make_data(tmp_path / "own")
     path = own / "train/fgr/clip1/0003.jpg"
     path.write_bytes(path.read_bytes()[:-200])
-    run(own, "--max-steps", 4, status=2)
+    run(own, "--max-steps", 4, "--num-workers", workers, status=2)
+    assert error_of(capsys).endswith("; replace or remove it, or type --on-bad-image skip")
     skip = ["--on-bad-image", "skip", "--num-workers", workers, "--overwrite"]
     run(own, "--max-steps", 4, *skip)
     told = capsys.readouterr().out
@@ -165,7 +166,7 @@ def test_one_bad_background_of_few_is_skipped(tmp_path: Path) -> None:
         assert not [sample for sample in read if isinstance(sample, DataError)]
         assert {fault for sample in read for fault in sample["faults"]} <= {
             f"{own}/backgrounds/train/1.jpg cannot be decoded as JPEG or PNG (is empty); replace "
-            "or remove it, or type --on-bad-image skip"
+            "or remove it"
         }
 
 

@@ -1,6 +1,7 @@
 """Each exported file does what the network does; one that does not is not kept."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -348,14 +349,16 @@ def test_a_state_of_other_weights_is_refused(
     assert "does not belong to these weights" in line and not (tmp_path / "out").exists()
 
 
-def test_ctrl_c_ends_quietly(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_quietly(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:  # fmt: skip
     def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(number)
 
     monkeypatch.setattr(exporting, "compare", interrupted)
-    run(trained, "torchscript", tmp_path / "out", status=130)
+    run(trained, "torchscript", tmp_path / "out", status=128 + number)
     assert capsys.readouterr().err == "stopped; nothing was written\n"
     assert list(tmp_path.iterdir()) == []
 
