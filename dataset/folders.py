@@ -98,7 +98,7 @@ def in_tars(folder: Path, say: Callable[[str], None]) -> dict[str, TarFolder]:
         if kind not in found:
             raise DataError(
                 f"no picture under {kind}/ in {folder}/*.tar, but {len(found[other].names)} under "
-                f"{other}/: pack both, with python -m dataset.shard"
+                f"{other}/: pack both, with python pack_data.py"
             )
     return {"fgr": found["fgr"], "pha": found["pha"]}
 

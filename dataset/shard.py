@@ -1,95 +1,30 @@
-"""Packs a data set of many small files into few large tar files, which train like the files.
+"""A data set of many small files, packed into few large tar files. pack_data.py is its script.
 
-    python -m dataset.shard SOURCE TARGET
-    python train_base.py --dataset-dir TARGET
-
-SOURCE is laid out as --dataset-dir wants it; TARGET is new, and gets SOURCE's folders with tar
-files of pictures in them, the two of a pair side by side, an index beside each tar. SOURCE is
-only read. What was written is looked through in the end: names, counts and sizes are SOURCE's.
+`python -m dataset.shard` is what the script was called before: it says so, and does the same.
 """
 
-import argparse
 import contextlib
 import errno
 import os
 import shutil
-import signal
 import sys
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from common.choices import SPLITS
-from common.cli import Parser, command, said, size_said
-from common.loading import loading
-from common.processes import STOP_SIGNALS, heeded_signals
-from common.streams import lasting_streams
-from common.text import printable, tell
+from common.cli import command, size_said
+from common.text import tell
 
 if TYPE_CHECKING:
     from dataset.pictures import Backgrounds, Foregrounds
     from dataset.tar import Member
 
-MEGABYTE = 1_000_000
 UNFINISHED = ".unfinished"  # in TARGET, until all is written
 
 # What stays together, a pair or a single picture: names in the tar, and where the pictures are.
 Group = list[tuple[str, "Path | Member"]]
-
-
-class _Stopped(BaseException):
-    """A signal has come."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-
-@lasting_streams()
-@loading("shard.py")
-def main(argv: list[str] | None = None) -> int:
-    """Packs as the command line says. Returns the exit status: 0; 2 where something is wrong, with
-    one line that says what; 128 + the signal's number where it was stopped."""
-    parser = Parser(
-        "python -m dataset.shard", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="a data set")
-    parser.add_argument("target", type=Path, metavar="TARGET", help="a folder, empty or new")
-    parser.add_argument(
-        "--shard-size", type=_megabytes, default=1000, metavar="MB",
-        help="of a tar file, at most, unless a single pair is larger (default: 1000)",
-    )  # fmt: skip
-    options = parser.parse_args(argv)
-
-    from common.errors import DataError  # numpy and Pillow take a moment: not for --help
-
-    before = {number: signal.signal(number, _stop) for number in heeded_signals()}
-    try:
-        pack(options.source, options.target, options.shard_size * MEGABYTE)
-    except (DataError, OSError) as error:
-        print(f"shard.py: error: {printable(error)}", file=sys.stderr)
-        return 2
-    except _Stopped as stopped:
-        print(f"stopped: {printable(options.target)} is as it was before", file=sys.stderr)
-        return 128 + stopped.number
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    return 0
-
-
-def _megabytes(text: str) -> int:
-    if not text.isdecimal() or len(text) > 9 or not int(text):
-        raise argparse.ArgumentTypeError(f"{said(text)} is no whole number from 1 to 10^9 - 1")
-    return int(text)
-
-
-def _stop(number: int, _frame: FrameType | None) -> None:
-    for each in STOP_SIGNALS:  # what has to be tidied up is not to be disturbed
-        signal.signal(each, signal.SIG_IGN)
-    raise _Stopped(number)
 
 
 def pack(source: Path, target: Path, shard_bytes: int) -> None:
@@ -299,4 +234,8 @@ def _compare(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    import runpy
+
+    line = command("pack_data.py", *sys.argv[1:])
+    print(f"note: dataset.shard is called pack_data.py now; next time type: {line}")
+    runpy.run_module("pack_data", run_name="__main__", alter_sys=True)

@@ -164,7 +164,7 @@ def open_tars(folder: Path, kinds: tuple[str, ...], say: Callable[[str], None]) 
         has = "".join(f"; there is {name}" for name in islice(names, 1))
         raise DataError(
             f"no picture ({', '.join(ENDINGS)}){wanted} in {folder}/*.tar{has}: pack them anew "
-            "with python -m dataset.shard"
+            "with python pack_data.py"
         )
     return found
 

@@ -12,10 +12,10 @@ from running import run as train
 
 import check_data
 import evaluate
+import pack_data
 import predict
 from common.errors import OptionError
 from common.files import check_apart
-from dataset import shard
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -136,7 +136,7 @@ def test_shard(here: Path, capsys: pytest.CaptureFixture) -> None:
     Path("data/train/fgr").rename("elsewhere")
     Path("data/train/fgr").symlink_to(here / "elsewhere")
     for target in ("data/packed", "data/train/fgr/packed", "elsewhere/packed"):
-        assert "lies in" in refused(capsys, shard.main, "data", target)
+        assert "lies in" in refused(capsys, pack_data.main, "data", target)
 
 
 def test_train(here: Path, capsys: pytest.CaptureFixture) -> None:

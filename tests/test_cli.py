@@ -12,11 +12,10 @@ import torch
 
 from common import cli
 from common.errors import OptionError
-from dataset import shard
 from training import options, resolve
 from training.team import Team
 
-SCRIPTS = ("train_base", "evaluate", "predict", "export", "check_data")
+SCRIPTS = ("train_base", "evaluate", "predict", "export", "check_data", "pack_data")
 
 
 def line_of(capsys: pytest.CaptureFixture, script: str, *words: str) -> str:
@@ -53,6 +52,7 @@ def test_a_mistyped_option_is_one_line_in_every_script(
         ("export", ["--fromat", "onnx"], "--format"),
         ("check_data", ["--header-only"], "--headers-only"),
         ("evaluate", ["--true_dir", "x"], "--true-dir"),
+        ("pack_data", ["a", "b", "--shard_size", "3"], "--shard-size"),
     ],
 )
 def test_the_option_that_was_meant_is_named(
@@ -91,7 +91,7 @@ def numbers(script: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int
     ]
 
 
-@pytest.mark.parametrize("script", [*SCRIPTS, "dataset.shard"])
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_absurd_numbers_are_one_line_for_every_option(
     here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
@@ -203,12 +203,6 @@ def test_windows_has_other_quotes(monkeypatch: pytest.MonkeyPatch) -> None:
 )  # fmt: skip
 def test_sizes_say_something_however_small(size: float, expected: str) -> None:
     assert cli.size_said(size) == expected
-
-
-def test_a_mistyped_option_of_packing(capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit):
-        shard.main(["a", "b", "--shard_size", "3"])
-    assert "did you mean --shard-size?" in capsys.readouterr().err
 
 
 def test_the_journal_names_no_picture_that_is_not_there(

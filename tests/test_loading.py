@@ -9,14 +9,14 @@ from running import ROOT
 
 from common.loading import loading, memory_limit
 
-SCRIPTS = ["train_base", "evaluate", "predict", "export", "check_data", "dataset.shard"]
+SCRIPTS = ["train_base", "evaluate", "predict", "export", "check_data", "pack_data"]
 WORDS = {
     "train_base": [],
     "evaluate": ["--pred-dir", "a", "--true-dir", "b"],
     "predict": ["--model-checkpoint", "a", "--src", "b", "--bgr", "c", "--output", "d"],
     "export": ["--model-checkpoint", "a", "--format", "torchscript", "--output", "d"],
     "check_data": [],
-    "dataset.shard": ["a", "b"],
+    "pack_data": ["a", "b"],
 }
 
 
@@ -29,8 +29,7 @@ def test_a_python_without_the_packages_is_told_what_to_type(script: str) -> None
         cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ""},
     )  # fmt: skip
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    name = script.rpartition(".")[2]
-    assert done.stderr.startswith(f"{name}.py: error: this Python ({sys.executable}) has no ")
+    assert done.stderr.startswith(f"{script}.py: error: this Python ({sys.executable}) has no ")
     assert done.stderr.endswith("pip install -r requirements.txt\n")
 
 

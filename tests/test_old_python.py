@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from running import ROOT
 
-SCRIPTS = ["train_base", "evaluate", "predict", "export", "check_data", "dataset/shard"]
+SCRIPTS = ["train_base", "evaluate", "predict", "export", "check_data", "pack_data"]
 OLD = [path for minor in range(6, 10) for path in Path("/").glob(f"usr/bin/python3.{minor}")]
 OLD += sorted(Path.home().glob(".pyenv/versions/3.[6-9].*/bin/python"))
 
@@ -32,7 +32,7 @@ def test_it_is_one_line_and_status_2(script: str) -> None:
     as_old = "import runpy, sys; sys.version_info = (3, 9, 18); sys.argv = sys.argv[1:]; "
     as_old += "runpy.run_module(sys.argv[0], run_name='__main__')"
     done = subprocess.run(
-        [sys.executable, "-c", as_old, script.replace("/", "."), "--help"],
+        [sys.executable, "-c", as_old, script, "--help"],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
@@ -44,7 +44,7 @@ def test_it_is_one_line_and_status_2(script: str) -> None:
 def test_real_ones(python: Path) -> None:
     for script in SCRIPTS:
         done = subprocess.run(
-            [python, "-m", script.replace("/", "."), "--help"],
+            [python, "-m", script, "--help"],
             cwd=ROOT,
             capture_output=True,
             text=True,

@@ -17,6 +17,7 @@ from conftest import SMALL, backdrop, figure, make_data
 from tars import contents, opened, train
 from torch.utils.data import DataLoader
 
+import pack_data
 import train_base
 from benchmarks import shards
 from common.processes import STOP_SIGNALS
@@ -140,7 +141,7 @@ def test_tars_may_be_packed_again(packed: Path, data: Path, tmp_path: Path) -> N
 
 
 def packing(*arguments: object) -> int:
-    return shard.main([str(word) for word in arguments])
+    return pack_data.main([str(word) for word in arguments])
 
 
 def test_the_tool_says_what_it_wrote_and_how_to_train_on_it(
@@ -154,6 +155,18 @@ def test_the_tool_says_what_it_wrote_and_how_to_train_on_it(
     Path("other").mkdir()
     assert packing(data, "other", "--shard-size", 1) == 0
     assert contents(Path("other")) == contents(Path("new/folder"))  # to the last bit
+
+
+def test_what_it_was_called_before_goes_on_working_and_says_so(data: Path, here: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dataset.shard", data, "new", "--shard-size", "1"],
+        cwd=here, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    first, *others = done.stdout.splitlines()
+    assert re.search(r"pack_data\.py .* new --shard-size 1$", first)
+    assert others[-1].endswith("train_base.py --dataset-dir new")
+    assert sorted(os.listdir("new")) == ["backgrounds", "train", "valid"]
 
 
 def test_wrong_places(data: Path, here: Path, capsys: pytest.CaptureFixture) -> None:
@@ -173,7 +186,7 @@ def test_wrong_places(data: Path, here: Path, capsys: pytest.CaptureFixture) -> 
     ):
         assert packing(source, target) == 2
         (line,) = capsys.readouterr().err.strip().splitlines()
-        assert line.startswith("shard.py: error: ") and said in line
+        assert line.startswith("pack_data.py: error: ") and said in line
     assert contents(Path(own)) == contents(data)
     assert sorted(os.listdir()) == ["file", "full", "killed", "own"]
     with pytest.raises(SystemExit, match="2"):
@@ -191,7 +204,11 @@ def test_a_signal_leaves_the_target_as_it_was(
     def add_and_signal(archive: tarfile.TarFile, name: str, *more: object) -> None:
         added(archive, name, *more)
         if name == "3.jpg":  # when there is a finished tar already
-            os.kill(os.getpid(), number)
+            try:
+                os.kill(os.getpid(), number)
+            finally:  # what comes while it tidies up does not disturb it
+                for other in STOP_SIGNALS:
+                    os.kill(os.getpid(), other)
 
     monkeypatch.setattr(shard, "_add", add_and_signal)
     if there:
@@ -270,8 +287,8 @@ def test_what_was_written_is_compared_with_the_source(
 
 def test_help_needs_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom dataset import shard\n"
-        "try: shard.main(['--help'])\n"
+        "import sys, pack_data\n"
+        "try: pack_data.main(['--help'])\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'numpy', 'PIL', 'tqdm'} & set(sys.modules)\n"
         "assert not heavy, heavy"

@@ -90,7 +90,7 @@ def test_streams_are_put_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["train_base", "evaluate", "check_data", "predict", "export", "dataset.shard"]
+    "script", ["train_base", "evaluate", "check_data", "predict", "export", "pack_data"]
 )
 def test_every_script_has_them(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     main = __import__(script, fromlist=["main"]).main

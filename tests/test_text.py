@@ -13,9 +13,9 @@ from running import run as train
 
 import check_data
 import evaluate
+import pack_data
 import predict
 from common.text import UNPRINTABLE, csv_cell, printable
-from dataset import shard
 
 BAD = "\x1b[31m\n\x9b2J\u202ered\udcff"
 SHOWN = r"\x1b[31m\n\x9b2J\u202ered\xff"
@@ -63,7 +63,7 @@ def test_no_script_prints_a_name_as_it_is(bad_data: Path, capsys: pytest.Capture
     assert check_data.main(argv) == 1
     assert SHOWN in told(capsys)
     assert SHOWN in json.loads(Path("faults.json").read_text())["faults"][0]["what"]
-    assert shard.main([str(bad_data), BAD]) == 0
+    assert pack_data.main([str(bad_data), BAD]) == 0
     assert SHOWN in told(capsys)
 
 
