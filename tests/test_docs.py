@@ -130,6 +130,14 @@ def test_each_folder_and_script_is_in_the_table_of_the_readme() -> None:
         assert f"`{name}`" in table, name
 
 
+def test_names_in_the_table_of_what_to_touch_are_in_the_code() -> None:
+    table = (ROOT / "CONTRIBUTING.md").read_text().partition("| to add | touch |")[2]
+    code = "\n".join(path.read_text() for path in SOURCES if "tests" not in path.parent.parts[-2:])
+    names = {*re.findall(r"`([A-Za-z_]+)`", table)} - {"CASES"}  # of a test
+    assert len(names) > 20
+    assert not {name for name in names if not re.search(rf"\b{name}\b *[:=(]", code)}
+
+
 def test_each_benchmark_writes_where_its_figures_lie() -> None:
     defaults = {
         name
