@@ -33,10 +33,13 @@ def _conversion(profile: bytes, kind: str) -> ImageCms.ImageCmsTransform | None:
         return None
     try:
         conversion = ImageCms.buildTransform(
-            ImageCms.getOpenProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), kind,
-            "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            ImageCms.getOpenProfile(io.BytesIO(profile)),
+            ImageCms.createProfile("sRGB"),
+            kind,
+            "RGB",
+            ImageCms.Intent.RELATIVE_COLORIMETRIC,
             ImageCms.Flags.BLACKPOINTCOMPENSATION | ImageCms.Flags.NOCACHE,  # threads share it
-        )  # fmt: skip
+        )
     except (ImageCms.PyCMSError, OSError):
         return None
     if kind == "CMYK":

@@ -5,9 +5,22 @@ from collections import Counter
 
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png")
 VIDEOS = (
-    ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mts", ".m2ts", ".ts", ".mpg", ".mpeg",
-    ".wmv", ".flv", ".3gp", ".ogv",
-)  # fmt: skip
+    ".mp4",
+    ".mov",
+    ".m4v",
+    ".mkv",
+    ".webm",
+    ".avi",
+    ".mts",
+    ".m2ts",
+    ".ts",
+    ".mpg",
+    ".mpeg",
+    ".wmv",
+    ".flv",
+    ".3gp",
+    ".ogv",
+)
 KINDS_NAMED = 6  # how many endings of files that are not read
 ENDING_AT_MOST = 10  # characters; more are no ending, but a name with a point in it
 

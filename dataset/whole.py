@@ -22,8 +22,16 @@ RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 ABOVE, SUDDEN = 8, 0.5  # rows above the last, and the share of their pixels that it has
 PIECE = 1 << 12  # bytes inflated at once
 CODED_AT_END = 1 << 10  # bytes: more than two units of zeros take
-PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
-          (0, 1, 1, 2))  # fmt: skip  # of an interlaced PNG: first column and row, and steps
+# Of an interlaced PNG: first column and row, and steps.
+PASSES = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
 BITS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG's pixel by colour type, times the depth
 
 

@@ -22,9 +22,14 @@ from evaluation.metrics import conn, fgr_mse, grad, mad, mse, sad
 
 METRICS = {"sad": sad, "mad": mad, "mse": mse, "grad": grad, "conn": conn}
 TITLES = {
-    "sad": "SAD", "mad": "MAD", "mse": "MSE", "grad": "Grad", "conn": "Conn",
-    "fgr_mse": "fgr MSE", "dtssd": "dtSSD",
-}  # fmt: skip
+    "sad": "SAD",
+    "mad": "MAD",
+    "mse": "MSE",
+    "grad": "Grad",
+    "conn": "Conn",
+    "fgr_mse": "fgr MSE",
+    "dtssd": "dtSSD",
+}
 WHOLE, UNKNOWN = "the whole image", "the unknown region"
 SHOWN = 5  # of the worst images, and of the worst clips
 

@@ -100,8 +100,9 @@ def read_weights(path: str | Path) -> Weights:
     notes = []
     if others:
         left = ", ".join(each.place for each in others)
-        notes.append(f"{path} holds {1 + len(others)} sets of weights: {found.place} is taken, "
-                     f"{left} left")  # fmt: skip
+        notes.append(
+            f"{path} holds {1 + len(others)} sets of weights: {found.place} is taken, {left} left"
+        )
     return Weights(state_dict, path, found.wrapper, tuple(notes))
 
 

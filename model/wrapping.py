@@ -84,10 +84,13 @@ def find_weights(content: Any) -> tuple[Found | None, list[Found]]:
         raise AmbiguousError(
             f"{1 + len(rivals)} sets of weights, {places}, and nothing says which is meant; save "
             "the one that is by itself: torch.save("
-            + (f"{{n: v for n, v in {_path(best)}.items() if n.startswith({best.prefix!r})}}"
-               if best.prefix else _path(best))
+            + (
+                f"{{n: v for n, v in {_path(best)}.items() if n.startswith({best.prefix!r})}}"
+                if best.prefix
+                else _path(best)
+            )
             + ", NEW_FILE)"
-        )  # fmt: skip
+        )
     return best, others
 
 

@@ -45,9 +45,15 @@ class GlobalBatchNorm2d(BatchNorm2d):
         if not x.is_contiguous(memory_format=torch.channels_last):
             x = x.contiguous()
         return _Normalised.apply(
-            x, self.weight, self.bias, self.running_mean, self.running_var, self.momentum, self.eps,
+            x,
+            self.weight,
+            self.bias,
+            self.running_mean,
+            self.running_var,
+            self.momentum,
+            self.eps,
             self.group,
-        )  # fmt: skip
+        )
 
     def by_formulas(self, x: Tensor) -> Tensor:
         mean = _Mean.apply(x.mean((0, 2, 3)), self.group)

@@ -193,8 +193,10 @@ def only_run_in(folder: Path) -> Iterator[None]:
                     raise OSError("the other run has just removed it")
             except OSError as error:
                 if error.errno not in (None, errno.EWOULDBLOCK, errno.EACCES, errno.ENOENT):
-                    print(f"warning: {folder} cannot be locked ({error.strerror}): nothing keeps a "
-                          "second run of this name out")  # fmt: skip
+                    print(
+                        f"warning: {folder} cannot be locked ({error.strerror}): nothing keeps a "
+                        "second run of this name out"
+                    )
                 else:
                     raise CheckpointError(
                         f"another run is alive in {folder}; wait for its end, or choose another "
