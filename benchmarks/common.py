@@ -26,11 +26,19 @@ def arguments(description: str, default_json: str) -> Parser:
     parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument(
-        "--json", type=Path, default=Path(default_json), metavar="FILE",
+        "--json",
+        type=Path,
+        default=Path(default_json),
+        metavar="FILE",
         help=f"where the figures go (default: {default_json})",
-    )  # fmt: skip
-    parser.add_argument("--data", type=Path, default=Path("data/benchmark"), metavar="DIR",
-                        help="where the pictures are drawn (default: data/benchmark)")  # fmt: skip
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("data/benchmark"),
+        metavar="DIR",
+        help="where the pictures are drawn (default: data/benchmark)",
+    )
     parser.add_argument("--quick", action="store_true", help="whether it runs, not what is true")
     return parser
 

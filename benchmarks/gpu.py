@@ -108,18 +108,30 @@ def arguments() -> argparse.ArgumentParser:
         epilog="parts: " + ", ".join(PARTS),
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("log/gpu"), metavar="DIR",
+        "--out",
+        type=Path,
+        default=Path("log/gpu"),
+        metavar="DIR",
         help="where gpu.json, gpu.md and gpu.log go (default: log/gpu)",
-    )  # fmt: skip
-    parser.add_argument("--only", nargs="+", choices=list(PARTS), metavar="PART",
-                        help="these parts alone")  # fmt: skip
+    )
     parser.add_argument(
-        "--seconds", type=float, default=BUDGET, metavar="S",
+        "--only", nargs="+", choices=list(PARTS), metavar="PART", help="these parts alone"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=BUDGET,
+        metavar="S",
         help="for all parts together; what each may take is a fixed share of it "
         f"(default: {BUDGET})",
-    )  # fmt: skip
-    parser.add_argument("--data", type=Path, default=Path("data/benchmark"), metavar="DIR",
-                        help="where the pictures are drawn (default: data/benchmark)")  # fmt: skip
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("data/benchmark"),
+        metavar="DIR",
+        help="where the pictures are drawn (default: data/benchmark)",
+    )
     parser.add_argument("--quick", action="store_true", help="whether it runs, not what is true")
     parser.add_argument("--part", choices=list(PARTS), help=argparse.SUPPRESS)
     parser.add_argument("--findings", type=Path, help=argparse.SUPPRESS)

@@ -245,13 +245,18 @@ def with_workers(dataset: MattingDataset, batches: int, cores: int) -> dict[str,
     """Samples a second that arrive from 1, 2, 4, ... worker processes, up to twice the cores."""
     rates, workers = {}, 1
     while workers <= 2 * cores:
-        keys = [SampleKey(epoch, i % len(dataset), 0, SIZE)
-                for epoch in range(workers) for i in range((batches + 2) * 8)]  # fmt: skip
+        keys = [
+            SampleKey(epoch, i % len(dataset), 0, SIZE)
+            for epoch in range(workers)
+            for i in range((batches + 2) * 8)
+        ]
         loader = DataLoader(
-            dataset, batch_sampler=[keys[i : i + 8] for i in range(0, len(keys), 8)],
-            num_workers=workers, collate_fn=collate,
+            dataset,
+            batch_sampler=[keys[i : i + 8] for i in range(0, len(keys), 8)],
+            num_workers=workers,
+            collate_fn=collate,
             worker_init_fn=matting.begin_worker,
-        )  # fmt: skip
+        )
         iterator = matting.batches(loader)
         for _ in range(2 * workers):  # until all of them are at work
             next(iterator)

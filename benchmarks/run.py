@@ -39,9 +39,12 @@ RATIOS = ("loop_over_model", "with_workers_over_model")
 def main(argv: list[str] | None = None) -> None:
     parser = arguments(__doc__, "benchmarks/results/run.json")
     parser.add_argument(
-        "--crop-size", type=int, nargs=2, metavar=("MIN", "MAX"),
+        "--crop-size",
+        type=int,
+        nargs=2,
+        metavar=("MIN", "MAX"),
         help="as of train_base.py (default: 256 512 on a GPU, 256 256 on a CPU)",
-    )  # fmt: skip
+    )
     parser.add_argument("--names", type=int, nargs="*", help="how many file names to list")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
@@ -90,17 +93,15 @@ def main(argv: list[str] | None = None) -> None:
 def cases(device: torch.device, quick: bool) -> Iterator[dict]:
     """What is run: backbone, precision, least and largest side of the crops, batch, and the steps
     that are measured behind those that warm up."""
+    names = ("backbone", "precision", "crop", "batch", "warm_up", "steps")
     if quick:
-        yield {"backbone": "mobilenetv2", "precision": "fp32", "crop": [64, 128], "batch": 2,
-               "warm_up": 2, "steps": 4}  # fmt: skip
+        rows: list[tuple] = [("mobilenetv2", "fp32", [64, 128], 2, 2, 4)]
     elif device.type == "cuda":
-        for batch in (8, 32):
-            yield {"backbone": "resnet50", "precision": "fp16", "crop": [256, 512], "batch": batch,
-                   "warm_up": 30, "steps": 150}  # fmt: skip
+        rows = [("resnet50", "fp16", [256, 512], batch, 30, 150) for batch in (8, 32)]
     else:
-        for backbone in ("mobilenetv2", "resnet50"):
-            yield {"backbone": backbone, "precision": "fp32", "crop": [256, 256], "batch": 4,
-                   "warm_up": 3, "steps": 12}  # fmt: skip
+        rows = [(name, "fp32", [256, 256], 4, 3, 12) for name in ("mobilenetv2", "resnet50")]
+    for row in rows:
+        yield dict(zip(names, row, strict=True))
 
 
 def _steps(case: dict) -> int:

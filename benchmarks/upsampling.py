@@ -35,12 +35,25 @@ TIMED = ((1080, 1920), (384, 688))  # sizes of picture and network for what it c
 
 def main(argv: list[str] | None = None) -> None:
     parser = arguments(__doc__, "benchmarks/results/upsampling.json")
-    parser.add_argument("--dataset-dir", type=Path, metavar="DIR",
-                        help="a data set, as of train_base.py (default: the demo)")  # fmt: skip
-    parser.add_argument("--model-checkpoint", type=Path, metavar="FILE",
-                        help="measure the alpha of these weights, too")  # fmt: skip
-    parser.add_argument("--count", type=int, default=7, metavar="N",
-                        help="foregrounds, each on two backgrounds (default: 7)")  # fmt: skip
+    parser.add_argument(
+        "--dataset-dir",
+        type=Path,
+        metavar="DIR",
+        help="a data set, as of train_base.py (default: the demo)",
+    )
+    parser.add_argument(
+        "--model-checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="measure the alpha of these weights, too",
+    )
+    parser.add_argument(
+        "--count",
+        type=int,
+        default=7,
+        metavar="N",
+        help="foregrounds, each on two backgrounds (default: 7)",
+    )
     options = parser.parse_args(argv)
     device = torch.device(options.device)
     count = 1 if options.quick else options.count
@@ -63,20 +76,27 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{number} composites", flush=True)
     rows = [
         {
-            "alpha": alpha, "factor": factor, "method": method,
+            "alpha": alpha,
+            "factor": factor,
+            "method": method,
             **dict(zip(("mad", "mse", "grad"), torch.stack(of).mean(0).tolist(), strict=True)),
             "mad_each": [each[0].item() for each in of],
         }
         for (alpha, factor, method), of in errors.items()
-    ]  # fmt: skip
+    ]
     seconds = in_turns(timed_works(device), rounds=1 if options.quick else 7)
     print(table(*report(rows)))
     for name, values in seconds.items():
         print(f"{name}: {said(values, 1000, 0)} ms of processor for one of 1920x1080")
     content = {
-        "machine": machine(device), "quick": options.quick, "composites": number,
-        "radius": RADIUS, "epsilon": EPSILON, "rows": rows, "seconds": seconds,
-    }  # fmt: skip
+        "machine": machine(device),
+        "quick": options.quick,
+        "composites": number,
+        "radius": RADIUS,
+        "epsilon": EPSILON,
+        "rows": rows,
+        "seconds": seconds,
+    }
     write(options.json, content)
 
 
@@ -171,10 +191,13 @@ def report(rows: list[dict]) -> tuple[list[str], list[list[str]]]:
     lines = []
     for alpha, factor in dict.fromkeys((row["alpha"], row["factor"]) for row in rows):
         found = [of.get((alpha, factor, method)) for method in methods]
-        lines.append([alpha, factor] + [
-            " / ".join(f"{row[name]:.2f}" for name in ("mad", "mse", "grad")) if row else ""
-            for row in found
-        ])  # fmt: skip
+        lines.append(
+            [alpha, factor]
+            + [
+                " / ".join(f"{row[name]:.2f}" for name in ("mad", "mse", "grad")) if row else ""
+                for row in found
+            ]
+        )
     return ["small alpha", "factor", *methods], sorted(lines, key=lambda line: line[0])
 
 

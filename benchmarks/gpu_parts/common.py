@@ -41,9 +41,13 @@ class Training:
         groups = parameter_groups(model, **rates)
         optimizer = torch.optim.Adam(groups, **machine.ADAM_ARGUMENTS["cuda"])
         self.update = GuardedOptimizer(
-            model, optimizer, loss_scaler(self.device, precision), clip=options.clip_grad_norm,
-            precision=precision, folder=None,
-        )  # fmt: skip
+            model,
+            optimizer,
+            loss_scaler(self.device, precision),
+            clip=options.clip_grad_norm,
+            precision=precision,
+            folder=None,
+        )
         self.number = 0
 
     def step(self, batch: dict, seconds: dict[str, list[float]] | None = None) -> None:

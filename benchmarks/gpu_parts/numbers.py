@@ -80,10 +80,12 @@ def compared(found: Findings, name: str, true: tuple, other: tuple) -> None:
         for term, value in other[0].items()
     }
     found.case(
-        name, **terms, most_of_pha=(other[1] - true[1]).abs().max().item(),
+        name,
+        **terms,
+        most_of_pha=(other[1] - true[1]).abs().max().item(),
         gradients=((other[2] - true[2]).norm() / true[2].norm()).item(),
         cosine_of_gradients=torch.cosine_similarity(other[2], true[2], 0).item(),
-    )  # fmt: skip
+    )
 
 
 def resume(found: Findings) -> None:

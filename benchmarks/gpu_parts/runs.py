@@ -36,9 +36,12 @@ def tests(found: Findings) -> None:
         if importlib.util.find_spec("xdist") and not found.quick:
             command += ["-n", "4"]
         done = subprocess.run(
-            [*command, *map(str, sorted(files))], cwd=ROOT, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+            [*command, *map(str, sorted(files))],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
     print(done.stdout)
     lines = done.stdout.strip().splitlines() or ["pytest said nothing"]
     found.case("pytest -m cuda", status=done.returncode, said=lines[-1].strip("= "))
@@ -96,13 +99,17 @@ def _run(found: Findings, batch: int) -> None:
     half = len(speeds) // 2
     late = [each.value for each in speeds[half:]]
     found.case(
-        f"batch {batch}", status=status, steps=speeds[-1].step,
+        f"batch {batch}",
+        status=status,
+        steps=speeds[-1].step,
         s_to_the_first_speed=speeds[0].wall_time - asked,
-        images_per_s=statistics.median(late), least=min(late), most=max(late),
-        in_the_first_half=[each.value for each in speeds[:half:max(1, half // 4)]],
+        images_per_s=statistics.median(late),
+        least=min(late),
+        most=max(late),
+        in_the_first_half=[each.value for each in speeds[: half : max(1, half // 4)]],
         waiting_for_data=statistics.fmean(each.value for each in waiting[half:]),
         loss=[losses[0].value, losses[-1].value],
-    )  # fmt: skip
+    )
 
 
 def checkpoint(found: Findings) -> None:
@@ -129,11 +136,15 @@ def checkpoint(found: Findings) -> None:
             saved = read_weights(path).state_dict
             same = all(torch.equal(value, saved[name]) for name, value in before.items())
             found.case(
-                f"checkpoint {number + 1}", stall_s=stall, step_behind_it_s=behind,
-                step_by_itself_s=by_itself, s_until_on_disk=time.perf_counter() - began,
+                f"checkpoint {number + 1}",
+                stall_s=stall,
+                step_behind_it_s=behind,
+                step_by_itself_s=by_itself,
+                s_until_on_disk=time.perf_counter() - began,
                 MB=sum(each.stat().st_size for each in folder.iterdir()) / 1e6,
-                pinned_MB=pinned_mb(), as_when_asked="yes" if same else "no",
-            )  # fmt: skip
+                pinned_MB=pinned_mb(),
+                as_when_asked="yes" if same else "no",
+            )
             for each in folder.iterdir():
                 each.unlink()
 
@@ -163,9 +174,12 @@ def memory(found: Findings) -> None:
     words += ["--device", "cuda", "--max-steps", "3", "--num-workers", "2", "--model-name", "run"]
     with scratch() as folder:
         done = subprocess.run(
-            [sys.executable, "-c", code, *words], cwd=folder, capture_output=True, text=True,
+            [sys.executable, "-c", code, *words],
+            cwd=folder,
+            capture_output=True,
+            text=True,
             env={**os.environ, "PYTHONPATH": python_path()},
-        )  # fmt: skip
+        )
     print(done.stdout, done.stderr)
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"\S+: error: ", line)]

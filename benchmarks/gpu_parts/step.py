@@ -96,8 +96,12 @@ def waits(found: Findings) -> None:
 def step(found: Findings) -> None:
     """ms, images a second, the share of the time that the device is busy, what it is asked to do,
     and memory; the batch is on the host, in pinned memory, as the loader hands it over."""
-    cases = [("resnet50", 8, 384), ("resnet50", 32, 384), ("mobilenetv2", 8, 384),
-             ("mobilenetv2", 32, 384)]  # fmt: skip
+    cases = [
+        ("resnet50", 8, 384),
+        ("resnet50", 32, 384),
+        ("mobilenetv2", 8, 384),
+        ("mobilenetv2", 32, 384),
+    ]
     if found.quick:
         cases = [("mobilenetv2", 2, 64)]
     for backbone, count, side in cases:
@@ -115,10 +119,16 @@ def _step(found: Findings, backbone: str, count: int, side: int) -> None:
     whole = host_seconds(lambda: training.step(batch, seconds), 20)
     operations, busy = profiled(lambda: training.step(batch))
     found.case(
-        f"{backbone}, fp16, {count} x {side}²", ms=1000 * whole, images_per_s=count / whole,
-        busy_ms=busy and 1000 * busy, busy_share=busy and busy / whole, operations=operations,
-        host_ms=sum(median_ms(seconds).values()), peak_GB=peak_gb(), first_step_s=first,
-    )  # fmt: skip
+        f"{backbone}, fp16, {count} x {side}²",
+        ms=1000 * whole,
+        images_per_s=count / whole,
+        busy_ms=busy and 1000 * busy,
+        busy_share=busy and busy / whole,
+        operations=operations,
+        host_ms=sum(median_ms(seconds).values()),
+        peak_GB=peak_gb(),
+        first_step_s=first,
+    )
 
 
 def profiled(work: Any, count: int = 3) -> tuple[int | None, float | None]:
@@ -174,13 +184,17 @@ def _shapes(found: Findings, benchmark: bool) -> None:
     seconds = [host_seconds(partial(training.step, batch)) for batch in batches]
     turns = host_seconds(lambda: [training.step(batch) for batch in batches], 4) / len(sizes)
     found.case(
-        f"cudnn.benchmark {benchmark}", shapes=len(sizes),
+        f"cudnn.benchmark {benchmark}",
+        shapes=len(sizes),
         of_the_run=len({crop_of_step(number, 0, CROPS) for number in range(2000)}),
-        s_at_a_new_shape=statistics.median(first), most_s_at_one=max(first),
-        s_at_a_known_shape=statistics.median(seconds), ms_a_step_in_turns=1000 * turns,
-        host_MB_a_shape=grown, peak_GB=peak_gb(),
+        s_at_a_new_shape=statistics.median(first),
+        most_s_at_one=max(first),
+        s_at_a_known_shape=statistics.median(seconds),
+        ms_a_step_in_turns=1000 * turns,
+        host_MB_a_shape=grown,
+        peak_GB=peak_gb(),
         reserved_GB=torch.cuda.max_memory_reserved() / 1e9,
-    )  # fmt: skip
+    )
 
 
 def graph(found: Findings) -> None:

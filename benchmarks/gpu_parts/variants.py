@@ -47,10 +47,13 @@ def _variants(found: Findings, backbone: str, count: int, side: int) -> None:
     for name, values in ms.items():
         times = [value / (of or 1.0) for value, of in zip(values, program, strict=True)]
         found.case(
-            f"{backbone}, {count} x {side}²: {name}", ms=statistics.median(values),
-            least=min(values), most=max(values), times=statistics.median(times),
+            f"{backbone}, {count} x {side}²: {name}",
+            ms=statistics.median(values),
+            least=min(values),
+            most=max(values),
+            times=statistics.median(times),
             peak_GB=peaks[name],
-        )  # fmt: skip
+        )
 
 
 Within = Callable[[], contextlib.AbstractContextManager]
