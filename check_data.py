@@ -257,32 +257,33 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     """The options of `argv` (None: of the command line). Wrong ones end the program with status 2
     and one line that says which."""
     parser = Parser("check_data.py", description=DESCRIPTION, formatter_class=Formatter)
+    # fmt: off
     data = parser.add_argument_group("data")
     add_dataset_name(data)
     data.add_argument(
         "--dataset-dir", type=Path, metavar="DIR",
         help="instead: look at DIR/{train,valid}/{fgr,pha} and DIR/backgrounds/{train,valid}",
-    )  # fmt: skip
+    )
     data.add_argument(
         "--headers-only", action="store_true",
         help="read no more than headers: names, sizes and kinds of pictures; not damage behind "
         "the header, what is in alphas, or duplicates",
-    )  # fmt: skip
+    )
     data.add_argument(
         "--num-workers", type=whole(0, WORKERS), metavar="N",
         help="processes that read and decode pictures; 0: none, the program itself (default: one "
         "a core, at most 16)",
-    )  # fmt: skip
+    )
 
     run = parser.add_argument_group("the training that it is for")
     run.add_argument(
         "--crop-size", type=whole(32, PIXELS), nargs=2, default=[256, 512], metavar=("MIN", "MAX"),
         help="sides of the training crops in pixels; a picture with a side below MAX is small",
-    )  # fmt: skip
+    )
     run.add_argument(
         "--batch-size", type=whole(1, BATCH), default=8, metavar="N",
         help="samples a step, of all processes together",
-    )  # fmt: skip
+    )
     run.add_argument("--epoch-end", type=whole(1, EPOCHS), default=8, metavar="N", help="epochs")
 
     out = parser.add_argument_group("output")
@@ -291,12 +292,13 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "--contact-sheet", type=Path, metavar="FILE.png",
         help="where the picture of pairs goes (default: log/check_data/NAME.png, or -2, -3 where "
         "that is taken)",
-    )  # fmt: skip
+    )
     out.add_argument(
         "--contact-rows", type=whole(0), default=12, metavar="N",
         help="pairs on it, and at most as many again that something is wrong with; 0: no picture",
-    )  # fmt: skip
+    )
     out.add_argument("--overwrite", action="store_true", help="replace output files that exist")
+    # fmt: on
     options = parser.parse_args(argv)
     _check(parser, options)
     return options

@@ -21,7 +21,7 @@ from training.options import (
     add_dataset_name,
     seed,
     whole,
-)  # fmt: skip
+)
 
 if TYPE_CHECKING:
     import torch
@@ -42,9 +42,17 @@ Mattes that any program has made, paired by name with true ones:
 
 
 OF_CHECKPOINT = (
-    "dataset_name", "dataset_dir", "foregrounds", "backgrounds", "captured", "size", "seed",
-    "batch_size", "num_workers", "precision",
-)  # fmt: skip
+    "dataset_name",
+    "dataset_dir",
+    "foregrounds",
+    "backgrounds",
+    "captured",
+    "size",
+    "seed",
+    "batch_size",
+    "num_workers",
+    "precision",
+)
 OF_FOLDERS = ("pred_dir", "true_dir", "trimap_dir", "src_dir", "partial")
 INPUTS = ("model_checkpoint", "pred_dir", "true_dir", "trimap_dir", "src_dir")
 
@@ -184,10 +192,15 @@ def of_checkpoint(
         "device": str(device),
     }
     batches = predictions(
-        model, compositions, keys, device, precision,
-        batch_size=options.batch_size, unknown=options.unknown,
+        model,
+        compositions,
+        keys,
+        device,
+        precision,
+        batch_size=options.batch_size,
+        unknown=options.unknown,
         num_workers=choose_workers(options.num_workers, device),
-    )  # fmt: skip
+    )
     return f"{weights} on {data}", about, len(keys), batches
 
 
@@ -211,29 +224,30 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     """The options of `argv` (None: of the command line). Wrong ones end the program with status 2
     and one line that says which."""
     parser = Parser("evaluate.py", description=DESCRIPTION, formatter_class=Formatter)
+    # fmt: off
     model = parser.add_argument_group("a checkpoint on a data set")
     model.add_argument(
         "--model-checkpoint", type=Path, metavar="FILE",
         help="weights of MattingBase: this program's or the published one's",
-    )  # fmt: skip
+    )
     add_dataset_name(model)
     model.add_argument(
         "--dataset-dir", type=Path, metavar="DIR",
         help="instead: read DIR/valid/{fgr,pha} and DIR/backgrounds/valid",
-    )  # fmt: skip
+    )
     model.add_argument(
         "--foregrounds", type=whole(1), metavar="N",
         help="at most so many, evenly spaced (default: all)",
-    )  # fmt: skip
+    )
     model.add_argument(
         "--backgrounds", type=whole(1), default=4, metavar="K",
         help="compose each foreground on each of K backgrounds, chosen by the seed",
-    )  # fmt: skip
+    )
     model.add_argument(
         "--captured", action="store_true",
         help="give the network each background as if captured before: moved by up to 1 degree and "
         "1 %%, with a gamma around 1 and noise",
-    )  # fmt: skip
+    )
     model.add_argument(
         "--size",
         type=whole(32, PIXELS),
@@ -249,64 +263,65 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "--num-workers", type=whole(0, WORKERS), metavar="N",
         help="processes that read and decode pictures; 0: none, the program itself (default: one "
         "a core, at most 16; 0 on a CPU)",
-    )  # fmt: skip
+    )
     model.add_argument(
         "--precision", choices=["fp16", "bf16", "fp32"],
         help="of the forward pass (default: fp16 on CUDA, fp32 elsewhere); fp32 on CUDA "
         "computes convolutions in TF32, with 10 bits of fraction",
-    )  # fmt: skip
+    )
 
     folders = parser.add_argument_group("folders of mattes, JPEG or PNG, 8 or 16 bits")
     folders.add_argument(
         "--pred-dir", type=Path, metavar="DIR",
         help="predicted mattes; in folders below it, numbered pictures are frames of a clip, and "
         "dtSSD is measured as well",
-    )  # fmt: skip
+    )
     folders.add_argument(
         "--true-dir", type=Path, metavar="DIR",
         help="true mattes: the same relative names, but for the ending, and sizes",
-    )  # fmt: skip
+    )
     folders.add_argument(
         "--trimap-dir", type=Path, metavar="DIR",
         help="trimaps (grey 128: unknown): measure the unknown region only",
-    )  # fmt: skip
+    )
     folders.add_argument(
         "--src-dir", type=Path, metavar="DIR",
         help="photos, for the report to show them and composites",
-    )  # fmt: skip
+    )
     folders.add_argument(
         "--partial", action="store_true",
         help="measure the pairs that are there, and name what is left out; without it, a matte "
         "without partner, or of another size, ends the program",
-    )  # fmt: skip
+    )
 
     both = parser.add_argument_group("both")
     both.add_argument(
         "--unknown", action="store_true",
         help="measure only where a trimap derived from true alpha is unknown: alpha between 0.06 "
         "and 0.96, dilated 10 times with a 3x3 cross",
-    )  # fmt: skip
+    )
     both.add_argument(
         "--json", type=Path, metavar="FILE",
         help="means and the figures of each image (default: for a checkpoint, "
         "evaluation/RUN-EPOCH.json, or -2, -3 where that is taken; for folders, none)",
-    )  # fmt: skip
+    )
     both.add_argument(
         "--csv", type=Path, metavar="FILE",
         help="a row for each image (default: beside the JSON, ending in .csv)",
-    )  # fmt: skip
+    )
     both.add_argument(
         "--report", type=Path, metavar="FILE.html",
         help="a page with distributions and pictures, complete in one file",
-    )  # fmt: skip
+    )
     both.add_argument(
         "--report-images", type=whole(0), default=50, metavar="N",
         help="how many images have pictures in the report: the worst, some 0.15 MB each",
-    )  # fmt: skip
+    )
     both.add_argument("--overwrite", action="store_true", help="replace output files that exist")
     both.add_argument(
         "--device", default="auto", help="auto, cpu, cuda or cuda:N; auto: a GPU if there is one"
     )
+    # fmt: on
     options = parser.parse_args(argv)
     _check(parser, options)
     return options

@@ -47,11 +47,12 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     """The options of `argv` (None: of the command line). Wrong ones end the program with status 2
     and one line that says which."""
     parser = Parser("export.py", description=DESCRIPTION, formatter_class=Formatter)
+    # fmt: off
     parser.add_argument(
         "--model-checkpoint", type=Path, required=True, metavar="FILE",
         help="weights of MattingBase, ours or published, or a state file beside such; the backbone "
         "is read off them",
-    )  # fmt: skip
+    )
     parser.add_argument("--format", choices=FORMATS, required=True, help="what to write")
     parser.add_argument(
         "--output", type=Path, required=True, metavar="FILE", help="where to write it"
@@ -62,26 +63,27 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--precision", choices=["fp32", "fp16"], default="fp32",
         help="of the weights; in onnx and torchscript of src, bgr and the outputs, too",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--simplified", type=names, metavar="NAMES",
         help="onnx and torchscript: compute these outputs alone, such as pha,fgr, in this order "
         f"(default: all, {','.join(OUTPUTS)})",
-    )  # fmt: skip
+    )
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument(
         "--size", type=whole(32, PIXELS), nargs=2, metavar=("H", "W"),
         help="onnx: for pictures of this height and width alone, one at a time",
-    )  # fmt: skip
+    )
     sizes.add_argument(
         "--dynamic", action="store_true",
         help="for any height, width and batch, which is what happens without --size",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--licence", metavar="TEXT",
         help="the weights' licence, to be written into the file; weights carry that of the data "
         "they were trained on",
-    )  # fmt: skip
+    )
+    # fmt: on
     options = parser.parse_args(argv)
     _check(parser, options)
     return options

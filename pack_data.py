@@ -42,12 +42,14 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     """The options of `argv` (None: of the command line). Wrong ones end the program with status 2
     and one line that says which."""
     parser = Parser("pack_data.py", description=__doc__, formatter_class=Formatter)
+    # fmt: off
     parser.add_argument("source", type=Path, metavar="SOURCE", help="a data set")
     parser.add_argument("target", type=Path, metavar="TARGET", help="a folder, empty or new")
     parser.add_argument(
         "--shard-size", type=whole(1, 10**9 - 1), default=1000, metavar="MB",
         help="of a tar file, at most, unless a single pair is larger",
-    )  # fmt: skip
+    )
+    # fmt: on
     return parser.parse_args(argv)
 
 

@@ -84,60 +84,61 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser("predict.py", description=DESCRIPTION, formatter_class=Formatter)
+    # fmt: off
     parser.add_argument(
         "--model-checkpoint", type=Path, required=True, metavar="FILE",
         help="weights of MattingBase: of train_base.py or of the published program",
-    )  # fmt: skip
+    )
 
     data = parser.add_argument_group("pictures")
     data.add_argument(
         "--src", type=Path, required=True, metavar="DIR_OR_FILE",
         help="a folder of JPEG and PNG pictures, nested as you like, one picture, or a video",
-    )  # fmt: skip
+    )
     data.add_argument(
         "--bgr", type=Path, required=True, metavar="DIR_OR_FILE",
         help="the scene without the person: a folder with a background of the same name for each "
         "picture, or one picture for all; for a video, a picture or a video",
-    )  # fmt: skip
+    )
     data.add_argument(
         "--output", type=Path, required=True, metavar="DIR",
         help="where OUTPUT/TYPE/NAME.png goes (of a video, OUTPUT/TYPE/NAME.mp4)",
-    )  # fmt: skip
+    )
     data.add_argument(
         "--type", nargs="+", choices=TYPES, default=["pha"], dest="types",
         help="pha: the alpha; fgr: the foreground's colours; com: the foreground on --com-bgr; "
         "err: how wrong the network expects its alpha to be (default: pha)",
-    )  # fmt: skip
+    )
     data.add_argument(
         "--com-bgr", metavar="COLOUR_OR_FILE",
         help="behind com: a colour (green, #00b140), a picture, scaled to cover, or transparent: "
         "RGBA, straight alpha (default: transparent)",
-    )  # fmt: skip
+    )
     existing = data.add_mutually_exclusive_group()
     existing.add_argument(
         "--overwrite", action="store_true",
         help="replace outputs that are there; without it they stop the program",
-    )  # fmt: skip
+    )
     existing.add_argument(
         "--skip-existing", action="store_true",
         help="leave outputs that are there as they are, and make the others",
-    )  # fmt: skip
+    )
     data.add_argument(
         "--on-bad-image", choices=["stop", "skip"], default="stop",
         help="a picture that cannot be decoded, or a video that is cut short or damaged: stop and "
         "name it; or skip: name it and go on with what there is",
-    )  # fmt: skip
+    )
 
     quality = parser.add_argument_group("quality")
     quality.add_argument(
         "--size", type=whole(32), default=512, metavar="N",
         help="the network sees a larger picture scaled down to the pixels of a square of N: as in "
         "training (--crop-size); smaller ones as they are",
-    )  # fmt: skip
+    )
     quality.add_argument(
         "--upsample", choices=["guided", "bilinear"], default="guided",
         help="how alpha is brought back to the picture's size: led by the picture, or not",
-    )  # fmt: skip
+    )
 
     machine = parser.add_argument_group("machine")
     machine.add_argument(
@@ -147,16 +148,16 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "--precision", choices=["fp16", "bf16", "fp32"],
         help="of the network (default: fp16 on CUDA, fp32 elsewhere); fp32 on CUDA "
         "computes convolutions in TF32, with 10 bits of fraction",
-    )  # fmt: skip
+    )
     machine.add_argument(
         "--batch-size", type=whole(1, BATCH), default=4, metavar="N",
         help="pictures of one size at a time; fewer where they are large",
-    )  # fmt: skip
+    )
     machine.add_argument(
         "--num-workers", type=whole(1, WORKERS), default=4, metavar="N",
         help="threads that read pictures, and as many that write them",
-    )  # fmt: skip
-
+    )
+    # fmt: on
     options = parser.parse_args(argv)
     options.types = list(dict.fromkeys(options.types))
     if options.com_bgr is not None and "com" not in options.types:

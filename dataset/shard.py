@@ -160,9 +160,13 @@ def _write_tars(
         path = folder / f"{number:05}.tar"
         with path.open("xb") as file:
             with tarfile.open(  # type: ignore[call-overload]  # of its copybufsize
-                fileobj=file, mode="w:", format=tarfile.PAX_FORMAT, encoding="utf-8",
-                errors="surrogateescape", copybufsize=1 << 20,
-            ) as archive:  # fmt: skip
+                fileobj=file,
+                mode="w:",
+                format=tarfile.PAX_FORMAT,
+                encoding="utf-8",
+                errors="surrogateescape",
+                copybufsize=1 << 20,
+            ) as archive:
                 for group in held:
                     for name, picture in group:
                         _add(archive, name, picture)
