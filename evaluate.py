@@ -303,7 +303,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     both.add_argument(
         "--json", type=Path, metavar="FILE",
         help="means and the figures of each image (default: for a checkpoint, "
-        "evaluation/RUN-EPOCH.json, or -2, -3 where that is taken; for folders, none)",
+        "log/evaluate/RUN-EPOCH.json, or -2, -3 where that is taken; for folders, none)",
     )
     both.add_argument(
         "--csv", type=Path, metavar="FILE",
@@ -359,10 +359,10 @@ def outputs_of(options: argparse.Namespace) -> list[Path]:
 
 
 def _free(checkpoint: Path) -> Path:
-    """evaluation/RUN-EPOCH.json, or the first -2, -3, ... that is not there, nor its .csv."""
+    """log/evaluate/RUN-EPOCH.json, or the first -2, -3, ... that is not there, nor its .csv."""
     name, number = f"{checkpoint.resolve().parent.name}-{checkpoint.stem}", 1
     while True:
-        path = Path("evaluation") / f"{name}{f'-{number}' if number > 1 else ''}.json"
+        path = Path("log/evaluate") / f"{name}{f'-{number}' if number > 1 else ''}.json"
         if not path.exists() and not path.with_suffix(".csv").exists():
             return path
         number += 1

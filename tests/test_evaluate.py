@@ -329,7 +329,7 @@ def test_outputs_are_never_lost(
 ) -> None:
     options = mattes(here, "blur")
     run(*options)
-    assert "wrote" not in capsys.readouterr().out and not Path("evaluation").exists()
+    assert "wrote" not in capsys.readouterr().out and not Path("log/evaluate").exists()
     for flag, name in (("--json", "a.json"), ("--csv", "a.csv"), ("--report", "a.html")):
         Path(name).write_text("mine")
         line = error_of(capsys, *options, flag, name)
@@ -344,7 +344,7 @@ def test_outputs_are_never_lost(
     for _ in range(2):
         run(*of_checkpoint(checkpoint, data))
     name = f"{checkpoint.parent.name}-epoch-0"
-    written = {path.name for path in Path("evaluation").iterdir()}
+    written = {path.name for path in Path("log/evaluate").iterdir()}
     assert written == {f"{name}{n}.{kind}" for n in ("", "-2") for kind in ("json", "csv")}
 
 
