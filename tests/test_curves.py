@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -78,6 +79,23 @@ def test_it_is_drawn_where_a_notebook_has_set_how_figures_are_shown(tmp_path: Pa
     )
     assert found.returncode == 0, found.stderr
     assert found.stdout.split() == ["not_installed_here"] and picture.exists()
+
+
+def test_a_flat_curve_is_not_cut_at_the_top(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = pytest.importorskip("matplotlib.figure").Figure
+    table, tops, save = tmp_path / "results.csv", [], figures.savefig
+
+    def noting(figure: Any, *arguments: Any, **named: Any) -> None:
+        tops.extend(axes.get_ylim() for axes in figure.axes)
+        save(figure, *arguments, **named)
+
+    monkeypatch.setattr(figures, "savefig", noting)
+    table.write_text(HEAD + "a,0,0,3,1,300,30\na,10,0,2.999,1,299.9,29.99\n")
+    assert draw_results(table, tmp_path / "results.png")
+    for (bottom, top), value in zip(tops, (3, 300, 30), strict=True):
+        assert bottom == 0 and top > 1.02 * value
 
 
 def test_nothing_is_drawn_without_matplotlib(

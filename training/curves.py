@@ -72,6 +72,7 @@ def draw_results(table: Path, picture: Path) -> bool:
         for name in names:
             steps, values = zip(*curves[name], strict=True)
             axes.plot(steps, values, marker=".", label=name, linewidth=2 if name == names[0] else 1)
+        axes.update_datalim([(steps[0], 0)])  # so that the margin above is one of the whole height
         axes.set(title=title, xlabel="step", ylim=(0, None))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 150k: long numbers would overlap
