@@ -24,10 +24,13 @@ class Stopped(BaseException):
 
 
 class StopRequest:
-    """Within `with`, the signals raise Stopped while there is nothing to save; once `saves` is
-    set they only leave a note, which the loop and validation look at. A second Ctrl-C raises
+    """Within `with`, the signals raise Stopped, wherever the program is, until `notes` is set; from
+    then on they only leave a note, which the loop and validation look at. A second Ctrl-C raises
     KeyboardInterrupt in any case.
 
+    notes: set before work is handed to a thread by a queue, as TensorBoard does: where an exception
+    breaks off a hand-over, the thread may miss it and all that follow, and be waited for in vain.
+    saves: whether there is something to lose, which implies `notes`.
     saved: the newest checkpoint of this start, for what is said at the end. quiet: whether another
     process says it. at_once: whether KeyboardInterrupt has ended it.
     once: the first signal raises Stopped, and all later ones are ignored, so that nothing disturbs
@@ -38,6 +41,7 @@ class StopRequest:
         self.once = once
         self.at_once = False
         self.number: int | None = None
+        self.notes = False
         self.saves = False
         self.saved: Path | None = None
         self.quiet = False
@@ -58,7 +62,7 @@ class StopRequest:
         if self.once:
             for each in self._before:
                 signal.signal(each, signal.SIG_IGN)
-        if not self.saves:
+        if not (self.notes or self.saves):
             raise Stopped(number)
 
     def until(self, batches: Iterable[dict]) -> Iterator[dict]:

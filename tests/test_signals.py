@@ -1,5 +1,6 @@
 """Being asked to stop: the step ends, it is saved, and the last line says how to go on."""
 
+import importlib
 import os
 import pty
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.tensorboard import SummaryWriter
 
 import train_base
 from common.cli import interpreter
@@ -28,7 +30,7 @@ def ask_at(
 ) -> None:
     """Sends a signal to this process at the given call of a function that the loop uses."""
     module, _, function = name.rpartition(".")
-    original = getattr(sys.modules[module], function)
+    original = getattr(importlib.import_module(module), function)
     calls = []
 
     def asking(*arguments: object) -> object:
@@ -97,6 +99,25 @@ def test_before_the_first_step_there_is_nothing_to_save(
     said = f"stopped; this start has saved nothing yet; to start again: {interpreter()} "
     assert last.startswith(said)
     assert last.endswith("--model-last-checkpoint auto")
+    assert not list(Path("checkpoint/run").glob("*.pth"))
+
+
+def test_what_is_handed_to_a_thread_is_not_broken_off(
+    data: Path, here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorBoard's thread, which misses what it was being handed, is waited for two minutes."""
+    add, added = SummaryWriter.add_scalar, []
+
+    def asking(*arguments: object) -> None:
+        if not added:
+            os.kill(os.getpid(), signal.SIGINT)
+        added.append(add(*arguments))
+
+    monkeypatch.setattr(SummaryWriter, "add_scalar", asking)
+    assert train_base.main(["--dataset-dir", str(data), *WORDS]) == 130
+    assert len(added) > 1 and Path("log/run/preview.png").exists()
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("stopped; this start has saved nothing yet; to start again: ")
     assert not list(Path("checkpoint/run").glob("*.pth"))
 
 
@@ -200,7 +221,7 @@ def test_a_request_is_raised_or_noted() -> None:
     with StopRequest() as stop:
         with pytest.raises(Stopped, match="SIGTERM"):
             os.kill(os.getpid(), signal.SIGTERM)
-        stop.number, stop.saves = None, True
+        stop.number, stop.notes = None, True
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.number == signal.SIGTERM
         assert list(stop.until([{}, {}])) == []
