@@ -14,10 +14,10 @@ from common.files import check_apart, check_output, write_bytes
 from common.script import run_script
 from common.text import printable, tell
 from training.options import (
-    BATCH,
-    EPOCHS,
-    PIXELS,
-    WORKERS,
+    MAX_BATCH,
+    MAX_EPOCHS,
+    MAX_PIXELS,
+    MAX_WORKERS,
     Formatter,
     add_dataset_name,
     default_workers,
@@ -270,21 +270,25 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "the header, what is in alphas, or duplicates",
     )
     data.add_argument(
-        "--num-workers", type=whole(0, WORKERS), metavar="N",
+        "--num-workers", type=whole(0, MAX_WORKERS), metavar="N",
         help="processes that read and decode pictures; 0: none, the program itself (default: one "
         "a core, at most 16)",
     )
 
     run = parser.add_argument_group("the training that it is for")
     run.add_argument(
-        "--crop-size", type=whole(32, PIXELS), nargs=2, default=[256, 512], metavar=("MIN", "MAX"),
+        "--crop-size", type=whole(32, MAX_PIXELS), nargs=2, default=[256, 512],
+        metavar=("MIN", "MAX"),
         help="sides of the training crops in pixels; a picture with a side below MAX is small",
     )
     run.add_argument(
-        "--batch-size", type=whole(1, BATCH), default=8, metavar="N",
+        "--batch-size", type=whole(1, MAX_BATCH), default=8, metavar="N",
         help="samples a step, of all processes together",
     )
-    run.add_argument("--epoch-end", type=whole(1, EPOCHS), default=8, metavar="N", help="epochs")
+    run.add_argument(
+        "--epoch-end", type=whole(1, MAX_EPOCHS), default=8, metavar="N",
+        help="epochs",
+    )
 
     out = parser.add_argument_group("output")
     out.add_argument("--json", type=Path, metavar="FILE", help="all that is wrong, and the counts")

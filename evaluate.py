@@ -14,9 +14,9 @@ from common.cli import Parser
 from common.script import run_script
 from common.text import printable, tell
 from training.options import (
-    BATCH,
-    PIXELS,
-    WORKERS,
+    MAX_BATCH,
+    MAX_PIXELS,
+    MAX_WORKERS,
     Formatter,
     add_dataset_name,
     seed,
@@ -250,17 +250,17 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     )
     model.add_argument(
         "--size",
-        type=whole(32, PIXELS),
+        type=whole(32, MAX_PIXELS),
         default=512,
         metavar="PIXELS",
         help="side of the compositions",
     )
     model.add_argument("--seed", type=seed, default=0, metavar="N", help="of all randomness")
     model.add_argument(
-        "--batch-size", type=whole(1, BATCH), default=4, metavar="N", help="images at once"
+        "--batch-size", type=whole(1, MAX_BATCH), default=4, metavar="N", help="images at once"
     )
     model.add_argument(
-        "--num-workers", type=whole(0, WORKERS), metavar="N",
+        "--num-workers", type=whole(0, MAX_WORKERS), metavar="N",
         help="processes that read and decode pictures; 0: none, the program itself (default: one "
         "a core, at most 16; 0 on a CPU)",
     )

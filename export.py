@@ -13,7 +13,7 @@ from common.choices import OUTPUTS
 from common.cli import Parser, command, said, size_said
 from common.script import run_script
 from common.text import printable, tell
-from training.options import PIXELS, Formatter, whole
+from training.options import MAX_PIXELS, Formatter, whole
 
 DESCRIPTION = """\
 Writes a trained network in the format that another program reads: ONNX, TorchScript, safetensors,
@@ -71,7 +71,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     )
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument(
-        "--size", type=whole(32, PIXELS), nargs=2, metavar=("H", "W"),
+        "--size", type=whole(32, MAX_PIXELS), nargs=2, metavar=("H", "W"),
         help="onnx: for pictures of this height and width alone, one at a time",
     )
     sizes.add_argument(

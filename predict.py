@@ -17,7 +17,7 @@ from common.choices import TYPES
 from common.cli import Parser, command
 from common.script import message_of, run_script
 from common.text import tell
-from training.options import BATCH, WORKERS, Formatter, whole
+from training.options import MAX_BATCH, MAX_WORKERS, Formatter, whole
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -150,11 +150,11 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "computes convolutions in TF32, with 10 bits of fraction",
     )
     machine.add_argument(
-        "--batch-size", type=whole(1, BATCH), default=4, metavar="N",
+        "--batch-size", type=whole(1, MAX_BATCH), default=4, metavar="N",
         help="pictures of one size at a time; fewer where they are large",
     )
     machine.add_argument(
-        "--num-workers", type=whole(1, WORKERS), default=4, metavar="N",
+        "--num-workers", type=whole(1, MAX_WORKERS), default=4, metavar="N",
         help="threads that read pictures, and as many that write them",
     )
     # fmt: on

@@ -25,8 +25,8 @@ LR_SCALES = {"none": lambda ratio: 1.0, "linear": lambda ratio: ratio, "sqrt": m
 
 # The largest numbers that mean something: beyond them, a slip of the finger would take all memory
 # or never begin. Larger than any that is of use.
-STEPS, EPOCHS, SECONDS = 10**12, 10**6, 10**6
-BATCH, WORKERS, PIXELS = 1 << 16, 512, 1 << 14
+MAX_STEPS, MAX_EPOCHS, MAX_SECONDS = 10**12, 10**6, 10**6
+MAX_BATCH, MAX_WORKERS, MAX_PIXELS = 1 << 16, 512, 1 << 14
 MAX_LEARNING_RATE = 10.0
 
 DESCRIPTION = """\
@@ -73,12 +73,13 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "zip: number i always meets number i",
     )
     data.add_argument(
-        "--crop-size", type=whole(32, PIXELS), nargs=2, default=[256, 512], metavar=("MIN", "MAX"),
+        "--crop-size", type=whole(32, MAX_PIXELS), nargs=2, default=[256, 512],
+        metavar=("MIN", "MAX"),
         help="sides of the training crops in pixels, drawn anew for every batch: MIN plus a "
         "multiple of 64, or of 32 where MAX is less than 128 above MIN; validation uses MAX x MAX",
     )
     data.add_argument(
-        "--num-workers", type=whole(0, WORKERS), metavar="N",
+        "--num-workers", type=whole(0, MAX_WORKERS), metavar="N",
         help="processes that read and decode pictures; 0: none, the program itself, between two "
         "steps (default: one a core, at most 16, shared among the processes that train on the "
         "machine; 0 where a CPU trains, whose cores have the step to compute)",
@@ -130,19 +131,20 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
 
     length = parser.add_argument_group("length")
     length.add_argument(
-        "--batch-size", type=whole(1, BATCH), default=8, metavar="N",
+        "--batch-size", type=whole(1, MAX_BATCH), default=8, metavar="N",
         help="samples a step, of all processes together",
     )
     length.add_argument(
-        "--accumulate", type=whole(1, BATCH), default=1, metavar="N",
+        "--accumulate", type=whole(1, MAX_BATCH), default=1, metavar="N",
         help="split each process's share of a batch into N backward passes, to save memory",
     )
     length.add_argument(
-        "--epoch-start", type=whole(0, EPOCHS), default=0, metavar="N",
+        "--epoch-start", type=whole(0, MAX_EPOCHS), default=0, metavar="N",
         help="first epoch; a checkpoint with its state file knows better",
     )
     length.add_argument(
-        "--epoch-end", type=whole(1, EPOCHS), default=8, metavar="N", help="stop before this epoch"
+        "--epoch-end", type=whole(1, MAX_EPOCHS), default=8, metavar="N",
+        help="stop before this epoch",
     )
     length.add_argument(
         "--max-steps", type=whole(1), metavar="N",
@@ -184,7 +186,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "than 8)",
     )
     machine.add_argument(
-        "--dist-timeout", type=whole(1, SECONDS), metavar="S",
+        "--dist-timeout", type=whole(1, MAX_SECONDS), metavar="S",
         help="seconds in which every process must answer, or the run ends (default: 300 in "
         "start-up, 120 in training)",
     )
@@ -312,7 +314,7 @@ def fault_of_name(name: str) -> str | None:
     return None
 
 
-def whole(least: int, most: int = STEPS) -> Callable[[str], int]:
+def whole(least: int, most: int = MAX_STEPS) -> Callable[[str], int]:
     """An argparse type: a whole number from `least` to `most`."""
 
     def whole_number(text: str) -> int:
