@@ -54,6 +54,8 @@ def choose_pairs(
     is told. partial: whether something may be left out. Raises DataError where it may not and is,
     where none are left, and where mattes show that they are none."""
     beside = mattes_beside(pred_dir)
+    if beside and beside.resolve() == true_dir.resolve():  # those of a data set, not of predict.py
+        beside = None
     meant = f"; predict.py's mattes are in {beside}: type --pred-dir {beside}" if beside else ""
     if beside and pred_dir.resolve().name == "err":
         raise DataError(f"{pred_dir} has expected errors of mattes, not mattes{meant}")

@@ -59,6 +59,15 @@ def test_what_is_no_matte_is_not_measured(
     assert (f"type --pred-dir {predicted / 'out/pha'}" in found) == pred.startswith("out")
 
 
+def test_true_mattes_are_not_advised_as_predictions(
+    here: Path, predicted: Path, capsys: pytest.CaptureFixture
+) -> None:
+    fgr, pha = (str(predicted / "out" / kind) for kind in ("fgr", "pha"))
+    assert evaluate.main(["--pred-dir", fgr, "--true-dir", pha, "--device", "cpu"]) == 2
+    found = capsys.readouterr().err
+    assert "fgr/0.png is no alpha" in found and "type --pred-dir" not in found
+
+
 def test_the_true_folder_is_not_taken_for_predict_s(
     here: Path, predicted: Path, capsys: pytest.CaptureFixture
 ) -> None:
