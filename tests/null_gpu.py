@@ -12,6 +12,7 @@ In a test:
 By hand, from the project's folder:
 
     python -m tests.null_gpu [--devices 2] [--memory 3e9] [--launch-us 5] train_base.py ...
+    python -m tests.null_gpu -m benchmarks.step --device cuda --quick
 
 tests/null_cuda/README.md says what a null GPU can show. Each case is a process of its own, forked
 from one that has imported all already (tests/null_cuda/zygote.py), so it costs a second or two.
@@ -175,14 +176,21 @@ def _zygote() -> Zygote:
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.null_gpu",
-        usage="%(prog)s [--devices N] [--memory BYTES] [--launch-us US] train_base.py ...",
+        usage="%(prog)s [--devices N] [--memory BYTES] [--launch-us US] train_base.py ...\n"
+        "       %(prog)s [...] -m MODULE ...",
         description="Runs a script on null GPUs: CUDA's host side, without numbers.",
         allow_abbrev=False,
     )
     parser.add_argument("--devices", type=int, default=1, help="how many GPUs (default: 1)")
     parser.add_argument("--memory", type=float, help="bytes of each (default: 80e9)")
     parser.add_argument("--launch-us", type=float, help="what an operation costs the host (0)")
-    options, argv = parser.parse_known_args()
+    own, argv = [], sys.argv[1:]
+    while argv and (argv[0].startswith("--") or argv[0] == "-h"):  # what comes then is the script's
+        words = 1 if "=" in argv[0] or argv[0] in ("-h", "--help") else 2
+        own, argv = [*own, *argv[:words]], argv[words:]
+    options = parser.parse_args(own)
+    if not argv:
+        parser.error("name a script, such as train_base.py, or -m and a module; then its options")
     try:
         environment = build.environment(options.devices, options.memory, options.launch_us)
     except build.BuildError as error:

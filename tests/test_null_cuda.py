@@ -1,5 +1,7 @@
 """Scripts on a null GPU: what the host does for CUDA, on any machine. Numbers mean nothing here."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,18 @@ def test_a_gpu_that_is_not_there_is_refused_in_a_line(data: Path, tmp_path: Path
         "train_base.py: error: --device cuda:7 cannot be used here (CUDA error: invalid device "
         "ordinal); try cuda:0 to cuda:1, or cpu\n"
     )
+
+
+def test_by_hand_the_words_behind_the_script_are_the_script_s() -> None:
+    def by_hand(*words: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "tests.null_gpu", *words]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    asked = by_hand("--devices", "2", "-m", "platform", "--devices")
+    assert asked.returncode == 0 and asked.stdout, asked.stderr
+    assert "--model-backbone" in by_hand("train_base.py", "--help").stdout
+    nothing = by_hand("--devices", "2")
+    assert nothing.returncode == 2 and "name a script" in nothing.stderr
 
 
 # ---- Memory that is short, and several processes ------------------------------------------------
