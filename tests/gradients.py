@@ -55,7 +55,7 @@ def backward_pass(path):
     torch.manual_seed(0)
     model = MattingBase("mobilenetv2").train()
     if team.size > 1:
-        over_all_processes(model, team.tensors)
+        over_all_processes(model, team.device_group)
     forward = team.wrap(model)
     generator = torch.Generator().manual_seed(1)
     src, bgr, true_fgr = (torch.rand(BATCH, 3, 64, 64, generator=generator) for _ in range(3))
@@ -64,7 +64,7 @@ def backward_pass(path):
     pred_pha, pred_fgr, _, pred_hid = forward(src[mine], bgr[mine])
     loss = pred_pha.square().mean() + (pred_fgr - true_fgr[mine]).abs().mean() + pred_hid.mean()
     loss.backward()
-    if team.is_first:
+    if team.is_main:
         found = {name: value.grad for name, value in model.named_parameters()}
         torch.save(found | dict(model.named_buffers()), path)
 
@@ -81,4 +81,4 @@ if team.size > 1:
     torch.batch_norm_backward_elemt = backward_elementwise
     GlobalBatchNorm2d.by_formulas = GlobalBatchNorm2d.by_kernels
     backward_pass(sys.argv[2])
-team.leave()
+team.close()

@@ -213,7 +213,7 @@ def test_only_the_main_process_looks(here: Path, monkeypatch: pytest.MonkeyPatch
 
     looked: list[dict] = []
     monkeypatch.setattr("training.data.look_at_alphas", lambda *a: looked.append(a[0]))
-    monkeypatch.setattr(Team, "each", lambda _self, work: work())
+    monkeypatch.setattr(Team, "run_on_all", lambda _self, work: work())
     monkeypatch.setattr(Team, "check_same", lambda *_: None)
     data = make_data(here / "data", 2, 2)
     options = parse_options(["--dataset-dir", str(data)])

@@ -149,7 +149,7 @@ def test_the_parts_make_up_the_batch() -> None:
 def test_validation_is_shared_out_without_repeats() -> None:
     keys = validation_keys(11, 3, 50, (32, 32))
     for size in (1, 2, 3, 4, 7, 64):
-        shares = [Team(rank=rank, size=size).share_of(keys) for rank in range(size)]
+        shares = [Team(rank=rank, size=size).shard(keys) for rank in range(size)]
         assert [key for share in shares for key in share] == keys
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
@@ -158,7 +158,7 @@ def test_validation_is_shared_out_without_repeats() -> None:
 def test_the_first_process_shows_what_was_validated(count: int) -> None:
     """It alone writes pictures, of its own share: which is empty only where there is nothing."""
     for size in range(1, 9):
-        shares = [Team(rank=rank, size=size).share_of(list(range(count))) for rank in range(size)]
+        shares = [Team(rank=rank, size=size).shard(list(range(count))) for rank in range(size)]
         assert shares[0] and [item for share in shares for item in share] == list(range(count))
 
 
@@ -168,7 +168,7 @@ def test_what_is_lost_is_said_before_nccl_ends_the_process(
 ) -> None:
     asked_for = {}
     monkeypatch.setattr(distributed, "_group", asked_for.setdefault)
-    team = Team(size=2, answers=object())
+    team = Team(size=2, host_group=object())
     for device in ("cuda:0", "cpu"):
         distributed.with_device(team, torch.device(device), options(dist_timeout=asked))
     longest = max(asked or each for each in distributed.DEFAULT_TIMEOUTS_S)

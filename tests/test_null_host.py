@@ -64,7 +64,7 @@ team = distributed.with_device(distributed.join(options), device, options)
 model = MattingBase("mobilenetv2").to(device, memory_format=torch.channels_last).train()
 names, parameters = list(model.state_dict()), list(model.parameters())
 norms = {each for each in model.modules() if isinstance(each, nn.BatchNorm2d)}
-over_all_processes(model, team.tensors)
+over_all_processes(model, team.device_group)
 now = [each for each in model.modules() if isinstance(each, nn.BatchNorm2d)]
 converted = (
     len(now) == len(norms)

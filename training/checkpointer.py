@@ -66,7 +66,7 @@ class Checkpointer:
         self._saved_step = step if is_due else self._saved_step
         run, state = self._run, self._state
         # A first write that has failed must not be taken for one of the checkpoints before it.
-        if not run.team.is_first or self._saver.failed():
+        if not run.team.is_main or self._saver.failed():
             return
         name = checkpoint.checkpoint_name(step, self._data.epoch_steps)
         path, best = run.folder / name if is_due else None, run.folder / checkpoint.BEST_WEIGHTS
@@ -104,7 +104,7 @@ class Checkpointer:
         Stopped."""
         if self._run.stop.number:
             self._save_last()
-        self._run.team.each(self._saver.wait)
+        self._run.team.run_on_all(self._saver.wait)
         self._run.stop.check()
 
     def _save_last(self) -> None:
@@ -114,7 +114,7 @@ class Checkpointer:
 
     def read_back(self, step: int) -> None:
         """Of a dry run: loads what was saved behind `step`, as one that continues does."""
-        if not self._run.team.is_first:
+        if not self._run.team.is_main:
             return
         path = self._run.folder / checkpoint.checkpoint_name(step, self._data.epoch_steps)
         saved, backbone = checkpoint.read_checkpoint(path), self._run.options.model_backbone

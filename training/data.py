@@ -36,17 +36,22 @@ def open_data(run: Run) -> Data:
     also where the processes see different data sets."""
     options, team = run.options, run.team
     where = options.dataset_name, options.dataset_dir
-    team.each(lambda: data_folders(*where, tell) if team.local_rank == 0 else None)  # may draw
+    team.run_on_all(
+        lambda: data_folders(*where, tell) if team.local_rank == 0 else None
+    )  # may draw
     folders = data_folders(*where, run.say)
     written = [Path(folder) / options.model_name for folder in ("log", "checkpoint")]
-    team.each(lambda: check_apart(written, places(folders), deep=False) if team.is_first else None)
+    team.run_on_all(
+        lambda: check_apart(written, places(folders), deep=False) if team.is_main else None
+    )
     look = options.on_bad_image == "stop" and team.local_rank == 0
     splits = {
-        split: team.each(partial(open_half, folders, split, look, run.say)) for split in SPLITS
+        split: team.run_on_all(partial(open_half, folders, split, look, run.say))
+        for split in SPLITS
     }
     foregrounds_of = {split: opened[0] for split, opened in splits.items()}
     skip = options.on_bad_image == "skip"
-    team.each(lambda: look_at_alphas(foregrounds_of, run.say, skip) if team.is_first else None)
+    team.run_on_all(lambda: look_at_alphas(foregrounds_of, run.say, skip) if team.is_main else None)
     described = {split: describe(*opened) for split, opened in splits.items()}
     team.check_same("the data sets are not the same", described)
 

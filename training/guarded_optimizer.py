@@ -106,7 +106,7 @@ class GuardedOptimizer:
         (on a CPU at its own). batches: this process's parts of the step's. Raises DivergedError,
         in all processes at the same step."""
         own, self._own = torch.stack(self._own).mean(0), []
-        everyones = self.team.mean(own.clone())
+        everyones = self.team.all_reduce_mean(own.clone())
         self.terms = dict(zip(self._names, everyones.unbind(), strict=True))
         numbers = torch.cat([everyones, self.norm.detach().reshape(1), own])
         arrived, behind = None, 0
@@ -147,7 +147,7 @@ class GuardedOptimizer:
         batches = self.team.gather(batches if mine else None)[culprit]
         files = [each["files"] for each in batches]
         files = self.team.gather(files if mine or not any(bad) else [])
-        if not self.team.is_first:
+        if not self.team.is_main:
             raise DivergedError(f"step {step}: {what}; process 0 says more")
         said = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, terms, strict=True))
         named = "; ".join(", ".join(of) for parts in files for part in parts for of in part)

@@ -64,7 +64,7 @@ def open_journal(run: "Run", data: "Data", start: "Start") -> "Journal":
         run.step,
         data.last_step,
         run.options.batch_size,
-        prefix="" if run.team.is_first else f"process {run.team.rank}: ",
+        prefix="" if run.team.is_main else f"process {run.team.rank}: ",
         device=run.device,
         log_folder=run.log_folder,
     )

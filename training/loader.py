@@ -105,7 +105,7 @@ class TrainingSteps:
         except Exception as raised:
             error = raised
         asked = [stop.number == number for number in STOP_SIGNALS]
-        failures, faults, *asked = self._run.team.sum(
+        failures, faults, *asked = self._run.team.sum_counts(
             [error is not None, len(self._left_out.seen), *asked]
         )
         if error:

@@ -70,7 +70,7 @@ class Run:
         count = options.accumulate
         self.micro_batches = range(team.rank * count, (team.rank + 1) * count)
         self.micro_batch_count = team.size * count
-        self.say: Callable[[str], None] = tell if team.is_first else (lambda _line: None)
+        self.say: Callable[[str], None] = tell if team.is_main else (lambda _line: None)
         self.step = 0
         self.crop: tuple[int, int] | None = None
         self._exit_stack = exit_stack
@@ -78,7 +78,7 @@ class Run:
     @property
     def writes(self) -> bool:
         """Whether this process keeps a log: the main one does, but in a dry run."""
-        return self.team.is_first and not self.options.dry_run
+        return self.team.is_main and not self.options.dry_run
 
     def enter(self, context: contextlib.AbstractContextManager[T]) -> T:
         """Enters `context`, which is left when the run ends: the newest first."""
@@ -89,8 +89,8 @@ class Run:
         laid out for it."""
         torch.manual_seed(self.options.seed)
         model = make().to(self.device).to(memory_format=self.layout)
-        if self.settings.sync_batchnorm and self.team.tensors:
-            over_all_processes(model, self.team.tensors)
+        if self.settings.sync_batchnorm and self.team.device_group:
+            over_all_processes(model, self.team.device_group)
         return model
 
     def training_state(self, model: nn.Module, **learning_rates: float) -> TrainingState:
@@ -134,12 +134,12 @@ def open_run(options: argparse.Namespace, stop: StopRequest, folder: Path) -> It
     with contextlib.ExitStack() as exit_stack:
         try:
             team = distributed.join(options)
-            stop.quiet = not team.is_first
-            device, share = team.each(lambda: resolve_options(settings, team))
+            stop.quiet = not team.is_main
+            device, share = team.run_on_all(lambda: resolve_options(settings, team))
             team = distributed.with_device(team, device, options)
             run = Run(options, settings, stop, folder, exit_stack, team, device, share)
             yield run
-            team.leave()
+            team.close()
         except (MemoryError, RuntimeError) as error:
             crop, step = (run.crop, run.step) if run else (None, 0)
             if known := memory_short(error, settings, crop) or contact_lost(error, step):

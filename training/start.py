@@ -96,7 +96,7 @@ def look_ahead(run: Run) -> Source:
         print(f"{options.model_name}: {what}")
         return source_of(options)
 
-    return run.team.each(lambda: look() if run.team.is_first else ("", None))
+    return run.team.run_on_all(lambda: look() if run.team.is_main else ("", None))
 
 
 def start_run(run: Run, state: TrainingState, data: Data, source: Source) -> Start:
@@ -104,11 +104,11 @@ def start_run(run: Run, state: TrainingState, data: Data, source: Source) -> Sta
     it. The main process alone reads files; what it has read goes to all. Sets run.step and
     state.best, and the last step of a dry run. Raises what its parts raise."""
     team = run.team
-    start = team.first(lambda: _start(run, state, data, *source))
+    start = team.run_on_main(lambda: _start(run, state, data, *source))
     if team.size > 1:
-        team.share(list(state.model.state_dict().values()))
-        team.share_optimizer(state.optimizer)
-        state.scaler.load_state_dict(team.first(state.scaler.state_dict))
+        team.broadcast(list(state.model.state_dict().values()))
+        team.broadcast_optimizer(state.optimizer)
+        state.scaler.load_state_dict(team.run_on_main(state.scaler.state_dict))
     run.step, state.best = start.first_step, start.best
     if run.options.dry_run:
         data.last_step = run.step + 1

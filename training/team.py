@@ -52,8 +52,8 @@ class ContactError(UserError, RuntimeError):
 class Team:
     """The processes of a run, seen by one of them.
 
-    rank: its number of `size`; local_rank: its number on this machine. answers: a group on the
-    host for short words, whose timeout is training's. tensors: the device's group. None where
+    rank: its number of `size`; local_rank: its number on this machine. host_group: a group on the
+    host for short words, whose timeout is training's. device_group: the device's group. None where
     torchrun has not started this.
     """
 
@@ -61,22 +61,22 @@ class Team:
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
-    answers: dist.ProcessGroup | None = None
-    tensors: dist.ProcessGroup | None = None
+    host_group: dist.ProcessGroup | None = None
+    device_group: dist.ProcessGroup | None = None
 
     @property
-    def is_first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that writes files and talks."""
         return self.rank == 0
 
     # ---- What all of them learn -----------------------------------------------------------------
 
-    def sum(self, numbers: list[int]) -> list[int]:
+    def sum_counts(self, numbers: list[int]) -> list[int]:
         """The sum of each number over the processes."""
         if self.size == 1:
             return numbers
         total = torch.tensor(numbers)
-        dist.all_reduce(total, group=self.answers)
+        dist.all_reduce(total, group=self.host_group)
         return total.tolist()
 
     def gather(self, value: Any) -> list[Any]:
@@ -87,7 +87,7 @@ class Team:
         dist.all_gather_object(values, value)
         return values
 
-    def each(self, work: Callable[[], T]) -> T:
+    def run_on_all(self, work: Callable[[], T]) -> T:
         """The result of `work` in this process, when it has succeeded in all of them. Otherwise
         raises: its own error in the first that failed, ElsewhereError in the others."""
         result: T | None = None
@@ -104,9 +104,9 @@ class Team:
             raise ElsewhereError(f"process {failed[0]} has failed")
         return cast(T, result)
 
-    def first(self, work: Callable[[], T]) -> T:
-        """The result of `work` in the first process, which alone does it, sent to all."""
-        result = self.each(lambda: work() if self.is_first else None)
+    def run_on_main(self, work: Callable[[], T]) -> T:
+        """The result of `work` in the main process, which alone does it, sent to all."""
+        result = self.run_on_all(lambda: work() if self.is_main else None)
         if self.size > 1:
             sent = [result]
             dist.broadcast_object_list(sent)
@@ -114,7 +114,7 @@ class Team:
         return cast(T, result)
 
     def check_same(self, what: str, value: Any) -> None:
-        """Raises DataError in the first process, ElsewhereError in the others, where `value` is
+        """Raises DataError in the main process, ElsewhereError in the others, where `value` is
         not the same in all of them."""
         values = self.gather(value)
 
@@ -126,31 +126,31 @@ class Team:
                     f"{values[others[0]]}; give all machines the same"
                 )
 
-        self.each(lambda: compare() if self.is_first else None)
+        self.run_on_all(lambda: compare() if self.is_main else None)
 
     # ---- Tensors --------------------------------------------------------------------------------
 
-    def mean(self, tensor: Tensor) -> Tensor:
+    def all_reduce_mean(self, tensor: Tensor) -> Tensor:
         """Over the processes, in place; nothing waits for the device."""
-        self.total(tensor)
+        self.all_reduce_sum(tensor)
         if self.size > 1:
             tensor /= self.size
         return tensor
 
-    def total(self, tensor: Tensor) -> Tensor:
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         """The sum over the processes, in place."""
         if self.size > 1:
-            dist.all_reduce(tensor, group=self.tensors)
+            dist.all_reduce(tensor, group=self.device_group)
         return tensor
 
-    def share(self, tensors: list[Tensor]) -> None:
-        """Gives everyone the first process's tensors, in place."""
+    def broadcast(self, tensors: list[Tensor]) -> None:
+        """Gives everyone the main process's tensors, in place."""
         for tensor in tensors if self.size > 1 else ():
-            dist.broadcast(tensor, 0, group=self.tensors)
+            dist.broadcast(tensor, 0, group=self.device_group)
 
-    def share_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """Gives everyone the moments that the first process has read, if it has."""
-        if not self.first(lambda: bool(optimizer.state)):
+    def broadcast_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Gives everyone the moments that the main process has read, if it has."""
+        if not self.run_on_main(lambda: bool(optimizer.state)):
             return
         for group in optimizer.param_groups:
             for parameter in group["params"]:
@@ -159,13 +159,13 @@ class Team:
                     like = parameter if name != "step" else _step_like(optimizer, parameter)
                     moments.setdefault(name, torch.zeros_like(like))
                     on_device = moments[name].to(parameter.device)
-                    self.share([on_device])
+                    self.broadcast([on_device])
                     moments[name].copy_(on_device)
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The module to train by: its gradients are averaged over the processes as they are
         computed, and it starts everywhere as in the first."""
-        if self.tensors is None:
+        if self.device_group is None:
             return model
         known = inspect.signature(DistributedDataParallel).parameters
         # Buffers are shared before each validation, not at each step. Newer versions of torch call
@@ -176,7 +176,7 @@ class Team:
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         return DistributedDataParallel(
             model,
-            process_group=self.tensors,
+            process_group=self.device_group,
             gradient_as_bucket_view=True,
             **unshared,
         )
@@ -188,14 +188,14 @@ class Team:
             return network.no_sync()
         return contextlib.nullcontext()
 
-    def share_of(self, items: list[T]) -> list[T]:
+    def shard(self, items: list[T]) -> list[T]:
         """This process's share of what is done once: all have about as many, in their order. Where
-        there are fewer than processes, the first process has one: it is the one that shows it."""
+        there are fewer than processes, the main process has one: it is the one that shows it."""
         begin, end = (-(-rank * len(items) // self.size) for rank in (self.rank, self.rank + 1))
         return items[begin:end]
 
-    def leave(self) -> None:
-        if self.tensors is not None:
+    def close(self) -> None:
+        if self.device_group is not None:
             dist.destroy_process_group()
 
 
@@ -236,7 +236,7 @@ def join(options: argparse.Namespace) -> Team:
         size=size,
         local_rank=int(os.environ["LOCAL_RANK"]),
         local_size=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-        answers=_group("gloo", training),
+        host_group=_group("gloo", training),
     )
 
 
@@ -248,14 +248,14 @@ def _group(backend: str, timeout: timedelta) -> dist.ProcessGroup:
 
 def with_device(team: Team, device: torch.device, options: argparse.Namespace) -> Team:
     """The team with a group for the device's tensors: NCCL for GPUs, gloo for processors."""
-    if team.answers is None:
+    if team.host_group is None:
         return team
     starting, training = _timeouts(options)
     if device.type == "cuda":
         # NCCL's watchdog ends the process without a word of ours. It waits longer than any answer
         # on the host, whose error says what was lost.
-        return replace(team, tensors=_group("nccl", starting + training))
-    return replace(team, tensors=_group("gloo", training))
+        return replace(team, device_group=_group("nccl", starting + training))
+    return replace(team, device_group=_group("gloo", training))
 
 
 def _timeouts(options: argparse.Namespace) -> tuple[timedelta, timedelta]:

@@ -64,7 +64,7 @@ class Validator:
                 skip=options.on_bad_image == "skip",
             ),
             run.settings.num_workers,
-            sampler=run.team.share_of(self._keys),
+            sampler=run.team.shard(self._keys),
             batch_size=run.micro_batch_size,
         )
 
@@ -107,7 +107,7 @@ def measure(
     """Runs `model` in eval mode over the loader's batches, and puts it back into training mode.
 
     loader: this process's share of the samples; every process takes part. Batch norm's statistics
-    are those of the first process in all of them, which are what is saved.
+    are those of the main process in all of them, which are what is saved.
 
     Returns the means over all samples of all processes (the loss, its terms, FIGURES, and `conn` if
     asked for, which takes long); the pictures of this process's first batch by name, (B, C, H, W)
@@ -132,11 +132,11 @@ def measure(
             if not shown:
                 shown.update(pictures((src, bgr, *truth), outputs))
 
-    team.share(list(model.buffers()))
+    team.broadcast(list(model.buffers()))
     model.eval()
     with torch.inference_mode():
-        team.each(measure_share)
+        team.run_on_all(measure_share)
     model.train()
-    *values, count = team.total(sums).tolist()
+    *values, count = team.all_reduce_sum(sums).tolist()
     means = {name: value / max(count, 1) for name, value in zip(names, values, strict=True)}
     return means, shown, round(count)
