@@ -112,6 +112,10 @@ def table(head: list[str], rows: list[list[Any]]) -> str:
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
+    """Writes the figures as JSON; those of --quick replace none that were measured."""
+    if content.get("quick") and path.exists() and not json.loads(path.read_text()).get("quick"):
+        print(f"{path} has measured figures, which --quick leaves; --json FILE writes these")
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")
     print(f"wrote {path}")

@@ -1,8 +1,11 @@
 """What the benchmarks compute from what they measured."""
 
+import json
+from pathlib import Path
+
 import torch
 
-from benchmarks import run, step
+from benchmarks import common, run, step
 
 WHAT = {"warm_up": 2, "steps": 3}
 
@@ -38,3 +41,10 @@ def test_a_gpu_gets_few_cases_unless_all_are_asked_for() -> None:
     assert len(few) <= 6 and len(every) == len(set(every)) == 54
     # A run's crops are those of the recipe.
     assert all(of["crop"] == [256, 512] for of in run.cases(device, quick=False))
+
+
+def test_quick_replaces_no_measured_figures(tmp_path: Path) -> None:
+    path = tmp_path / "step.json"
+    for quick, kept in ((True, True), (True, True), (False, False), (True, False)):
+        common.write(path, {"quick": quick})
+        assert json.loads(path.read_text()) == {"quick": kept}
