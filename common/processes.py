@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 # A terminal that is closed sends SIGHUP; a cluster SIGTERM or, before that, SIGUSR1.
 STOP_SIGNALS = tuple(
@@ -30,11 +31,20 @@ def heeded_signals() -> tuple[int, ...]:
     )
 
 
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # what a container may take, in Linux's cgroups, version 2
+
+
 def usable_processors() -> int:
-    """How many processors this process may use."""
+    """How many processors this process may use: of the machine's, and of a container's share."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        share, period = CPU_MAX.read_text().split()
+        if share != "max":
+            count = min(count, max(1, -(-int(share) // int(period))))
+    return count
 
 
 @contextlib.contextmanager

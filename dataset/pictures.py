@@ -222,6 +222,8 @@ def _spread(items: Sequence) -> Iterator:
 
 def open_picture(path: "Path | Member") -> ImageFile.ImageFile:
     """The picture with its header read and its pixels not yet. Raises DataError."""
+    if isinstance(path, Path) and path.exists() and not path.is_file():
+        raise DataError(f"{path} is no file, but a folder, a pipe or a device; give a picture")
     source = path if isinstance(path, Path) else path.open()
     try:
         picture = open_image(source)

@@ -61,6 +61,8 @@ class VideoReader:
         self._av = _av()
         if not path.exists():
             raise DataError(f"there is no file {path}; check the path")
+        if not path.is_file():  # which is read twice
+            raise DataError(f"{path} is no file, but a folder, a pipe or a device; give a video")
         try:
             self._container = self._av.open(os.fspath(path))
         except (self._av.FFmpegError, OSError, ValueError) as error:

@@ -1,6 +1,8 @@
 """Pictures: found and paired by name, decoded no further than needed and in the right place."""
 
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from dataset.pictures import (
     open_picture,
     upright_size,
 )
+from dataset.video import VideoReader
 
 
 def test_names_come_back_as_they_went_in() -> None:
@@ -185,3 +188,11 @@ def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
     path.write_text("no picture")
     with pytest.raises(DataError, match=r"cut\.jpg cannot be decoded"):
         open_picture(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("opened", [open_picture, VideoReader])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, opened: Callable[[Path], object]) -> None:
+    os.mkfifo(tmp_path / "a.mp4")
+    with pytest.raises(DataError, match=r"a\.mp4 is no file, but .* a pipe"):
+        opened(tmp_path / "a.mp4")

@@ -1,10 +1,12 @@
 """What the machine and the processes make of the options that were left open."""
 
 import argparse
+from pathlib import Path
 
 import pytest
 import torch
 
+from common import processes
 from common.errors import OptionError
 from training.resolve import own_device, share_of_batch
 from training.team import Team
@@ -47,3 +49,15 @@ def test_each_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
         own_device("cuda", Team(rank=2, size=3, local_rank=2, local_size=3))
     with pytest.raises(OptionError, match="one GPU for 2 processes; type cuda"):
         own_device("cuda:1", Team(rank=1, size=2, local_rank=1, local_size=2))
+
+
+@pytest.mark.parametrize(
+    ("share", "usable"), [("max 100000", 8), ("250000 100000", 3), ("50000 100000", 1), ("?", 8)]
+)
+def test_a_container_s_share_of_processors_is_all_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: str, usable: int
+) -> None:
+    (tmp_path / "cpu.max").write_text(share + "\n")
+    monkeypatch.setattr(processes, "CPU_MAX", tmp_path / "cpu.max")
+    monkeypatch.setattr(processes.os, "sched_getaffinity", lambda _process: range(8))
+    assert processes.usable_processors() == usable
