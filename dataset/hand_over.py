@@ -5,13 +5,12 @@ is given more; where that is full, a worker loses its batch and the program wait
 of memfd_create lies in no file system, and one file a batch needs few descriptors.
 """
 
-import io
 import mmap
 import os
-import pickle
 import tempfile
+from collections.abc import Callable
 from multiprocessing import reduction
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,59 +39,59 @@ class Parcel:
     process, it is the nest itself, whose tensors lie in that memory. Raises OSError."""
 
     def __init__(self, content: Any) -> None:
-        skeleton = io.BytesIO()
-        packer = _Packer(skeleton)
-        packer.dump(content)
+        self.size = ALIGNED  # a file of no bytes cannot be mapped
         with _unnamed_file() as file:
-            for tensor, offset in packer.tensors:
-                file.seek(offset)
+
+            def put(tensor: Tensor) -> _Place:
+                place = _Place(tensor.dtype, tuple(tensor.shape), self.size)
+                file.seek(place.offset)
                 file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
-            file.truncate(packer.size)
+                self.size += -(-tensor.nbytes // ALIGNED) * ALIGNED
+                return place
+
+            self.skeleton = _replaced(content, Tensor, put)
+            file.truncate(self.size)
             # Here, not when it is pickled: torch does that in a thread whose errors nobody sees.
             self.file = reduction.DupFd(file.fileno())
-        self.skeleton, self.size = skeleton.getvalue(), packer.size
 
     def __reduce__(self) -> tuple:
         return _unpacked, (self.skeleton, self.size, self.file)
 
 
-class _Packer(pickle.Pickler):
-    """Pickles all but tensors, for which it notes where in the file they belong."""
+class _Place(NamedTuple):
+    """Where in the file a tensor lies, in place of the tensor."""
 
-    def __init__(self, file: io.BytesIO) -> None:
-        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
-        self.tensors: list[tuple[Tensor, int]] = []
-        self.size = ALIGNED  # a file of no bytes cannot be mapped
-
-    def persistent_id(self, value: Any) -> tuple | None:
-        if not isinstance(value, Tensor):
-            return None
-        offset = self.size
-        self.tensors.append((value, offset))
-        self.size += -(-value.nbytes // ALIGNED) * ALIGNED
-        return value.dtype, tuple(value.shape), offset
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    offset: int
 
 
-class _Unpacker(pickle.Unpickler):
-    def __init__(self, skeleton: bytes, memory: mmap.mmap) -> None:
-        super().__init__(io.BytesIO(skeleton))
-        self.memory = memory
-
-    def persistent_load(self, place: tuple) -> Tensor:
-        dtype, shape, offset = place
-        count = torch.Size(shape).numel()
-        if not count:
-            return torch.empty(shape, dtype=dtype)
-        return torch.frombuffer(self.memory, dtype=dtype, count=count, offset=offset).view(shape)
+def _replaced(value: Any, kind: type, by: Callable[[Any], object]) -> Any:
+    """The same nest of dicts and lists, with each object of `kind` replaced."""
+    if isinstance(value, kind):
+        return by(value)
+    if isinstance(value, dict):
+        return {name: _replaced(each, kind, by) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_replaced(each, kind, by) for each in value]
+    return value
 
 
-def _unpacked(skeleton: bytes, size: int, file: Any) -> Any:
+def _unpacked(skeleton: Any, size: int, file: Any) -> Any:
     descriptor = file.detach()
     try:
         memory = mmap.mmap(descriptor, size)  # which lives as long as a tensor in it
     finally:
         os.close(descriptor)
-    return _Unpacker(skeleton, memory).load()
+
+    def get(place: _Place) -> Tensor:
+        count = torch.Size(place.shape).numel()
+        if not count:
+            return torch.empty(place.shape, dtype=place.dtype)
+        flat = torch.frombuffer(memory, dtype=place.dtype, count=count, offset=place.offset)
+        return flat.view(place.shape)
+
+    return _replaced(skeleton, _Place, get)
 
 
 def _unnamed_file() -> BinaryIO:
