@@ -122,10 +122,12 @@ def test_slider_and_colours_in_chromium(checkpoint: Path, data: Path, here: Path
     from selenium.webdriver import ActionChains, Keys
     from selenium.webdriver.common.by import By
 
-    # By hand: opaque left, half in the middle, nothing right; in truth all opaque.
+    # By hand: opaque left, half in the middle, nothing right; in truth opaque but for the top.
     for kind, columns in (("pred", (255, 128, 0)), ("true", (255, 255, 255))):
         Path(kind).mkdir()
-        Image.fromarray(np.repeat(np.uint8([columns]), 60, 0).repeat(30, 1)).save(f"{kind}/a.png")
+        pixels = np.repeat(np.uint8([columns]), 60, 0).repeat(30, 1)
+        pixels[:10] = 0
+        Image.fromarray(pixels).save(f"{kind}/a.png")
     Path("src").mkdir()
     Image.new("RGB", (90, 60), (250, 200, 0)).save("src/a.png")
     folders = ["--pred-dir", "pred", "--true-dir", "true", "--src-dir", "src"]
