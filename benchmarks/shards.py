@@ -29,6 +29,7 @@ from benchmarks.common import arguments, draw_data, in_turns, machine, said_of, 
 from common.machine import keep_memory
 from dataset import shard
 from dataset.folders import data_folders, open_half
+from dataset.names import Names
 from dataset.pictures import find_pairs, open_picture
 from dataset.sample import MattingDataset
 from dataset.sampler import SampleKey
@@ -137,7 +138,7 @@ def opening(scratch: str, names: int) -> None:
         path.touch()
         os.truncate(path, int(offsets[-1]) + step)  # a hole: all headers are zeros
         empty = np.full(len(members), zlib.crc32(bytes(BLOCK)))
-        names_there = [f"{name}.jpg" for name in members]
+        names_there = Names(f"{name}.jpg" for name in members)
         write_index(path, Index(int(offsets[-1]) + step, names_there, offsets, offsets * 0, empty))
     del stems, members, names_there
     before = held()
