@@ -32,6 +32,12 @@ def arguments(description: str, default_json: str) -> Parser:
         metavar="FILE",
         help=f"where the figures go (default: {default_json})",
     )
+    add_data_and_quick(parser)
+    return parser
+
+
+def add_data_and_quick(parser: argparse.ArgumentParser) -> None:
+    """The options --data and --quick, the same in all benchmarks."""
     parser.add_argument(
         "--data",
         type=Path,
@@ -40,7 +46,6 @@ def arguments(description: str, default_json: str) -> Parser:
         help="where the pictures are drawn (default: data/benchmark)",
     )
     parser.add_argument("--quick", action="store_true", help="whether it runs, not what is true")
-    return parser
 
 
 def machine(device: torch.device) -> dict[str, Any]:

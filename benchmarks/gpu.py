@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.common import table
+from benchmarks.common import add_data_and_quick, table
 from common.cli import Parser
 from common.files import write_bytes
 
@@ -125,14 +125,7 @@ def arguments() -> argparse.ArgumentParser:
         help="for all parts together; what each may take is a fixed share of it "
         f"(default: {BUDGET})",
     )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=Path("data/benchmark"),
-        metavar="DIR",
-        help="where the pictures are drawn (default: data/benchmark)",
-    )
-    parser.add_argument("--quick", action="store_true", help="whether it runs, not what is true")
+    add_data_and_quick(parser)
     parser.add_argument("--part", choices=list(PARTS), help=argparse.SUPPRESS)
     parser.add_argument("--findings", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--until", type=float, help=argparse.SUPPRESS)

@@ -19,11 +19,11 @@ from training.run import Run
 from training.team import ElsewhereError
 
 
-def make_loader(run: Run, dataset: Dataset, workers: int, **sampling: Any) -> DataLoader:
+def make_loader(run: Run, dataset: Dataset, **sampling: Any) -> DataLoader:
     """A DataLoader of `dataset` as this machine is served best. sampling: what it is asked for."""
     return DataLoader(
         dataset,
-        num_workers=workers,
+        num_workers=run.settings.num_workers,
         collate_fn=collate,
         pin_memory=run.device.type == "cuda",
         worker_init_fn=partial(begin_worker, on_gpu=run.device.type == "cuda"),
@@ -54,7 +54,6 @@ class TrainingSteps:
                 options.dataset_pairing,
                 skip=options.on_bad_image == "skip",
             ),
-            run.settings.num_workers,
             batch_sampler=BatchSampler(
                 run.step,
                 data.last_step,

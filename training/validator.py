@@ -63,7 +63,6 @@ class Validator:
                 augmented=False,
                 skip=options.on_bad_image == "skip",
             ),
-            run.settings.num_workers,
             sampler=run.team.shard(self._keys),
             batch_size=run.micro_batch_size,
         )
