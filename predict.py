@@ -294,9 +294,11 @@ def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> 
             "pha fgr"
         )
     if not options.bgr.is_file():
+        what = "is a folder" if options.bgr.is_dir() else "does not exist"
+        where = options.bgr if options.bgr.is_dir() else options.bgr.parent
         raise OptionError(
-            f"there is no file {options.bgr}; --src is a video: give --bgr the one background, a "
-            "picture or a video"
+            f"--bgr {options.bgr} {what}; --src is a video, which has one background: type --bgr "
+            f"{where / 'PICTURE.png'}, or the name of a video of the scene"
         )
     paths = outputs_to_write(options, [name], ".mp4")[name]
     if not paths:

@@ -177,7 +177,10 @@ def test_wrong_videos_are_one_line(
     scene(0)[1].save(bgr)
     line = error_of(capsys, video_words(weights, clip, bgr, "--type", "com"))
     assert "a video has no transparency" in line
-    assert "give --bgr the one" in error_of(capsys, video_words(weights, clip, tmp_path))
+    picture = f"type --bgr {tmp_path / 'PICTURE.png'}"
+    for none, what in ((tmp_path, "is a folder"), (tmp_path / "no.png", "does not exist")):
+        line = error_of(capsys, video_words(weights, clip, none))
+        assert f"--bgr {none} {what}" in line and picture in line
     scene(0, (62, 44))[1].save(tmp_path / "wide.png")
     line = error_of(capsys, video_words(weights, clip, tmp_path / "wide.png"))
     assert "60x44" in line and "62x44" in line
