@@ -1,11 +1,13 @@
-"""Loads finished weights of MattingBase into the network: this program's, or the published one's.
+"""Loads finished weights of MattingBase or MattingRefine: this program's, or the published one's.
 
-Wrappers' names and a refiner are left out, and nothing else is renamed; what does not fit is an
-error. To begin training from another network's weights is transfer.py's business.
+Wrappers' names are left out, and nothing else is renamed; what does not fit is an error. To begin
+training from another network's weights is transfer.py's business.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,20 +15,54 @@ from torch import Tensor, nn
 from common.choices import BACKBONES
 from common.text import tell
 from model.matting_base import MattingBase
-from model.sources import MATTING, backbone_of, canonical, network_of, recognise
+from model.matting_refine import MattingRefine
+from model.sources import COUNTERS, MATTING, backbone_of, canonical, network_of, recognise
 from model.values import broken, coarse, of_wrong_kind
 from model.weights_file import WeightsFileError, read_weights, weights_of_state
 
+REFINER = "refiner."  # its entries are those that MattingRefine has more than MattingBase
+
+
+class _File(NamedTuple):
+    """What a file of either network holds."""
+
+    path: Path
+    state_dict: dict[str, Tensor]
+    backbone: str
+    notes: tuple[str, ...]
+
+
+def load_matting(
+    path: str | Path, say: Callable[[str], object] = tell
+) -> MattingBase | MattingRefine:
+    """The network of a weights file, as what it is, on the CPU in eval mode, in float32. Backbone,
+    refiner and its kernel size are read off the entries' names and shapes.
+
+    path: as model.weights_file.read_weights takes it; or a state file of a checkpoint, whose
+    weights are taken from beside it. say: is told what was left out, or chosen.
+    Returns a MattingRefine where the file has a refiner, with the settings that its constructor
+    gives; no file holds them. It is a MattingBase, too: ask for MattingRefine first.
+    Raises WeightsFileError where the file cannot be read, or is of something else.
+    """
+    file = _read(path)
+    weights, notes = matting_of(file.state_dict)
+    if any(name.startswith(REFINER) for name in weights):
+        kernel_size = kernel_size_of(weights)
+        model: MattingBase = MattingRefine(file.backbone, refine_kernel_size=kernel_size)
+    else:
+        model = MattingBase(file.backbone)
+    return _fill(model, file, weights, notes, say)
+
 
 def load_matting_base(path: str | Path, say: Callable[[str], object] = tell) -> MattingBase:
-    """The network of a weights file, on the CPU in eval mode, in float32; its backbone is read off
-    the entries' names.
+    """The base network alone, of a file of either network. All else is as with load_matting;
+    `say` is told that a refiner was left out."""
+    file = _read(path)
+    weights, notes = base_of(file.state_dict)
+    return _fill(MattingBase(file.backbone), file, weights, notes, say)
 
-    path: as model.weights_file.read_weights takes it, of MattingBase or of MattingRefine, whose
-    refiner is left out; or a state file of a checkpoint, whose weights are taken from beside it.
-    say: is told what was left out, or chosen. Raises WeightsFileError where it cannot be read, or
-    is something else.
-    """
+
+def _read(path: str | Path) -> _File:
     path = weights_of_state(Path(path))
     found = read_weights(path)
     short = canonical(found.state_dict)
@@ -36,7 +72,7 @@ def load_matting_base(path: str | Path, say: Callable[[str], object] = tell) -> 
             f"looks like {source.name}, to be trained first" if source else "is none that we know"
         )
         raise WeightsFileError(
-            f"{path} holds no weights of MattingBase: it {what}; give a file that train_base.py "
+            f"{path} holds no weights of {MATTING.name}: it {what}; give a file that train_base.py "
             "has saved, such as checkpoint/NAME/epoch-0.pth"
         )
     if backbone is None:
@@ -44,34 +80,58 @@ def load_matting_base(path: str | Path, say: Callable[[str], object] = tell) -> 
             f"{path} is a MattingBase of a backbone that is not known here; known are "
             f"{', '.join(BACKBONES)}"
         )
-    model = MattingBase(backbone)
-    weights, notes = base_of(found.state_dict)
+    return _File(path, found.state_dict, backbone, found.notes)
+
+
+def _fill(
+    model: MattingBase,
+    file: _File,
+    weights: dict[str, Tensor],
+    notes: list[str],
+    say: Callable[[str], object],
+) -> MattingBase:
     if fault := misfit(model, weights):
-        raise WeightsFileError(f"{path} does not fit MattingBase with {backbone}: {fault}")
+        name = type(model).__name__
+        raise WeightsFileError(f"{file.path} does not fit {name} with {file.backbone}: {fault}")
     if fault := fault_of_values(model, weights):
-        raise WeightsFileError(f"{path} holds no weights that compute: {fault}")
-    for note in (*found.notes, *(f"{path}: {note}" for note in notes)):
+        raise WeightsFileError(f"{file.path} holds no weights that compute: {fault}")
+    for note in (*file.notes, *(f"{file.path}: {note}" for note in notes)):
         say(f"note: {note}")
     model.load_state_dict(weights)
     return model.eval()
 
 
-def base_of(state_dict: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """The entries of MattingBase by their names there, of a state dict of MattingBase or
-    MattingRefine however it is wrapped; and what is worth saying of the others."""
+def kernel_size_of(weights: dict[str, Tensor]) -> int:
+    """That of a refiner with these entries: 1 or 3; 3, too, where they are of no refiner."""
+    names = (name for name in weights if re.fullmatch(r"refiner\.conv\d\.weight", name))
+    shape = weights[name].shape if (name := next(names, None)) else ()
+    return 1 if len(shape) == 4 and shape[-1] == 1 else 3
+
+
+def matting_of(state_dict: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """The entries of MattingBase or MattingRefine by their names there, of a state dict that may be
+    wrapped; and what is worth saying of the others."""
     short, inside = canonical(state_dict), network_of(state_dict)
-    refiner = [name for name in inside if short[name].startswith("refiner.")]
-    weights = {short[name]: state_dict[name] for name in inside if name not in set(refiner)}
+    weights = {short[name]: state_dict[name] for name in inside}
     notes = []
-    if refiner:
-        notes.append(f"it is of MattingRefine; the refiner, {len(refiner)} entries, is left out")
     if counters := _counters(weights):
         notes.append(f"{len(counters)} counters of batches are missing and taken as 0")
         weights |= counters
-    if beside := [name for name in state_dict if name not in inside and state_dict[name].ndim]:
+    beside = [n for n in state_dict if n not in inside and not COUNTERS.fullmatch(n)]
+    if beside:
         notes.append(f"{len(beside)} entries beside the network are left out, such as {beside[0]}")
     if kinds := coarse(weights):
         notes.append(f"the weights were rounded to {', '.join(kinds)}, and are used as float32")
+    return weights, notes
+
+
+def base_of(state_dict: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """The same without a refiner: the entries of MattingBase alone."""
+    short = canonical(state_dict)
+    refiner = [name for name in network_of(state_dict) if short[name].startswith(REFINER)]
+    weights, notes = matting_of({n: v for n, v in state_dict.items() if n not in set(refiner)})
+    if refiner:
+        notes.insert(0, f"it is of MattingRefine; the refiner, {len(refiner)} entries, is left out")
     return weights, notes
 
 

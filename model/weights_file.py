@@ -80,10 +80,10 @@ def read_weights(path: str | Path) -> Weights:
     except AmbiguousError as error:
         raise WeightsFileError(f"{path} holds {error}") from None
     state_dict = {n: v for n, v in found.entries.items() if is_plain(v)} if found else {}
-    if found and found.layout and (odd := set(network_of(found.entries)) - state_dict.keys()):
-        name = min(odd)
+    if found and found.layout and (unfit := set(network_of(found.entries)) - state_dict.keys()):
+        name = min(unfit)
         raise WeightsFileError(
-            f"{path} holds {len(odd)} entries that are {kind_of(found.entries[name])}, such as "
+            f"{path} holds {len(unfit)} entries that are {kind_of(found.entries[name])}, such as "
             f"{name}; give the file that it was made from, of plain numbers"
         )
     if not found or not state_dict:
@@ -102,6 +102,11 @@ def read_weights(path: str | Path) -> Weights:
         left = ", ".join(each.place for each in others)
         notes.append(
             f"{path} holds {1 + len(others)} sets of weights: {found.place} is taken, {left} left"
+        )
+    if odd := [name for name in found.entries if name not in state_dict]:
+        notes.append(
+            f"{path} holds {len(odd)} entries beside the network that are "
+            f"{kind_of(found.entries[odd[0]])}, such as {odd[0]}: they are left out"
         )
     return Weights(state_dict, path, found.wrapper, tuple(notes))
 

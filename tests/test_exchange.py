@@ -97,3 +97,22 @@ def test_torch_hub(tmp_path: Path) -> None:
         torch.hub.load(**arguments, weights=str(trained))
     with pytest.raises(ValueError, match="choose one of"):
         torch.hub.load(**arguments, backbone="resnet18")
+
+
+def test_torch_hub_gives_the_pair(tmp_path: Path) -> None:
+    state = published_state("mattingbase_mobilenetv2") | published_state("refiner_kernel1")
+    torch.save(state, tmp_path / "pair.pth")
+    torch.save(published_state("mattingbase_mobilenetv2"), tmp_path / "base.pth")
+    named = {"repo_or_dir": str(ROOT), "model": "mattingrefine", "source": "local"}
+    arguments = {**named, "backbone": "mobilenetv2"}
+    model = torch.hub.load(**arguments, weights=tmp_path / "pair.pth", backbone_scale=0.5)
+    assert not model.training and model.backbone_scale == 0.5
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in state.items())
+    assert torch.hub.load(**arguments, refine_mode="full").training
+    for weights, more, word in (
+        ("base.pth", {}, "mattingbase"),
+        ("pair.pth", {"refine_kernel_size": 3}, "kernel size of 1"),
+        ("pair.pth", {"backbone": "resnet50"}, "mobilenetv2"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            torch.hub.load(**{**arguments, **more}, weights=tmp_path / weights)
