@@ -36,8 +36,9 @@ Is this data set fit to train on? Looks at every picture and lists all that is w
 
 Errors (pictures without a partner, of unlike sizes, that cannot be read; alpha that is a colour
 picture, or looks inverted; a file in both train and valid; folders that cannot be used; alpha
-that is empty, full or binary in more than half of the pairs) end it with status 1. Warnings
-(single such alphas, pictures smaller than the crop, the same file again) do not.
+that is empty, full, of one grey, nowhere clear nor opaque, or binary in more than half of the
+pairs) end it with status 1. Warnings (single such alphas, pictures smaller than the crop, the
+same file again) do not.
 """
 ERRORS_NAMED, WARNINGS_NAMED = 20, 5  # of a kind, on the terminal
 ROWS_AT_MOST = 200  # of the contact sheet: up to twice as many are drawn, 0.8 MB each

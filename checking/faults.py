@@ -50,6 +50,12 @@ KINDS = {
     ),
     "empty_alpha": Kind("alpha that is empty, transparent all over", False, most_error=True),
     "full_alpha": Kind("alpha that is full, opaque all over", False, most_error=True),
+    "flat_alpha": Kind("alpha that is of one grey all over", False, most_error=True),
+    "middle_alpha": Kind(
+        "alpha that is nowhere transparent and nowhere opaque: a video's 16 to 235, or no matte",
+        False,
+        most_error=True,
+    ),
     "binary_alpha": Kind("alpha that is binary, a mask without soft edges", False, most_error=True),
     "small": Kind("smaller than the largest crop, and so enlarged for it", False),
     "repeated": Kind("the same file again in the same half", False),
@@ -88,7 +94,7 @@ class Group:
 def duplicates(groups: Sequence[Group]) -> list[Fault]:
     """Files with the same bytes: in both halves, or twice in one.
 
-    Alphas count across the halves alone, and where they are neither empty nor full: within a video
+    Alphas count across the halves alone, and where they are not empty, full or flat: within a video
     a still figure has the same alpha in many frames. The same picture saved anew, scaled, or
     cut otherwise is not found, nor are neighbouring frames of one video in both halves.
     """

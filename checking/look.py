@@ -27,7 +27,7 @@ from common.processes import (
     leave_signals,
     signals_later,
 )
-from dataset.alphas import AlphaError, judge_alpha, premultiplied
+from dataset.alphas import NO_FIGURES, AlphaError, judge_alpha, premultiplied
 from dataset.first_look import turned_apart
 from dataset.folders import opened, opened_backgrounds
 from dataset.listing import both_names, find_pictures, stem_of
@@ -259,7 +259,7 @@ def look_at_pair(foregrounds: Foregrounds, index: int, half: str, look: Look) ->
     if pha is not None:
         for kind, figures in judge_alpha(pha):
             fault(kind, f"{alpha_name} ({figures})")
-            if kind in ("empty_alpha", "full_alpha"):  # such are alike for another reason
+            if kind in NO_FIGURES[0]:  # such are alike for another reason
                 digests = digests[0], 0
         if fgr is not None and fgr.shape[:2] == pha.shape and (found := premultiplied(fgr, pha)):
             fault("premultiplied", f"{fgr_path} ({found})")

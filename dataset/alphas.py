@@ -13,7 +13,7 @@ from common.errors import DataError
 
 # Of an alpha in 0..255. JPEG leaves noise, so that nothing is exactly 0 or 255.
 CLEAR, SOLID = 12, 243  # up to it transparent, from it on opaque
-FEW = 1e-4  # share of pixels that may differ in an alpha that is empty or full
+FEW = 1e-4  # share of pixels that may differ in an alpha that is empty, full, or of one grey
 SOFT = (26, 229)  # between a tenth and nine tenths; noise beside a hard edge is mostly outside
 SOFT_LEAST = 0.1  # soft pixels per pixel of outline; a plain antialiased edge has some 0.5
 RIM, FALL = 0.6, 0.3  # inverted: the mean of the rim is above, the middle so much below it
@@ -35,6 +35,17 @@ MEND = {  # what to do, by the kind of fault
     "label_alpha": "write 255 where the figure is and 0 elsewhere, or better: make mattes",
     "empty_alpha": NOTHING,
     "full_alpha": NOTHING,
+    "flat_alpha": NOTHING,
+    "middle_alpha": "a matte is 0 where the background is and 255 where the figure is: give the "
+    "mattes, or stretch the values to 0 to 255 where they are those of a video (16 to 235)",
+}
+# What is no fault of one alpha, but is of all: the kinds that together leave nothing to be learned.
+NO_FIGURES = ({"empty_alpha", "full_alpha", "flat_alpha"}, {"flat_alpha", "middle_alpha"})
+HOW = {  # in the order in which a mixture of them is called by one
+    "flat_alpha": "of one grey everywhere",
+    "middle_alpha": "nowhere transparent and nowhere opaque",
+    "empty_alpha": "empty",
+    "full_alpha": "full, opaque everywhere",
 }
 LOST = (
     "the alpha channel was lost where they were converted: export them with transparency, or put "
@@ -139,6 +150,13 @@ def judge_alpha(pha: np.ndarray) -> Iterator[tuple[str, str]]:
     if histogram[:SOLID].sum() <= few:
         yield "full_alpha", f"smallest value {np.flatnonzero(histogram)[0]} of 255"
         return
+    low, high = _range_of_most(histogram)
+    if high - low <= 2 * CLEAR and low > 0 and high < 255:
+        yield "flat_alpha", f"values {low} to {high} of 255" if low < high else f"{low} of 255"
+        return
+    if low > CLEAR and high < SOLID:
+        yield "middle_alpha", f"values {low} to {high} of 255"
+        return
     inside = pha > 127
     outline = np.count_nonzero(inside[1:] != inside[:-1])
     outline += np.count_nonzero(inside[:, 1:] != inside[:, :-1])
@@ -153,6 +171,14 @@ def judge_alpha(pha: np.ndarray) -> Iterator[tuple[str, str]]:
     around, within = rim.mean() / 255, middle.mean() / 255
     if around > RIM and around - within > FALL:
         yield "inverted_alpha", f"mean {around:.2f} at the rim, {within:.2f} in the middle"
+
+
+def _range_of_most(histogram: np.ndarray) -> tuple[int, int]:
+    """The lowest and the highest value but for few pixels: 1 in 10,000 below, and as many above."""
+    total = int(histogram.sum())
+    low = np.searchsorted(histogram.cumsum(), FEW * total, side="right")
+    high = 255 - np.searchsorted(histogram[::-1].cumsum(), FEW * total, side="right")
+    return int(low), int(high)
 
 
 def _label_levels(pha: np.ndarray, histogram: np.ndarray) -> list[int]:
@@ -225,9 +251,9 @@ def fault_of_sample(
     the first file, what was seen and what to do; None where nothing does.
 
     One alpha that is a colour picture, or of another scale, is enough; of labels more than half
-    must be; and empty or full all of them, since there are such frames; of either nothing is said
-    by fewer than 4 of a `total` that is more. allowed: how many colour pictures, and how many of
-    another scale, are let pass."""
+    must be; and all of those without a figure (NO_FIGURES), since there are such frames; of either
+    nothing is said by fewer than 4 of a `total` that is more. allowed: how many colour pictures,
+    and how many of another scale, are let pass."""
     enough = len(judged) >= min(4, total)
     for kind, least in (
         ("colour_alpha", allowed + 1),
@@ -239,16 +265,19 @@ def fault_of_sample(
             if len(judged) > 1:
                 said += f" ({len(some)} of {len(judged)} {what} that were looked at)"
             return kind, f"{some[0].path} is no alpha: {said}; {MEND[kind]}"
-    empty, full = _of(judged, "empty_alpha"), _of(judged, "full_alpha")
-    if not judged or not enough or len(empty) + len(full) < len(judged):
+    if not judged or not enough:
         return None
-    kind, first = ("empty_alpha", empty[0]) if empty else ("full_alpha", full[0])
-    how = "empty or full" if empty and full else "empty" if empty else "opaque everywhere"
-    mend = LOST if first.own and not empty else MEND[kind]
-    said = f"{first.path} is {how} ({_figures(first, kind)})"
-    if len(judged) > 1:
-        said += f", and so are all {len(judged)} {what} that were looked at"
-    return kind, f"{said}; {mend}"
+    for kinds in NO_FIGURES:
+        found = [kind for kind in HOW if kind in kinds and _of(judged, kind)]
+        if sum(len(_of(judged, kind)) for kind in found) == len(judged):
+            kind, first = found[0], _of(judged, found[0])[0]
+            mend = LOST if first.own and kind == "full_alpha" else MEND[kind]
+            how = " or ".join(HOW[kind] for kind in found)
+            said = f"{first.path} is {how} ({_figures(first, kind)})"
+            if len(judged) > 1:
+                said += f", and so are all {len(judged)} {what} that were looked at"
+            return kind, f"{said}; {mend}"
+    return None
 
 
 def _figures(judged: Judged, kind: str) -> str:

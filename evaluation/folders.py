@@ -27,6 +27,8 @@ from evaluation.scores import Batch, Score, has_region
 
 # A trimap is 0, 128 and 255; a JPEG, or another program's 127, is near enough to it.
 UNKNOWN_GREYS = (64 / 255, 192 / 255)
+FOREIGN = ("colour_alpha", "scaled_alpha")  # what no matte can be, predicted ones neither
+GREY = ("flat_alpha", "middle_alpha")
 OTHER_OUTPUTS = ("fgr", "com", "err")  # folders of predict.py beside pha
 FRAME = re.compile(r"(.*?)(\d+)", re.DOTALL)
 
@@ -145,15 +147,15 @@ def _unlike(pair: Pair) -> str | None:
 
 def look_at_mattes(pairs: Sequence[Pair], say: Say) -> None:
     """Raises DataError where some of the mattes show that they are none. say: told of predicted
-    ones that are all empty, full, or flat, which a network may well have made."""
+    ones that are all empty, full, grey or maps of labels, which a network may well have made; and
+    of true ones that are all grey, against which errors can be measured all the same."""
     some = [pairs[index] for index in spread(len(pairs), LOOKED_AT)]
     for what, paths in (("true", [p.true for p in some]), ("predicted", [p.pred for p in some])):
         judged = judge_files(paths, SECONDS["train"], "matte")
         kind, said = fault_of_sample(judged, len(pairs), f"{what} mattes") or ("", "")
-        if what == "true" or kind in ("colour_alpha", "scaled_alpha"):
-            if kind:
-                raise DataError(said)
-        elif kind:
+        if kind in FOREIGN or (what == "true" and kind not in ("", *GREY)):
+            raise DataError(said)
+        if kind:
             say(f"note: {printable(said.partition(';')[0])}")
 
 

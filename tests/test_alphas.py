@@ -25,6 +25,7 @@ from dataset.folders import data_folders, open_half
 from dataset.pictures import decode, open_picture
 
 Change = Callable[[np.ndarray], object]
+NOISE = np.random.default_rng(0)
 COLOURS = np.array([(0, 0, 0), (128, 0, 0), (0, 128, 0)], np.uint8)
 
 
@@ -48,6 +49,10 @@ def sixteen(pha: np.ndarray, factor: float = 257) -> np.ndarray:
     return (pha.astype(float) * factor).astype(np.uint16)
 
 
+def noisy(pha: np.ndarray, most: int) -> np.ndarray:
+    return (pha + NOISE.integers(-most, most, pha.shape, endpoint=True)).astype(np.uint8)
+
+
 def colours(pha: np.ndarray) -> np.ndarray:
     return np.stack([pha, 255 - pha, np.roll(pha, 9, 1)], axis=-1)
 
@@ -64,8 +69,16 @@ NONE: dict[str, tuple[Change, str]] = {
     "half of full": (lambda a: hard(a, 128), "label_alpha"),
     "all clear": (lambda a: a * 0, "empty_alpha"),
     "all opaque": (lambda a: a * 0 + 255, "full_alpha"),
+    "one grey": (lambda a: a * 0 + 128, "flat_alpha"),
+    "16 to 235": (lambda a: 16 + (a.astype(int) * 219 // 255).astype(np.uint8), "middle_alpha"),
 }
-NOISE = np.random.default_rng(0)
+GREY: dict[str, tuple[Change, str]] = {
+    "one grey in 16 bits": (lambda a: sixteen(a * 0 + 30), "flat_alpha"),
+    "noise about one grey": (lambda a: noisy(a * 0 + 128, 12), "flat_alpha"),
+    "two close greys": (lambda a: noisy(124 + a // 32, 4), "flat_alpha"),
+    "noise about white": (lambda a: noisy(a * 0 + 244, 8), "flat_alpha"),
+    "a grey photograph": (lambda a: noisy(a // 2 + 40, 20), "middle_alpha"),
+}
 GOOD: dict[str, Change] = {
     "soft": lambda a: a,
     "antialiased": lambda _: disc(60, 1),
@@ -81,13 +94,16 @@ GOOD: dict[str, Change] = {
     "a slow ramp": lambda a: np.broadcast_to(np.linspace(0, 60, 240), a.shape).astype(np.uint8),
     "a pane of glass": lambda a: np.maximum(a, disc(80, 3) // 2),
     "small": lambda _: disc(5, 2),
+    "a faint figure": lambda a: a // 12,
+    "smoke over all but a corner": lambda a: (a // 3 + 90) * (disc(4, 1) == 0),
+    "a figure that fills it but for a corner": lambda a: 255 - disc(4, 3),
 }  # fmt: skip
 BINARY = {"a mask of 0 and 255", "a mask of one bit", "a mask of 0 and 254"}
 
 
-@pytest.mark.parametrize("name", NONE)
+@pytest.mark.parametrize("name", NONE | GREY)
 def test_each_kind_of_no_alpha_is_told(name: str, tmp_path: Path) -> None:
-    change, kind = NONE[name]
+    change, kind = (NONE | GREY)[name]
     path = saved(tmp_path / "a.png", change(disc()))
     assert [found for found, _ in faults_of(path, "L")] == [kind]
 
@@ -130,14 +146,18 @@ def sample(*kinds: str, own: bool = False) -> list[Judged]:
 
 def test_how_many_make_a_fault() -> None:
     empty, full, label = "empty_alpha", "full_alpha", "label_alpha"
+    flat, middle = "flat_alpha", "middle_alpha"
     for fine in (["", empty], ["", full, full, empty], ["", label], [], ["binary_alpha"] * 3,
-                 ["", "inverted_alpha"]):  # fmt: skip
+                 ["", "inverted_alpha"], ["", flat, flat], ["", middle, middle], [empty, middle],
+                 [full, middle]):  # fmt: skip
         assert fault_of_sample(sample(*fine), len(fine)) is None, fine
     for bad in ([empty], [full, full], [empty, full], [label, label, ""], ["", "", "scaled_alpha"],
-                ["", "colour_alpha", "", ""]):  # fmt: skip
+                ["", "colour_alpha", "", ""], [flat] * 4, [middle] * 4, [empty, flat, full],
+                [flat, middle]):  # fmt: skip
         assert fault_of_sample(sample(*bad), len(bad)), bad
     assert fault_of_sample(sample("", "colour_alpha"), 2, allowed=1) is None
     assert fault_of_sample(sample(empty, empty, empty), 9) is None  # three of nine: too few
+    assert fault_of_sample(sample(flat, flat, flat), 9) is None
     kind, said = fault_of_sample(sample(full, full, own=True), 2)
     assert kind == full and "alpha channel was lost" in said and "0.png" in said
 
@@ -302,7 +322,8 @@ def test_evaluate_does_not_measure_it_in_silence(
         for folder in ("true", "pred"):
             pha = disc(40 + 9 * number, 4, (90, 120))
             saved(here / folder / f"{number}.png", change(pha) if folder == side else pha)
-    stops = side == "true" or kind in ("colour_alpha", "scaled_alpha")
+    measured = "flat_alpha", "middle_alpha"
+    stops = kind not in measured if side == "true" else kind in ("colour_alpha", "scaled_alpha")
     said = evaluated(capsys, status=2 if stops else 0)
     assert f"{side}/0.png is" in said and said.startswith("evaluate.py: error" if stops else "note")
 
