@@ -135,12 +135,12 @@ class MattingRefine(MattingBase):
         if self.refine_mode == "full":
             return self.refiner.whole(half, full)
         enlarged = resize(coarse, size)
-        numbers = chosen.flatten().nonzero().squeeze(1)
-        if len(numbers):
-            return replace_patches(enlarged, numbers, self.refiner.patches(half, full, numbers))
+        places = chosen[:, 0].nonzero()
+        if len(places):
+            return replace_patches(enlarged, places, self.refiner.patches(half, full, places))
         if self.training:
             # Every process of several has to take part in the refiner's batch norms and gradients.
-            one = torch.zeros(1, dtype=torch.int64, device=src.device)
+            one = torch.zeros(1, 3, dtype=torch.int64, device=src.device)
             return enlarged + self.refiner.patches(half, full, one).sum() * 0
         return enlarged
 

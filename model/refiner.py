@@ -56,49 +56,40 @@ class Refiner(nn.Module):
         return self(half, full)
 
     def patches(self, half: Tensor, full: Tensor, chosen: Tensor) -> Tensor:
-        """Refines the chosen patches alone. half, full: as for `whole`. chosen: (N,) int64, numbers
-        of patches, counted along rows, columns and pictures. Returns (N, 4, PATCH, PATCH)."""
-        shape = (full.shape[2] // self.patch, full.shape[3] // self.patch)
+        """Refines the chosen patches alone. half, full: as for `whole`. chosen: (N, 3) int64, the
+        picture, row and column of each patch. Returns (N, 4, PATCH, PATCH)."""
         return self(
-            cut_patches(half, chosen, shape, self.patch // 2, self.half_margin),
-            cut_patches(full, chosen, shape, self.patch, self.margin),
+            cut_patches(half, chosen, self.patch // 2, self.half_margin),
+            cut_patches(full, chosen, self.patch, self.margin),
         )
 
 
-def cut_patches(
-    pictures: Tensor, chosen: Tensor, shape: tuple[int, int], side: int, margin: int
-) -> Tensor:
+def cut_patches(pictures: Tensor, chosen: Tensor, side: int, margin: int) -> Tensor:
     """The chosen squares of `side` pixels with `margin` pixels about each; zeros stand for what is
-    outside. pictures: (B, C, H, W). chosen: as Refiner.patches has it, in a grid of `shape`,
-    rows and columns. Returns (N, C, side + 2 * margin, side + 2 * margin), in channels_last.
+    outside. pictures: (B, C, H, W). chosen: as Refiner.patches has it, in a grid of squares of
+    `side`. Returns (N, C, side + 2 * margin, side + 2 * margin), in channels_last.
 
     Rows of channels are gathered by their numbers, which is right for every batch, dtype and
     device: no coordinate is ever a floating-point number.
     """
     pictures = F.pad(pictures, [margin] * 4)
     channels, height, width = pictures.shape[1], pictures.shape[2], pictures.shape[3]
-    rows, columns = shape
-    picture = chosen // (rows * columns)
-    top = chosen // columns % rows * side
-    left = chosen % columns * side
-    first = (picture * height + top) * width + left
+    picture, row, column = chosen.unbind(1)
+    first = (picture * height + row * side) * width + column * side
     reach = torch.arange(side + 2 * margin, device=chosen.device)
     pixels = first[:, None, None] + reach[:, None] * width + reach
-    values = pictures.permute(0, 2, 3, 1).reshape(-1, channels)[pixels.flatten()]
-    return values.view(len(chosen), len(reach), len(reach), channels).permute(0, 3, 1, 2)
+    values = pictures.permute(0, 2, 3, 1).reshape(-1, channels)[pixels]
+    return values.permute(0, 3, 1, 2)
 
 
 def replace_patches(pictures: Tensor, chosen: Tensor, patches: Tensor) -> Tensor:
-    """A copy of `pictures`, (B, C, H, W), with the chosen squares replaced by `patches`,
-    (N, C, side, side), which are taken in the pictures' dtype."""
+    """A copy of `pictures`, (B, C, H, W), with the chosen squares, as cut_patches has them,
+    replaced by `patches`, (N, C, side, side), which are taken in the pictures' dtype."""
     batch, channels, height, width = pictures.shape
     side = patches.shape[3]
     rows, columns = height // side, width // side
     squares = pictures.view(batch, channels, rows, side, columns, side).permute(0, 2, 4, 1, 3, 5)
-    places: list[Tensor | None] = [
-        chosen // (rows * columns),
-        chosen // columns % rows,
-        chosen % columns,
-    ]
+    picture, row, column = chosen.unbind(1)
+    places: list[Tensor | None] = [picture, row, column]
     squares = squares.index_put(places, patches.to(pictures.dtype))
     return squares.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels, height, width)

@@ -116,16 +116,17 @@ def test_a_picture_is_refined_in_a_batch_as_by_itself(mode: str) -> None:
 
 def test_patches_are_cut_with_zeros_about_the_picture_and_put_back() -> None:
     pictures = torch.arange(2 * 3 * 8 * 12).view(2, 3, 8, 12).float() + 1
-    every = torch.arange(2 * 2 * 3)
-    patches = cut_patches(pictures, every, (2, 3), 4, 1)
+    every = torch.ones(2, 2, 3).nonzero()
+    patches = cut_patches(pictures, every, 4, 1)
     padded = torch.nn.functional.pad(pictures, [1] * 4)
-    for patch, (picture, row, column) in zip(patches, np.ndindex(2, 2, 3), strict=True):
+    for patch, (picture, row, column) in zip(patches, every.tolist(), strict=True):
         top, left = 4 * row, 4 * column
         assert torch.equal(patch, padded[picture, :, top : top + 6, left : left + 6])
-    some = torch.tensor([1, 8, 11])
-    changed = replace_patches(pictures, some, -cut_patches(pictures, some, (2, 3), 4, 0))
-    number = torch.arange(12).view(2, 1, 2, 3).repeat_interleave(4, 2).repeat_interleave(4, 3)
-    expected = torch.where(torch.isin(number, some), -pictures, pictures)
+    some = torch.tensor([(0, 0, 1), (1, 0, 2), (1, 1, 2)])
+    changed = replace_patches(pictures, some, -cut_patches(pictures, some, 4, 0))
+    expected = pictures.clone()
+    for picture, row, column in some.tolist():
+        expected[picture, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] *= -1
     assert torch.equal(changed, expected)
 
 
