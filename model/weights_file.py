@@ -1,9 +1,10 @@
-"""Reads weight files that others wrote, whatever they are wrapped in, and finds the state dict.
+"""The format of weight files: finds the state dict in those of others, and writes our own.
 
 It never executes what a file holds: everything is read with weights_only=True.
 """
 
 import hashlib
+import os
 import re
 import stat
 import struct
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import torch
 from torch import Tensor
 
 from common.errors import UserError
@@ -53,6 +55,15 @@ def sha256_of(file: BinaryIO, length: int) -> str:
         digest.update(block)
         length -= len(block)
     return digest.hexdigest()
+
+
+def write_sealed(content: Any, file: BinaryIO) -> None:
+    """torch.save, and behind it, as the comment of the archive, the SHA-256 of all before."""
+    torch.save(content, file)
+    file.seek(-2, os.SEEK_END)
+    file.write(struct.pack("<H", SEAL_SIZE))
+    digest = sha256_of(file, file.tell())
+    file.write(SEAL + digest.encode())
 
 
 def is_sealed(path: Path) -> bool:

@@ -13,6 +13,7 @@ import torch
 from common import files as output
 from model.weights_file import WeightsFileError
 from training import checkpoint, saving
+from training.checkpoint_folder import CheckpointFolder
 
 
 def test_names_say_epoch_and_step() -> None:
@@ -36,8 +37,8 @@ def test_the_newest_is_found_by_number_and_not_by_text_or_date(tmp_path: Path) -
         (tmp_path / name).touch()
     for name in ("epoch-11.state.pth", "epoch-12.pth.partial-7", "best.pth", "epoch-x.pth"):
         (tmp_path / name).touch()
-    assert [path.name for path in checkpoint.find_checkpoints(tmp_path)] == in_order
-    assert checkpoint.find_checkpoints(tmp_path / "nothing") == []
+    assert [path.name for path in CheckpointFolder(tmp_path).checkpoints()] == in_order
+    assert CheckpointFolder(tmp_path / "nothing").checkpoints() == []
     here = checkpoint.progress_at(30, 10)  # after epoch-2
     ahead = [name for name in in_order if checkpoint.progress_of(name) > here]
     assert ahead == in_order[5:]

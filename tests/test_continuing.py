@@ -8,6 +8,7 @@ import torch
 from running import AUTO, error_of, run, same, weights
 
 from training import checkpoint
+from training.checkpoint_folder import CheckpointFolder
 
 
 @pytest.mark.parametrize(("stop", "before", "after"), [(2, 0, 0), (2, 2, 2), (3, 2, 0), (1, 0, 2)])
@@ -125,7 +126,7 @@ def test_overwritten_checkpoints_go_only_when_there_is_a_new_one(
         "removed epoch-0.pth, epoch-1-iter-3.pth, epoch-1.pth, best.pth of an earlier run" in told
     )
     assert told.index("saved checkpoint/run/epoch-0.pth") < told.index("removed epoch-0.pth")
-    names = [path.name for path in checkpoint.find_checkpoints(folder)]
+    names = [path.name for path in CheckpointFolder(folder).checkpoints()]
     assert names == ["epoch-0-iter-1.pth", *(f"epoch-{epoch}.pth" for epoch in range(8))]
 
 
@@ -141,7 +142,7 @@ def test_another_batch_size_goes_on_after_the_same_share_of_the_epochs(
     # In mid-epoch: on from its end, so that what comes is newer by its name, too.
     run(data, "--batch-size", 6, "--max-steps", 4, *anyway)
     assert "step 7 counts as 3, where the next epoch begins" in capsys.readouterr().out
-    found = checkpoint.find_checkpoints(Path("checkpoint/run"))
+    found = CheckpointFolder(Path("checkpoint/run")).checkpoints()
     assert [path.name for path in found][-2:] == ["epoch-2-iter-7.pth", "epoch-3.pth"]
 
 
@@ -202,7 +203,7 @@ def test_a_run_that_is_killed_while_it_overwrites_loses_nothing(
 
 
 @pytest.mark.parametrize("damage", ["weights cut", "weights changed", "state cut"])
-def test_auto_falls_back_to_the_newest_whole_checkpoint(
+def test_auto_falls_back_to_the_newest_intact_checkpoint(
     data: Path, here: Path, capsys: pytest.CaptureFixture, damage: str
 ) -> None:
     run(data, "--max-steps", 4)
@@ -229,10 +230,10 @@ def test_auto_falls_back_to_the_newest_whole_checkpoint(
     Path("checkpoint/run/epoch-1-iter-3.pth").unlink()
     for _ in range(2):  # a second try does not take the folder for empty, either
         run(data, "--model-last-checkpoint", "auto", status=2)
-        assert "no checkpoint in checkpoint/run is whole" in capsys.readouterr().err
+        assert "no checkpoint in checkpoint/run is intact" in capsys.readouterr().err
 
 
-def test_whole_weights_are_better_than_older_ones_where_no_state_is_whole(
+def test_intact_weights_are_better_than_older_ones_where_no_state_is_intact(
     data: Path, here: Path, capsys: pytest.CaptureFixture
 ) -> None:
     run(data, "--max-steps", 5)
@@ -250,7 +251,7 @@ def test_two_runs_of_one_name_and_what_a_killed_one_leaves(
     data: Path, here: Path, capsys: pytest.CaptureFixture
 ) -> None:
     folder = Path("checkpoint/run")
-    with checkpoint.only_run_in(folder):
+    with CheckpointFolder(folder).held():
         (folder / "epoch-0.pth.partial-123").write_bytes(b"half")
         run(data, "--max-steps", 1, status=2)
         assert "another run is alive in checkpoint/run" in capsys.readouterr().err

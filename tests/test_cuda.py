@@ -18,6 +18,7 @@ from dataset.sampler import SampleKey
 from model.batch_norm import count_batch
 from training import checkpoint
 from training.batch_norm import GlobalBatchNorm2d
+from training.checkpoint_folder import CheckpointFolder
 
 ROOT = Path(train_base.__file__).parent
 pytestmark = [
@@ -128,7 +129,7 @@ def test_a_bad_number_stops_the_run_though_nothing_waits_for_it(
     argv += ["--checkpoint-interval", 1000]
     assert train_base.main([str(word) for word in argv]) == 2
     assert "step 3: the gradient's norm is not finite" in capsys.readouterr().err
-    for path in checkpoint.find_checkpoints(Path("checkpoint/run")):
+    for path in CheckpointFolder(Path("checkpoint/run")).checkpoints():
         weights = checkpoint.read_checkpoint(path).weights
         assert all(value.isfinite().all() for value in weights.values())
 

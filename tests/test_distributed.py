@@ -24,6 +24,7 @@ from dataset.sampler import BatchSampler, places_of
 from model.dropout import SampleDropout
 from training import checkpoint
 from training import team as distributed
+from training.checkpoint_folder import CheckpointFolder
 from training.team import Team
 
 TESTS = Path(__file__).parent
@@ -76,7 +77,7 @@ def single(folder: Path, data: Path, *words: object) -> str:
 
 
 def newest(folder: Path) -> checkpoint.Checkpoint:
-    return checkpoint.newest_whole(folder / "checkpoint/run", set_aside=False)
+    return CheckpointFolder(folder / "checkpoint/run").newest_intact(set_aside=False)
 
 
 def assert_equal(one: checkpoint.Checkpoint, other: checkpoint.Checkpoint) -> None:

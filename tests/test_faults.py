@@ -18,6 +18,7 @@ from common import memory
 from dataset.folders import data_folders, describe, open_half
 from model import MattingBase
 from training import checkpoint, resolve, saving, start
+from training.checkpoint_folder import CheckpointFolder
 from training.guarded_optimizer import loss_scaler
 from training.options import parse_options
 from training.run import parameter_groups
@@ -118,7 +119,7 @@ def test_a_worker_that_dies_is_named_and_nothing_is_lost(
     error = error_of(capsys)
     assert f"a process that reads pictures was killed by {number.name}" in error
     assert "fewer --num-workers" in error
-    newest = checkpoint.find_checkpoints(Path("checkpoint/run"))[-1]
+    newest = CheckpointFolder(Path("checkpoint/run")).checkpoints()[-1]
     state = checkpoint.load_state(newest)
     assert state["step"] >= 3  # what was read already was trained on
     monkeypatch.undo()

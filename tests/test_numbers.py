@@ -8,7 +8,7 @@ from running import run, weights
 
 from common.machine import ADAM_ARGUMENTS
 from dataset.augmentation import augment
-from training import checkpoint
+from training.checkpoint_folder import CheckpointFolder
 from training.guarded_optimizer import DivergedError, GuardedOptimizer, loss_scaler
 from training.loss import matting_loss
 
@@ -40,7 +40,7 @@ def test_in_a_loss_term(
     assert "bad-batch.pt" in error and "clip0/0000.jpg" in error and "backgrounds/train" in error
     assert "--model-last-checkpoint auto" in last
     # The checkpoint before it is that of a run to which nothing happened.
-    saved = [path.name for path in checkpoint.find_checkpoints(Path("checkpoint/run"))]
+    saved = [path.name for path in CheckpointFolder(Path("checkpoint/run")).checkpoints()]
     assert saved == ["epoch-0.pth"]
     one, other = weights("checkpoint/run/epoch-0.pth"), weights("checkpoint/good/epoch-0.pth")
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -18,6 +18,7 @@ from common.cli import interpreter
 from common.processes import STOP_SIGNALS, signals_later
 from common.signals import Stopped, StopRequest
 from training import checkpoint, launch
+from training.checkpoint_folder import CheckpointFolder
 from training.saving import Saver
 
 ROOT = Path(train_base.__file__).parent
@@ -63,7 +64,7 @@ def test_the_step_ends_and_is_saved(
     ask_at(monkeypatch, "training.guarded_optimizer.total", 3, number)
     assert train_base.main([*words, "--max-steps", "4"]) == 128 + number
     assert [signal.getsignal(each) for each in STOP_SIGNALS] == before
-    saved = [path.name for path in checkpoint.find_checkpoints(Path("checkpoint/run"))]
+    saved = [path.name for path in CheckpointFolder(Path("checkpoint/run")).checkpoints()]
     assert saved == ["epoch-0.pth", "epoch-1-iter-3.pth"]
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith(f"stopped; to continue: {interpreter()} ")
@@ -84,7 +85,7 @@ def test_validation_within_the_loop_is_broken_off_and_not_recorded(
     words = ["--dataset-dir", str(data), *WORDS, "--log-valid-interval", "1", "--max-steps", "4"]
     words += ["--batch-size", "2"]
     assert train_base.main(words) == 128 + number
-    saved = [path.name for path in checkpoint.find_checkpoints(Path("checkpoint/run"))]
+    saved = [path.name for path in CheckpointFolder(Path("checkpoint/run")).checkpoints()]
     assert saved == ["epoch-0-iter-1.pth"]
     assert len(Path("log/run/results.csv").read_text().splitlines()) == 2  # header, step 0
 
@@ -127,8 +128,8 @@ def test_a_signal_while_a_checkpoint_is_written_spoils_nothing(
     ask_at(monkeypatch, "training.saving.write_sealed", 2, signal.SIGHUP)  # 1: the state
     words = ["--dataset-dir", str(data), *WORDS, "--checkpoint-interval", "1", "--max-steps", "99"]
     assert train_base.main(words) == 128 + signal.SIGHUP
-    newest = checkpoint.newest_whole(Path("checkpoint/run"), set_aside=False)
-    assert newest.state["step"] == len(checkpoint.find_checkpoints(Path("checkpoint/run")))
+    newest = CheckpointFolder(Path("checkpoint/run")).newest_intact(set_aside=False)
+    assert newest.state["step"] == len(CheckpointFolder(Path("checkpoint/run")).checkpoints())
     assert not list(Path("checkpoint/run").glob("*.partial-*"))
 
 
@@ -164,7 +165,9 @@ def test_a_terminal_that_is_closed_costs_no_step(data: Path, here: Path) -> None
         shown += os.read(terminal, 4096)
     os.close(terminal)
     assert process.wait(120) == 128 + signal.SIGHUP, shown
-    assert checkpoint.newest_whole(here / "checkpoint/run", set_aside=False).state["step"] > 0
+    assert (
+        CheckpointFolder(here / "checkpoint/run").newest_intact(set_aside=False).state["step"] > 0
+    )
 
 
 def test_a_second_ctrl_c_ends_at_once(
@@ -174,7 +177,7 @@ def test_a_second_ctrl_c_ends_at_once(
     check = Saver.check  # as where writing takes no longer than a step
     monkeypatch.setattr(Saver, "check", lambda s: (s._thread and s._thread.join(), check(s)))
     assert train_base.main(["--dataset-dir", str(data), *WORDS, "--max-steps", "4"]) == 130
-    saved = [path.name for path in checkpoint.find_checkpoints(Path("checkpoint/run"))]
+    saved = [path.name for path in CheckpointFolder(Path("checkpoint/run")).checkpoints()]
     assert saved == ["epoch-0.pth"]
     assert checkpoint.load_state(Path("checkpoint/run/epoch-0.pth"))["step"] == 2
     told = capsys.readouterr().err.strip().splitlines()[-1]
@@ -296,7 +299,7 @@ def test_torchrun_s_processes_save_at_sighup(data: Path, here: Path, whom: str) 
     lines = [line for line in Path("told").read_text().splitlines() if "to continue: " in line]
     saved = Path("told").read_text().count("saved ")
     assert len(lines) == 1 and lines[0].endswith("--model-last-checkpoint auto"), lines
-    newest = checkpoint.newest_whole(here / "checkpoint/run", set_aside=False)
+    newest = CheckpointFolder(here / "checkpoint/run").newest_intact(set_aside=False)
     assert saved and newest.state["step"] >= saved
     assert not list(here.glob("checkpoint/run/*.partial-*"))
 

@@ -21,6 +21,7 @@ from conftest import make_data
 import train_base
 from common.processes import STOP_SIGNALS
 from training import checkpoint
+from training.checkpoint_folder import CheckpointFolder
 
 ROOT = Path(train_base.__file__).parent
 pytestmark = pytest.mark.slow
@@ -111,7 +112,7 @@ def assert_ended_alike(folder: Path, whole: checkpoint.Checkpoint) -> None:
 
 def assert_all_whole(folder: Path) -> int:
     """Every checkpoint that is there can be read and has all its parts; the newest one's step."""
-    found = checkpoint.find_checkpoints(folder / "checkpoint/run")
+    found = CheckpointFolder(folder / "checkpoint/run").checkpoints()
     for path in found:
         read = checkpoint.read_checkpoint(path)
         assert read.state is None or read.state["step"] == checkpoint.steps_of(path.name, 3)

@@ -22,6 +22,7 @@ from model.download import WEIGHTS
 from model.matting_base import Outputs
 from prediction.predictor import Matter
 from training import checkpoint
+from training.checkpoint_folder import CheckpointFolder
 from training.options import LR_SCALES
 
 
@@ -214,7 +215,7 @@ def test_what_was_trained_before_a_bad_picture_is_kept(
     path.write_bytes(path.read_bytes()[:-200])  # its header is whole
     run(own, "--batch-size", 2, "--seed", 0, status=2)  # with this seed it is in the second batch
     assert "0003.jpg cannot be decoded" in capsys.readouterr().err
-    kept = checkpoint.find_checkpoints(Path("checkpoint/run"))
+    kept = CheckpointFolder(Path("checkpoint/run")).checkpoints()
     assert [path.name for path in kept] == ["epoch-0-iter-1.pth"]
 
 

@@ -1,16 +1,12 @@
-"""Checkpoints: two files each, written so that one which exists is whole; and finding them again.
+"""A checkpoint: its name, its two files, and what makes a continued run another one.
 
 `epoch-3.pth` holds the weights and nothing else, a flat dict that any tool reads;
 `epoch-3.state.pth` beside it all else that continuing needs. The weights are written last.
 """
 
 import argparse
-import contextlib
-import errno
-import os
 import re
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.files import rename_aside
 from common.text import tell
 from dataset.sampler import crop_grid
 from model.load import base_of, fault_of_values, misfit
 from model.sources import MATTING, backbone_of, canonical, recognise
-from model.weights_file import WeightsFileError, read_file, read_weights
-from training.locks import fcntl, held
+from model.weights_file import read_file, read_weights
 
 STATE_FORMAT = 2
 STATE_KEYS = {
@@ -37,7 +31,6 @@ STATE_KEYS = {
     "data",
     "weights_checksum",
 }
-BEST_WEIGHTS = "best.pth"  # the weights of the best validation so far
 CHECKPOINT_NAME = re.compile(r"epoch-(\d+)(?:-iter-(\d+))?\.pth")
 
 
@@ -86,14 +79,6 @@ def steps_of(name: str, steps_per_epoch: int) -> int:
     return int(progress.step) if first < progress.step < last else last
 
 
-def find_checkpoints(folder: Path) -> list[Path]:
-    """The weights files in `folder`, oldest first by epoch and step (not by name or date)."""
-    if not folder.is_dir():
-        return []
-    found = [path for path in folder.iterdir() if progress_of(path.name)]
-    return sorted(found, key=lambda path: progress_in(path.name))
-
-
 def progress_at(step: int, steps_per_epoch: int) -> Progress:
     """What the name of a checkpoint after `step` steps says; before every one where it is 0."""
     if step == 0:
@@ -117,104 +102,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
     for note in found.notes:
         tell(f"note: {note}")
     return Checkpoint(path, found.state_dict, load_state(path, found.state_dict))
-
-
-def newest_whole(folder: Path, set_aside: bool) -> Checkpoint | None:
-    """The newest checkpoint in `folder` whose files are whole and belong together; None where
-    there is none at all. Where no whole one has a state, whole weights whose state is damaged.
-    Says which are passed over and why; set_aside: renames these, so that what comes in their
-    place is not mistaken for them. Raises CheckpointError where none is whole."""
-    spare = None  # the newest weights that are whole, while their state is not
-    passed: list[Path] = []
-    found = find_checkpoints(folder)
-    if not found:
-        return None
-    chosen = None
-    for path in reversed(found):
-        try:
-            weights = read_weights(path).state_dict
-        except WeightsFileError as error:
-            tell(f"passed over: {error}")
-            passed += [path, state_path(path)]
-            continue
-        try:
-            state = load_state(path, weights)
-        except (WeightsFileError, CheckpointError) as error:
-            tell(f"passed over: {error}")
-            passed += [path, state_path(path)]
-            spare = spare or Checkpoint(path, weights, None)
-            continue
-        if state is not None or spare is None:
-            chosen = Checkpoint(path, weights, state)
-        break
-    chosen = chosen or spare
-    if chosen is None:
-        raise CheckpointError(
-            f"no checkpoint in {folder} is whole; see above. Give another one by its path, or move "
-            "them away to start afresh"
-        )
-    # Only now that there is one to continue: else a second try would take the folder for empty.
-    for path in passed if set_aside else ():
-        if path != chosen.path:
-            rename_aside(path)
-    return chosen
-
-
-def prune(folder: Path, keep: int) -> None:
-    """Leaves the `keep` newest checkpoints that have a state file, and of the older ones the
-    weights at the ends of epochs. Older states go, without their weights too, as a run that is
-    killed between the two files leaves one. Weights without a state file, which may be of another
-    program, are nobody's to remove."""
-    ours = [path for path in find_checkpoints(folder) if state_path(path).exists()]
-    if len(ours) <= keep:
-        return
-    for path in ours[:-keep]:
-        if progress_in(path.name).step != float("inf"):
-            path.unlink()
-    oldest_kept = progress_in(ours[-keep].name)
-    for state in folder.glob("epoch-*.state.pth"):
-        progress = progress_of(state.name.replace(".state.pth", ".pth"))
-        if progress and progress < oldest_kept:
-            state.unlink()
-
-
-@contextlib.contextmanager
-def only_run_in(folder: Path) -> Iterator[None]:
-    """Holds `folder` for this run, and removes what a killed one left half written; at the end
-    the folders that it made go, too, if nothing came into them. Raises CheckpointError where
-    another run holds it; the lock dies with its process."""
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        if fcntl:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not os.path.samestat(os.stat(lock.name), os.fstat(lock.fileno())):
-                    raise OSError("the other run has just removed it")
-            except OSError as error:
-                if error.errno not in (None, errno.EWOULDBLOCK, errno.EACCES, errno.ENOENT):
-                    print(
-                        f"warning: {folder} cannot be locked ({error.strerror}): nothing keeps a "
-                        "second run of this name out"
-                    )
-                else:
-                    raise CheckpointError(
-                        f"another run is alive in {folder}; wait for its end, or choose another "
-                        "--model-name"
-                    ) from None
-        held.append(lock)
-        for path in folder.glob("*.pth.partial-*"):
-            path.unlink()
-            tell(f"removed {path}, which a killed run left half written")
-        try:
-            yield
-        finally:
-            held.remove(lock)
-            if made and [path.name for path in folder.iterdir()] == [".lock"]:
-                with contextlib.suppress(OSError):  # another run may be about to use it
-                    (folder / ".lock").unlink()
-                    for path in made:
-                        path.rmdir()
 
 
 def state_path(weights: Path) -> Path:

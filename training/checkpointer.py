@@ -1,11 +1,9 @@
-"""When a checkpoint is saved, and what goes for it: the newest, the best, replaced and old ones.
+"""When a checkpoint is saved, and when another goes for it.
 
-saving.py writes it; checkpoint.py knows names, and what belongs to one run.
+checkpoint_folder.py knows which there are; saving.py writes them.
 """
 
-import shutil
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
 from common.errors import DataError
 from common.files import rename_aside
@@ -16,8 +14,6 @@ from training.run import Run, TrainingState
 from training.saving import Saver
 from training.start import Start
 from training.team import ElsewhereError
-
-REPLACED = "replaced"  # the folder in which --overwrite keeps old checkpoints until a new one is
 
 
 class Checkpointer:
@@ -68,10 +64,10 @@ class Checkpointer:
         # A first write that has failed must not be taken for one of the checkpoints before it.
         if not run.team.is_main or self._saver.failed():
             return
-        name = checkpoint.checkpoint_name(step, self._data.epoch_steps)
-        path, best = run.folder / name if is_due else None, run.folder / checkpoint.BEST_WEIGHTS
+        folder, epoch_steps = run.checkpoints, self._data.epoch_steps
+        path, best = folder.path_after(step, epoch_steps) if is_due else None, folder.best
         replaced, self._to_replace = self._to_replace, ()
-        put_aside(replaced)
+        folder.put_aside(replaced)
         if is_best and not self._best_is_ours:
             rename_aside(best)  # of a start that is not continued
         self._best_is_ours = bool(state.best)
@@ -82,13 +78,13 @@ class Checkpointer:
             if not run.options.dry_run:
                 self._journal.say(f"saved {path or best}")
             if replaced:  # only now, when there is something in their place
-                removed = ", ".join(remove_replaced(run.folder))
+                removed = ", ".join(folder.remove_replaced())
                 self._journal.say(f"removed {removed} of an earlier run (--overwrite)")
-            checkpoint.prune(run.folder, run.options.checkpoint_keep)
+            folder.prune(run.options.checkpoint_keep)
 
         kept = checkpoint.training_state(
             step,
-            self._data.epoch_steps,
+            epoch_steps,
             run.settings,
             self._data.described,
             state.optimizer,
@@ -116,25 +112,6 @@ class Checkpointer:
         """Of a dry run: loads what was saved behind `step`, as one that continues does."""
         if not self._run.team.is_main:
             return
-        path = self._run.folder / checkpoint.checkpoint_name(step, self._data.epoch_steps)
+        path = self._run.checkpoints.path_after(step, self._data.epoch_steps)
         saved, backbone = checkpoint.read_checkpoint(path), self._run.options.model_backbone
         checkpoint.load_weights(self._state.model, path, saved.weights, backbone)
-
-
-def put_aside(paths: Sequence[Path]) -> None:
-    """Moves checkpoints, both files of each, into a folder beside them, where no start finds them,
-    so that a run which is killed now is not continued from one of these."""
-    for path in paths:
-        path.parent.joinpath(REPLACED).mkdir(exist_ok=True)
-        for each in (path, checkpoint.state_path(path)):
-            if each.exists():
-                each.replace(each.parent / REPLACED / each.name)
-
-
-def remove_replaced(folder: Path) -> list[str]:
-    """Removes what put_aside has moved; returns the names of the checkpoints."""
-    names = [path.name for path in checkpoint.find_checkpoints(folder / REPLACED)]
-    best = checkpoint.BEST_WEIGHTS
-    names += [best] if (folder / REPLACED / best).exists() else []
-    shutil.rmtree(folder / REPLACED, ignore_errors=True)
-    return names

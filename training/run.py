@@ -20,6 +20,7 @@ from common.signals import StopRequest
 from common.text import tell
 from training import team as distributed
 from training.batch_norm import over_all_processes
+from training.checkpoint_folder import CheckpointFolder
 from training.guarded_optimizer import GuardedOptimizer, loss_scaler
 from training.resolve import resolve_options
 from training.team import Team, contact_lost
@@ -62,7 +63,8 @@ class Run:
         device: torch.device,
         micro_batch_size: int,
     ) -> None:
-        self.options, self.settings, self.stop, self.folder = options, settings, stop, folder
+        self.options, self.settings, self.stop = options, settings, stop
+        self.checkpoints = CheckpointFolder(folder)
         self.log_folder = LOG / options.model_name
         self.team, self.device, self.micro_batch_size = team, device, micro_batch_size
         self.layout = machine.LAYOUTS[device.type]

@@ -3,18 +3,16 @@
 One write at a time; one that fails stops the run at its next step.
 """
 
-import os
-import struct
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from common.files import write_whole
-from model.weights_file import SEAL, SEAL_SIZE, sha256_of
+from model.weights_file import write_sealed
 from training.beside import CPU, Beside, all_given
 from training.checkpoint import CheckpointError, checksum, state_path
 
@@ -171,12 +169,3 @@ def check_finite(path: Path, weights: dict[str, Tensor], state: dict[str, Any]) 
             f"{bad[0]}, so {path} is not written; continue from an earlier checkpoint with "
             "a lower learning rate, or with --precision bf16 or fp32"
         )
-
-
-def write_sealed(content: Any, file: BinaryIO) -> None:
-    """torch.save, and behind it, as the comment of the archive, the SHA-256 of all before."""
-    torch.save(content, file)
-    file.seek(-2, os.SEEK_END)
-    file.write(struct.pack("<H", SEAL_SIZE))
-    digest = sha256_of(file, file.tell())
-    file.write(SEAL + digest.encode())

@@ -22,10 +22,12 @@ from model.transfer import TransferError, transfer
 from model.weights_file import read_weights, weights_of_state
 from training import checkpoint, locks
 from training.checkpoint import Checkpoint, CheckpointError
+from training.checkpoint_folder import CheckpointFolder
 from training.data import Data
 from training.run import Run, TrainingState
 from training.saving import size_of
 
+CHECKPOINTS = Path("checkpoint")
 DRY_RUN_PREFIX = ".dry-run-"
 FIRST_STAGE = "base"  # of all checkpoints that say none
 
@@ -37,21 +39,25 @@ Source = tuple[str, Checkpoint | Path | None]
 def checkpoint_folder(options: argparse.Namespace) -> Iterator[Path]:
     """checkpoint/NAME; for a dry run one that is gone afterwards. Removes those of dry runs that
     were killed."""
-    folder = Path("checkpoint")
-    for left in locks.remove_abandoned(folder, DRY_RUN_PREFIX):
+    for left in locks.remove_abandoned(CHECKPOINTS, DRY_RUN_PREFIX):
         tell(f"removed {left}, which a killed dry run left")
     if not options.dry_run:
-        yield folder / options.model_name
+        yield own_folder(options).path
         return
-    made = not folder.exists()
-    folder.mkdir(exist_ok=True)
+    made = not CHECKPOINTS.exists()
+    CHECKPOINTS.mkdir(exist_ok=True)
     try:
-        with locks.temporary_folder(folder, DRY_RUN_PREFIX) as temporary:
+        with locks.temporary_folder(CHECKPOINTS, DRY_RUN_PREFIX) as temporary:
             yield temporary
     finally:
         if made:
             with contextlib.suppress(OSError):  # something has come into it meanwhile
-                folder.rmdir()
+                CHECKPOINTS.rmdir()
+
+
+def own_folder(options: argparse.Namespace) -> CheckpointFolder:
+    """The one that the run's name stands for; a dry run reads it, too, and writes into another."""
+    return CheckpointFolder(CHECKPOINTS / options.model_name)
 
 
 def check_room(folder: Path, model: torch.nn.Module) -> None:
@@ -88,9 +94,9 @@ def look_ahead(run: Run) -> Source:
 
     def look() -> Source:
         options, team = run.options, run.team
-        for each in (run.log_folder, run.folder):
+        for each in (run.log_folder, run.checkpoints.path):
             check_writable(each)
-        run.enter(checkpoint.only_run_in(run.folder))
+        run.enter(run.checkpoints.held())
         several = f", {team.size} processes" if team.size > 1 else ""
         what = f"{options.model_backbone}, {run.settings.precision} on {run.device}{several}"
         print(f"{options.model_name}: {what}")
@@ -118,7 +124,7 @@ def start_run(run: Run, state: TrainingState, data: Data, source: Source) -> Sta
 def _start(
     run: Run, state: TrainingState, data: Data, kind: str, source: Checkpoint | Path | None
 ) -> Start:
-    check_room(run.folder, state.model)
+    check_room(run.checkpoints.path, state.model)
     epoch_steps = data.epoch_steps
     first_step, best, report = run.options.epoch_start * epoch_steps, None, None
     if isinstance(source, Checkpoint):
@@ -133,7 +139,7 @@ def _start(
         )
         best = (source.state or {}).get("best")
         source = source.path
-    to_replace = checkpoints_ahead(kind, run.folder, source, first_step, epoch_steps, run.options)
+    to_replace = in_the_way(kind, run.checkpoints, source, first_step, epoch_steps, run.options)
     if kind == "transfer" and source:
         report = initialise(state.model, source, run.options, run.log_folder)
     elif kind == "scratch":
@@ -147,17 +153,17 @@ def source_of(options: argparse.Namespace) -> Source:
     """Where the weights come from: ("resume", a checkpoint), ("transfer", file of another network)
     or ("scratch", None). A checkpoint wins over an initialisation, which need not be there then. A
     state file stands for the weights beside it. Raises OptionError where there is no such file,
-    CheckpointError and WeightsFileError where a checkpoint is not whole."""
+    CheckpointError and WeightsFileError where a checkpoint is not intact."""
     last, initial = options.model_last_checkpoint, options.model_pretrain_initialization
     last, initial = last and weights_of_state(last), initial and weights_of_state(initial)
     if last and last != Path("auto"):
         _must_exist(last)
     found = None
     if last == Path("auto"):
-        folder = Path("checkpoint") / options.model_name
-        found = checkpoint.newest_whole(folder, set_aside=not options.dry_run)
+        folder = own_folder(options)
+        found = folder.newest_intact(set_aside=not options.dry_run)
         if found is None:
-            print(f"no checkpoint in {folder} yet: this is a fresh start")
+            print(f"no checkpoint in {folder.path} yet: this is a fresh start")
     elif last:
         found = checkpoint.read_checkpoint(last)
     if found is None:
@@ -213,7 +219,7 @@ def resume(
     checkpoint.load_weights(model, path, found.weights, options.model_backbone)
     if state is None:
         step = options.epoch_start * epoch_steps
-        own = (Path("checkpoint") / options.model_name).resolve()
+        own = own_folder(options).path.resolve()
         if not step and path.resolve().parent == own:
             step = checkpoint.steps_of(path.resolve().name, epoch_steps)
         tell(
@@ -275,9 +281,9 @@ def initialise(
     return summary, {name: result[name] for name in ("file", "sha256", "source", "stem", "modules")}
 
 
-def checkpoints_ahead(
+def in_the_way(
     kind: str,
-    folder: Path,
+    folder: CheckpointFolder,
     source: Path | None,
     first_step: int,
     epoch_steps: int,
@@ -286,22 +292,20 @@ def checkpoints_ahead(
     """The checkpoints in `folder` that are in the way of this run: those that lie ahead of the one
     it continues, or all, where it continues none of them. Raises OptionError where there are some
     and they may not be removed, or the file to transfer from is one of them."""
-    found, best = checkpoint.find_checkpoints(folder), folder / checkpoint.BEST_WEIGHTS
-    own = [path.resolve() for path in found]
-    if kind == "transfer" and source and source.resolve() in [*own, best.resolve()]:
+    continues_own = source is not None and folder.has(source)
+    is_best = source is not None and source.resolve() == folder.best.resolve()
+    if kind == "transfer" and (continues_own or is_best):
         raise OptionError(
             f"{source} is of the run {options.model_name}, whose checkpoints this one would write "
             "over; choose another --model-name"
         )
-    if source and source.resolve() in own:
-        here = checkpoint.progress_at(first_step, epoch_steps)
-        found = [path for path in found if checkpoint.progress_in(path.name) > here]
+    found = folder.ahead(first_step, epoch_steps) if continues_own else folder.checkpoints()
     if found and not options.overwrite:
         raise OptionError(
-            f"{folder} already holds {len(found)} checkpoint(s) ahead of this start, up to "
+            f"{folder.path} already holds {len(found)} checkpoint(s) ahead of this start, up to "
             f"{found[-1].name}; continue them with --model-last-checkpoint auto, choose another "
             "--model-name, or remove them with --overwrite"
         )
-    if found and best.exists():
-        found.append(best)
+    if found and folder.best.exists():
+        found.append(folder.best)
     return [path for path in found if not source or path.resolve() != source.resolve()]

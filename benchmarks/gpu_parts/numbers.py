@@ -15,7 +15,7 @@ from benchmarks.gpu_parts.findings import Findings
 from dataset.augmentation import augment
 from model import MattingBase
 from model.dropout import SampleDropout
-from training import checkpoint
+from training.checkpoint_folder import CheckpointFolder
 from training.loss import matting_loss, total
 
 # name → type within autocast, whether TF32 in convolutions, scale of the loss
@@ -110,7 +110,7 @@ def resume(found: Findings) -> None:
             if status:
                 raise RuntimeError(f"train_base.py ended with {status}; see the log")
         one, other = (
-            checkpoint.read_checkpoint(checkpoint.find_checkpoints(Path("checkpoint") / name)[-1])
+            CheckpointFolder(Path("checkpoint") / name).newest_intact(set_aside=False)
             for name in ("whole", "parts")
         )
     unequal = [
