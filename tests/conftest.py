@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-pytest.register_assert_rewrite("running", "tars")  # so that a failure there shows its values
+pytest.register_assert_rewrite("tests.support")  # so that a failure there shows its values
 torch.set_num_threads(1)  # tests run side by side, one a core
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts what it puts behind `&`
     signal.signal(signal.SIGINT, signal.default_int_handler)

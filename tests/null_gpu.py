@@ -2,7 +2,7 @@
 
 In a test:
 
-    from null_gpu import needs_null_gpu, run_code, run_script
+    from tests.null_gpu import needs_null_gpu, run_code, run_script
 
     @needs_null_gpu
     def test_a_run_ends(data, tmp_path):

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from running import ROOT
+
+from tests.support.running import ROOT
 
 SCRIPTS = ["train_base", "evaluate", "predict", "export", "check_data", "pack_data"]
 OLD = [path for minor in range(6, 10) for path in Path("/").glob(f"usr/bin/python3.{minor}")]

@@ -1,0 +1,368 @@
+"""Augmentation as a whole: per sample, aligned, reproducible."""
+
+import multiprocessing
+import os
+import random
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision.transforms.functional import to_tensor
+
+from dataset import augmentation
+from dataset.augmentation import NEUTRAL, augment
+from dataset.folders import data_folders, open_half
+from dataset.sample import MattingDataset, batches, collate, validation_keys
+from dataset.sampler import BatchSampler, SampleKey
+from dataset.threads import in_threads
+from tests.conftest import backdrop, torch_threads
+
+CPU = torch.device("cpu")
+
+
+def samples(folder: Path, **options: object) -> MattingDataset:
+    return MattingDataset(*open_half(data_folders("", folder, print), "train"), **options)
+
+
+def batch_of(dataset: MattingDataset, count: int = 8, side: int = 64, epoch: int = 0) -> dict:
+    keys = [
+        SampleKey(epoch, i % len(dataset), i // len(dataset), (side, side)) for i in range(count)
+    ]
+    return next(batches([collate([dataset[key] for key in keys])]))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_same_bits_for_any_number_of_workers(data: Path, workers: int) -> None:
+    def run(workers: int) -> list[Tensor]:
+        order = {"count": 6, "batch_size": 4, "seed": 3, "crop_size": (64, 96)}
+        loader = DataLoader(
+            samples(data, seed=3),
+            batch_sampler=BatchSampler(2, 6, **order),
+            num_workers=workers,
+            collate_fn=collate,
+        )
+        return [tensor for batch in batches(loader) for tensor in augment(batch, CPU)]
+
+    torch.manual_seed(workers)  # the global generator must not matter
+    for one, other in zip(run(0), run(workers), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("places", [(4, 8), (3, 8), (1, 2, 3, 4, 5, 6, 7, 8)])
+def test_a_sample_is_the_same_to_the_last_bit_in_every_batch(
+    data: Path, places: tuple[int, ...]
+) -> None:
+    """Which others are in it, how many, and how large their pictures are: as where several
+    processes share a global batch."""
+    dataset = samples(data, seed=5)
+    keys = [SampleKey(2, i % 6, i // 6, (96, 128)) for i in range(8)]
+    every = [dataset[key] for key in keys]
+    assert len({sample["bgr"].shape for sample in every}) > 4
+    whole = augment(collate(every), CPU)
+    starts = (0, *places[:-1])
+    parts = [augment(collate(every[a:b]), CPU) for a, b in zip(starts, places, strict=True)]
+    for output, pieces in zip(whole, zip(*parts, strict=True), strict=True):
+        assert torch.equal(output, torch.cat(pieces))
+
+
+def test_a_sample_is_the_same_to_the_last_bit_with_any_number_of_threads(data: Path) -> None:
+    """Processes that share a machine have fewer of them: torchrun gives each one."""
+    batch, results = batch_of(samples(data, seed=6), count=12, side=160), []
+    for count in (1, 2, 3):
+        with torch_threads(count):
+            results.append(augment(batch, CPU))
+    for outputs in zip(*results, strict=True):
+        assert all(torch.equal(outputs[0], each) for each in outputs)
+
+
+def test_the_layout_is_the_one_asked_for_and_changes_no_bit(data: Path) -> None:
+    batch = batch_of(samples(data, seed=6))
+    for plain, output in zip(
+        augment(batch, CPU), augment(batch, CPU, torch.channels_last), strict=True
+    ):
+        assert plain.is_contiguous() and output.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(plain, output)
+
+
+@pytest.mark.parametrize("source", ["data", "packed"])
+def test_without_workers_as_many_threads_as_torch_has_decode_the_same_batch(
+    source: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = samples(request.getfixturevalue(source))
+    keys = [SampleKey(0, index % 6, index // 6, (64, 64)) for index in (2, 0, 5, 1, 11, 6, 3, 8)]
+    alone = collate([dataset[key] for key in keys])
+    one, together, seen = MattingDataset.__getitem__, threading.Barrier(2, timeout=10), set()
+
+    def meet(self: MattingDataset, key: SampleKey) -> object:
+        seen.add(threading.get_ident())
+        together.wait()  # for another sample's thread
+        return one(self, key)
+
+    monkeypatch.setattr(MattingDataset, "__getitem__", meet)
+    with torch_threads(2):
+        loader = DataLoader(dataset, batch_sampler=[keys], num_workers=0, collate_fn=collate)
+        (batch,) = batches(loader)
+    assert len(seen) == 2 and threading.get_ident() not in seen
+    assert list(batch) == list(alone)
+    for name, value in alone.items():
+        same = torch.equal(batch[name], value) if torch.is_tensor(value) else batch[name] == value
+        assert same, name
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
+def test_a_fork_makes_threads_of_its_own(data: Path) -> None:
+    dataset, keys = samples(data), [SampleKey(0, index, 0, (32, 32)) for index in range(4)]
+    with torch_threads(2):
+        dataset.__getitems__(keys)
+        child = multiprocessing.get_context("fork").Process(
+            target=dataset.__getitems__, args=[keys]
+        )
+        child.start()
+        child.join(30)
+    code = child.exitcode
+    child.kill()
+    assert code == 0
+
+
+def test_threads_take_part_in_inference_and_pass_errors_on() -> None:
+    seen = {}
+
+    def note(place: int) -> None:
+        seen[place] = torch.get_num_threads(), torch.is_inference_mode_enabled()
+        if place == 2:
+            raise MemoryError("of the third")
+
+    with torch_threads(2):
+        with torch.inference_mode(), pytest.raises(MemoryError, match="of the third"):
+            in_threads(note, [(0,), (1,), (2,)])
+        in_threads(note, [(0,), (1,)])
+    with torch_threads(6):
+        in_threads(note, [(3,), (4,)])
+        assert torch.get_num_threads() == 6
+    assert seen == {0: (1, False), 1: (1, False), 2: (1, True), 3: (3, False), 4: (3, False)}
+
+
+def test_all_at_once_gives_what_one_by_one_gives(data: Path) -> None:
+    """The way of a GPU, tried on the CPU."""
+    batch = batch_of(samples(data, seed=1), count=12, side=96)
+    at_once = augmentation.augment_together(batch, CPU)
+    for one, other in zip(augment(batch, CPU), at_once, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+
+
+def test_draws_differ_within_a_batch_and_between_epochs_and_seeds(data: Path) -> None:
+    one_picture = samples(data, seed=1)
+    keys = [SampleKey(epoch, 0, 0, (64, 64)) for epoch in range(8)]
+    batch = collate([one_picture[key] for key in keys])
+    numbers = batch["numbers"]
+    drawn = [n for n in NEUTRAL if n.endswith(("brightness", "contrast", "saturation", "hue"))]
+    for name in drawn[:8]:  # those of the foreground and the background are always on
+        column = numbers[:, augmentation.NUMBERS.index(name)]
+        assert len(column.unique()) == 8, name
+    for name in ("fgr_matrix", "bgr_matrix", "shadow_matrix"):
+        assert len(batch[name].unique(dim=0)) == 8, name
+    for output in augment(batch, CPU):
+        assert len(output.flatten(1).unique(dim=0)) == 8
+    assert len({sample_files[-1] for sample_files in batch["files"]}) > 2  # backgrounds, too
+
+    other_seed = collate([samples(data, seed=2)[key] for key in keys])
+    assert not torch.equal(numbers, other_seed["numbers"])
+
+
+def test_rare_steps_are_as_frequent_as_the_recipe_says() -> None:
+    rng = random.Random(0)
+    drawn = [augmentation.draw_numbers(rng) for _ in range(4000)]
+    for name, probability in {
+        "fgr_blur": 0.1, "fgr_sharpen": 0.1, "bgr_blur": 0.1, "bgr_sharpen": 0.1,
+        "shadow_strength": 0.3, "src_noise": 0.4, "bgr_noise": 0.4, "input_hue": 0.8,
+        "misaligned": 0.3,
+    }.items():  # fmt: skip
+        share = np.mean([numbers[name] != NEUTRAL[name] for numbers in drawn])
+        assert share == pytest.approx(probability, abs=0.03), name
+    for name, low, high in (
+        ("fgr_blur", 0, 5), ("fgr_brightness", 0.85, 1.15), ("bgr_contrast", 0.85, 1.15),
+        ("fgr_hue", -0.05, 0.05), ("input_saturation", 0.82, 1.18), ("input_hue", -0.1, 0.1),
+        ("shadow_strength", 0, 0.3), ("shadow_blur", 20, 40), ("src_noise", 0, 0.03),
+    ):  # fmt: skip
+        values = [numbers[name] for numbers in drawn]
+        assert low <= min(values) and max(values) <= high, name
+        assert max(values) - min(values) > 0.9 * (high - low), name
+
+
+@pytest.mark.parametrize(
+    ("draw", "rotate", "translate", "scale", "shear", "flip"),
+    [
+        (augmentation.draw_fgr_affine, 5, 0.1, (0.4, 1), 5, 1),
+        (augmentation.draw_bgr_affine, 5, 0.1, (1, 2), 5, 1),
+        (augmentation.draw_shadow_affine, 5, 0.2, (0.5, 1.5), 5, 0),
+        (augmentation.draw_misalignment_affine, 1, 0.01, (1, 1), 0, 0),
+    ],
+)
+def test_affine_steps_are_as_wide_as_the_recipe_says(
+    draw: Callable, rotate: float, translate: float, scale: tuple, shear: float, flip: int
+) -> None:
+    rng = random.Random(0)
+    drawn = [draw(rng) for _ in range(1000)]
+    for name, low, high in (
+        ("rotate", -rotate, rotate), ("translate_x", -translate, translate),
+        ("translate_y", -translate, translate), ("scale", *scale), ("shear", -shear, shear),
+        ("flip", 0, flip),
+    ):  # fmt: skip
+        values = [float(each[name]) for each in drawn]
+        assert low <= min(values) and max(values) <= high, name
+        assert max(values) - min(values) >= 0.9 * (high - low), name
+
+
+def test_the_background_input_is_a_little_out_of_place(data: Path) -> None:
+    """By its own matrix: at most a degree and a hundredth of the frame from the other's."""
+    batch = batch_of(samples(data, seed=1), count=12, side=100)
+    centre = torch.tensor([50.0, 50, 1])
+    moved = torch.linalg.norm((batch["input_matrix"] - batch["bgr_matrix"]) @ centre, dim=1)
+    step = torch.linalg.norm(batch["bgr_matrix"][:, :, 0], dim=1)
+    assert (moved > 0).all() and (moved / step < 1.6).all()
+    turned = torch.linalg.solve(batch["bgr_matrix"][:, :, :2], batch["input_matrix"][:, :, :2])
+    angle = torch.rad2deg(torch.atan2(turned[:, 1, 0], turned[:, 0, 0])).abs()
+    assert (angle < 1.01).all() and len(angle.unique()) == 12
+
+
+def test_the_two_noises_of_a_sample_differ(data: Path) -> None:
+    seeds = batch_of(samples(data, seed=1))["noise_seeds"]
+    assert len(seeds.unique()) == seeds.numel()
+
+
+def test_foreground_and_alpha_stay_aligned(tmp_path: Path) -> None:
+    """The foreground's red and green are its position, and so is alpha's value in a second set."""
+    width, height = 160, 120
+    y, x = np.mgrid[0:height, 0:width]
+    colours = np.stack([x / width, y / height, np.full(x.shape, 0.5)], axis=-1)
+    fgr = Image.fromarray((colours * 255).round().astype(np.uint8))
+    for axis in (0, 1):
+        folder = tmp_path / str(axis)
+        for half in ("train", "valid"):
+            for kind in ("fgr", "pha"):
+                (folder / half / kind).mkdir(parents=True)
+            (folder / "backgrounds" / half).mkdir(parents=True)
+            # Never 0, so that the picture's outline can be told from its inside.
+            pha = Image.fromarray((55 + 200 * colours[..., axis]).round().astype(np.uint8))
+            fgr.save(folder / half / "fgr/a.png")
+            pha.save(folder / half / "pha/a.png")
+            backdrop(64, 64, 1).save(folder / "backgrounds" / half / "b.png")
+        batch = batch_of(samples(folder, seed=4), count=16, side=96)
+        # Colour steps would change what is compared; geometry, blur and sharpening stay.
+        for name, value in NEUTRAL.items():
+            if name.endswith(("brightness", "contrast", "saturation", "hue")):
+                batch["numbers"][:, augmentation.NUMBERS.index(name)] = value
+        _, _, true_pha, true_fgr = augment(batch, CPU)
+        position = (true_pha[:, 0] * 255 - 55) / 200
+        inside = true_pha[:, 0] > 60 / 255
+        # Along the picture's border alpha fades, and blur reaches as far as 5 pixels.
+        outside = torch.nn.functional.pad(1 - inside.float(), (7, 7, 7, 7), value=1)
+        rim = torch.nn.functional.max_pool2d(outside[:, None], 15, 1)[:, 0] > 0
+        compared = inside & ~rim
+        assert (compared.flatten(1).sum(1) > 50).all()  # in every sample
+        difference = (true_fgr[:, axis] - position).abs()
+        assert difference[compared].max() < 0.02
+
+
+def test_the_photograph_is_composed_of_what_is_returned(data: Path) -> None:
+    batch = batch_of(samples(data, seed=1), count=6)
+    columns = [augmentation.NUMBERS.index(n) for n in NEUTRAL if n.startswith(("src_", "bgr_n"))]
+    columns += [
+        augmentation.NUMBERS.index(n) for n in NEUTRAL if n.startswith(("input_", "shadow"))
+    ]
+    columns += [augmentation.NUMBERS.index("misaligned")]
+    for column in columns:
+        batch["numbers"][:, column] = list(NEUTRAL.values())[column]
+    src, bgr, true_pha, true_fgr = augment(batch, CPU)
+    torch.testing.assert_close(src, true_fgr * true_pha + bgr * (1 - true_pha))
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("shadow_strength", {"src"}),
+        ("src_noise", {"src"}),
+        ("bgr_noise", {"bgr"}),
+        ("input_brightness", {"bgr"}),
+        ("misaligned", {"bgr"}),
+        ("bgr_hue", {"src", "bgr"}),
+        ("fgr_brightness", {"src", "true_fgr"}),
+        ("fgr_blur", {"src", "true_fgr", "true_pha"}),
+        ("fgr_sharpen", {"src", "true_fgr", "true_pha"}),
+    ],
+)
+def test_a_step_changes_its_sample_and_its_pictures_alone(
+    data: Path, name: str, changed: set[str]
+) -> None:
+    batch = batch_of(samples(data, seed=1), count=4)
+    batch["numbers"] = torch.tensor([list(NEUTRAL.values())]).repeat(4, 1)
+    plain = augment(batch, CPU)
+    value = {"shadow_strength": 0.3, "src_noise": 0.03, "bgr_noise": 0.03, "bgr_hue": 0.05}
+    column = augmentation.NUMBERS.index(name)
+    batch["numbers"][2, column] = value.get(name, 0.85 if "brightness" in name else 1.0)
+    batch["numbers"][:, augmentation.NUMBERS.index("shadow_blur")] = 25
+    for output, before, after in zip(
+        ("src", "bgr", "true_pha", "true_fgr"), plain, augment(batch, CPU), strict=True
+    ):
+        assert torch.equal(before[[0, 1, 3]], after[[0, 1, 3]]), output
+        assert torch.equal(before[2], after[2]) == (output not in changed), output
+
+
+def test_zip_pairs_by_number_for_ever(data: Path) -> None:
+    zipped = samples(data, seed=1, pairing="zip")
+    for epoch in (0, 1):
+        files = [zipped[SampleKey(epoch, i, 0, (64, 64))]["files"] for i in range(6)]
+        assert [Path(names[-1]).stem for names in files] == ["0", "1", "2", "3", "4", "5"]
+
+
+def test_rgba_pictures_give_what_their_halves_give(data: Path, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs"
+    shutil.copytree(data, pairs)
+    for path in pairs.rglob("fgr/*/*.jpg"):  # a JPEG would be decoded at a smaller scale
+        Image.open(path).save(path.with_suffix(".png"))
+        path.unlink()
+    rgba = tmp_path / "rgba"
+    shutil.copytree(data / "backgrounds", rgba / "backgrounds")
+    for path in pairs.rglob("fgr/*/*.png"):
+        picture, name = Image.open(path), path.relative_to(path.parents[1])
+        picture.putalpha(Image.open(path.parents[2] / "pha" / name))
+        target = rgba / path.parents[2].name / "rgba" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(target)
+    for one, other in zip(
+        augment(batch_of(samples(pairs)), CPU), augment(batch_of(samples(rgba)), CPU), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+def test_validation_is_never_warped(data: Path) -> None:
+    batch = batch_of(samples(data, augmented=False), count=6, side=64)
+    src, bgr, true_pha, true_fgr = augment(batch, CPU)
+    for index, (fgr_path, pha_path, bgr_path) in enumerate(batch["files"]):
+        for path, output in ((fgr_path, true_fgr), (pha_path, true_pha), (bgr_path, bgr)):
+            picture = Image.open(path)
+            side, middle = min(picture.size), (picture.width / 2, picture.height / 2)
+            box = [middle[0] - side / 2, middle[1] - side / 2, middle[0] + side / 2]
+            box.append(middle[1] + side / 2)
+            expected = to_tensor(picture.resize((64, 64), Image.Resampling.BILINEAR, box))
+            assert (output[index] - expected).abs().mean() < 0.01
+    torch.testing.assert_close(src, true_fgr * true_pha + bgr * (1 - true_pha))
+    again = augment(batch_of(samples(data, augmented=False, seed=9), count=6, epoch=3), CPU)
+    assert torch.equal(src, again[0])
+
+
+def test_validation_samples_are_evenly_spaced_or_have_several_backgrounds(data: Path) -> None:
+    many = validation_keys(1000, 7, 50, (64, 64))
+    assert [key.index for key in many] == list(range(0, 1000, 20))
+    few = validation_keys(6, 6, 20, (64, 64))
+    assert len(set(few)) == 20 and {key.index for key in few} == set(range(6))
+    plain = samples(data, augmented=False)
+    assert len({tuple(plain[key]["files"]) for key in few}) == 20
+    assert len(validation_keys(2, 3, 50, (64, 64))) == 6

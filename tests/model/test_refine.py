@@ -1,0 +1,236 @@
+"""MattingRefine equals the published network, and its patches are right for every batch."""
+
+import io
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from common.choices import BACKBONES
+from model import MattingRefine, matting_base, matting_refine
+from model.refiner import cut_patches, replace_patches
+from tests.conftest import DATA, STATE_DICTS, reference_entry, reference_image
+from training.loss import REFINE_TERMS, refine_loss, total
+
+FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures"
+EVERYDAY = sorted(DATA.glob("refine/mattingrefine_*.json"))
+ALL = sorted(FIXTURES.glob("mattingrefine_*x*.json"))
+
+
+@cache
+def reference_weights(backbone: str, kernel_size: int) -> dict[str, torch.Tensor]:
+    """Those of the reference, in which few of the outputs are clamped."""
+    listing = STATE_DICTS[f"mattingbase_{backbone}"] | STATE_DICTS[f"refiner_kernel{kernel_size}"]
+    weights = {name: reference_entry(name, shape) for name, shape in listing.items()}
+    weights["decoder.conv4.weight"][:5] *= 0.15
+    weights["decoder.conv4.bias"][0] += 0.45
+    weights["decoder.conv4.bias"][4] += 0.10
+    weights["refiner.conv4.weight"] *= 0.15
+    weights["refiner.conv4.bias"][0] += 0.45
+    return weights
+
+
+def network(kernel_size: int = 3, backbone: str = "mobilenetv2", **settings) -> MattingRefine:
+    """In eval mode, with the reference's weights."""
+    model = MattingRefine(backbone, refine_kernel_size=kernel_size, **settings).eval()
+    model.load_state_dict(reference_weights(backbone, kernel_size))
+    return model
+
+
+def inputs(batch: int = 1, height: int = 160, width: int = 224) -> list[torch.Tensor]:
+    phases = ((0.3, 1.1), (2.3, 3.6))
+    return [
+        torch.cat([reference_image(3, height, width, phase) for phase in of[:batch]])
+        for of in phases
+    ]
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.no_grad():
+        yield
+
+
+@pytest.mark.parametrize(
+    "listing", [*EVERYDAY, *(pytest.param(path, marks=pytest.mark.slow) for path in ALL)],
+    ids=lambda path: f"{path.parent.name}-{path.stem}",
+)  # fmt: skip
+def test_outputs_are_those_of_the_published_network(listing: Path) -> None:
+    reference = np.load(listing.with_suffix(".npz"))
+    for name, case in json.loads(listing.read_text()).items():
+        settings = {
+            key: case[key]
+            for key in (
+                "backbone", "backbone_scale", "refine_mode", "refine_sample_pixels",
+                "refine_threshold", "refine_prevent_oversampling",
+            )
+            if case[key] is not None
+        }  # fmt: skip
+        model = network(case["refine_kernel_size"], **settings)
+        outputs = model(*inputs(case["batch"], case["height"], case["width"]))
+        seen = slice(case["offset"], None, case["stride"]), slice(None, None, case["sm_stride"])
+        for output in ("pha", "fgr"):
+            ours = getattr(outputs, output)[..., seen[0], seen[0]].numpy()
+            np.testing.assert_allclose(ours, reference[f"{name}.{output}"], atol=1e-4, rtol=0)
+        for output in ("pha_sm", "fgr_sm", "err_sm"):
+            ours = getattr(outputs, output)[..., seen[1], seen[1]].numpy()
+            expected = reference[f"{name.split('_')[0]}.{output}"]
+            np.testing.assert_allclose(ours, expected, atol=1e-4, rtol=0)
+        np.testing.assert_array_equal(outputs.ref_sm.numpy(), reference[f"{name}.ref_sm"])
+        assert outputs.ref_sm.sum() == case["refined_patches"]
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_entries_are_the_base_networks_and_then_the_refiners(
+    backbone: str, kernel_size: int
+) -> None:
+    model = MattingRefine(backbone, refine_kernel_size=kernel_size)
+    ours = {name: list(value.shape) for name, value in model.state_dict().items()}
+    expected = STATE_DICTS[f"mattingbase_{backbone}"] | STATE_DICTS[f"refiner_kernel{kernel_size}"]
+    assert list(ours.items()) == list(expected.items())
+
+
+@pytest.mark.parametrize(("kernel_size", "atol"), [(3, 0), (1, 1e-6)])
+def test_refining_every_patch_is_refining_the_whole(kernel_size: int, atol: float) -> None:
+    full = network(kernel_size, refine_mode="full")(*inputs(2))
+    every = network(
+        kernel_size, refine_sample_pixels=10**9, refine_prevent_oversampling=False
+    )(*inputs(2))  # fmt: skip
+    for name, ours, expected in zip(full._fields, every, full, strict=True):
+        torch.testing.assert_close(ours, expected, atol=atol, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("mode", ["sampling", "thresholding"])
+def test_a_picture_is_refined_in_a_batch_as_by_itself(mode: str) -> None:
+    model = network(refine_mode=mode, refine_sample_pixels=4423, refine_threshold=0.18)
+    together = model(*inputs(2))
+    for number, (src, bgr) in enumerate(zip(*inputs(2), strict=True)):
+        alone = model(src[None], bgr[None])
+        for ours, expected in zip(together, alone, strict=True):
+            torch.testing.assert_close(ours[number], expected[0], atol=1e-5, rtol=0)
+
+
+def test_patches_are_cut_with_zeros_about_the_picture_and_put_back() -> None:
+    pictures = torch.arange(2 * 3 * 8 * 12).view(2, 3, 8, 12).float() + 1
+    every = torch.ones(2, 2, 3).nonzero()
+    patches = cut_patches(pictures, every, 4, 1)
+    padded = torch.nn.functional.pad(pictures, [1] * 4)
+    for patch, (picture, row, column) in zip(patches, every.tolist(), strict=True):
+        top, left = 4 * row, 4 * column
+        assert torch.equal(patch, padded[picture, :, top : top + 6, left : left + 6])
+    some = torch.tensor([(0, 0, 1), (1, 0, 2), (1, 1, 2)])
+    changed = replace_patches(pictures, some, -cut_patches(pictures, some, 4, 0))
+    expected = pictures.clone()
+    for picture, row, column in some.tolist():
+        expected[picture, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] *= -1
+    assert torch.equal(changed, expected)
+
+
+def test_sides_that_are_no_multiple_of_four_are_those_of_the_outputs() -> None:
+    src, bgr = inputs(1, 163, 226)
+    model = network(refine_sample_pixels=4423)
+    outputs = model(src, bgr)
+    assert outputs.pha.shape[2:] == outputs.fgr.shape[2:] == (163, 226)
+    more = [0, 2, 0, 1]
+    padded = model(*(torch.nn.functional.pad(each, more, mode="replicate") for each in (src, bgr)))
+    assert torch.equal(outputs.pha, padded.pha[:, :, :163, :226])
+
+
+def test_nothing_chosen_is_the_coarse_matte_and_still_trains_every_parameter() -> None:
+    model = network(refine_mode="thresholding", refine_threshold=1.0)
+    src, bgr = inputs(2)
+    outputs = model(src, bgr)
+    assert not outputs.ref_sm.any()
+    enlarged = torch.nn.functional.interpolate(outputs.pha_sm, src.shape[2:], mode="bilinear")
+    assert torch.equal(outputs.pha, enlarged)
+    with torch.enable_grad():
+        outputs = model.train()(src, bgr)
+        assert not outputs.ref_sm.any()
+        (outputs.pha.mean() + outputs.fgr.mean() + outputs.err_sm.mean()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert not any(p.grad.any() for p in model.refiner.parameters())
+
+
+def test_batch_norm_of_the_refiner_sees_the_chosen_patches_alone() -> None:
+    expected = json.loads((DATA / "refine/loss.json").read_text())["mobilenetv2"]
+    expected = expected["train_mode_batch_2_dropout_0"]["buffers_after_one_forward"]
+    model = network(refine_sample_pixels=4423).train()
+    model.aspp.project[3].p = 0.0
+    model(*inputs(2))
+    buffers = dict(model.named_buffers())
+    assert any(name.startswith("refiner") for name in expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(
+            buffers[name].flatten()[: len(values)].numpy(), values, rtol=1e-4, err_msg=name
+        )
+
+
+@pytest.mark.parametrize("mode", ["eval_mode_batch_1", "train_mode_batch_2_dropout_0"])
+@pytest.mark.parametrize("published", [True, False], ids=["published", "detached"])
+def test_loss_terms_and_their_gradients_are_the_published_ones(
+    mode: str, published: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (matting_base, matting_refine):  # torch's own has no gradient outside of 0..1
+        monkeypatch.setattr(module, "clamp", lambda x: x.clamp(0, 1))
+    expected = json.loads((DATA / "refine/loss.json").read_text())["mobilenetv2"][mode]
+    expected = expected["published" if published else "with_the_target_detached"]
+    training, batch = mode.startswith("train"), 2 if "batch_2" in mode else 1
+    model = network(refine_sample_pixels=4423).train(training)
+    model.aspp.project[3].p = 0.0
+    true_pha = torch.cat([reference_image(1, 160, 224, p) for p in (1.3, 2.1)[:batch]])
+    true_fgr = torch.cat([reference_image(3, 160, 224, p) for p in (3.3, 4.4)[:batch]])
+    with torch.enable_grad():
+        outputs = model(*inputs(batch))
+        terms = refine_loss(
+            outputs, (true_pha * 1.4 - 0.2).clamp(0, 1), true_fgr, detach_error=not published
+        )
+        total(terms).backward()
+    assert tuple(terms) == tuple(expected["terms"]) == REFINE_TERMS
+    for name, value in terms.items():
+        assert value.item() == pytest.approx(expected["terms"][name], rel=1e-4), name
+    assert outputs.ref_sm.sum() == expected["refined_patches"]
+    for name, values in expected["grad"].items():
+        name = name.split("[")[0]
+        ours = model.get_parameter(name).grad.flatten()[: len(values)].numpy()
+        np.testing.assert_allclose(ours, values, rtol=5e-3, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("mode", ["sampling", "full"])
+def test_half_precision_gives_nearly_the_same(mode: str) -> None:
+    model = network(refine_mode=mode, refine_sample_pixels=10**9)
+    expected = model(*inputs())
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = model(*inputs())
+    for name in ("pha", "fgr"):
+        ours = getattr(outputs, name).float()
+        assert (ours - getattr(expected, name)).abs().mean() < 0.02, name
+
+
+def test_settings_can_be_changed_on_a_loaded_torchscript() -> None:
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.script(network()), file)
+    file.seek(0)
+    loaded = torch.jit.load(file)
+    loaded.refine_sample_pixels, loaded.backbone_scale = 4423, 0.5
+    expected = network(refine_sample_pixels=4423, backbone_scale=0.5)(*inputs(2))
+    for ours, theirs in zip(loaded(*inputs(2)), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    loaded.refine_mode = "full"
+    assert loaded(*inputs(2))[5].all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"backbone_scale": 0.6}, "0.6"),
+        ({"refine_mode": "sample"}, "sample"),
+        ({"refine_kernel_size": 5}, "5"),
+    ],
+)
+def test_wrong_settings_are_named(settings: dict, word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        MattingRefine("mobilenetv2", **settings)

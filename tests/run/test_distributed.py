@@ -1,0 +1,371 @@
+"""Several processes train as one: the same samples, gradients, validation; and all end together."""
+
+import argparse
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from dataset.augmentation import augment
+from dataset.folders import data_folders, open_half
+from dataset.sample import MattingDataset, batches, begin_worker, collate, validation_keys
+from dataset.sampler import BatchSampler, places_of
+from model.dropout import SampleDropout
+from tests.conftest import make_data
+from training import checkpoint
+from training import team as distributed
+from training.checkpoint_folder import CheckpointFolder
+from training.team import Team
+
+ROOT = Path(__file__).parents[2]
+SUPPORT = ROOT / "tests/support"
+WORDS = ["--model-backbone", "mobilenetv2", "--model-name", "run", "--crop-size", "32", "64"]
+WORDS += ["--batch-size", "4", "--num-workers", "0", "--device", "cpu"]
+WORDS += ["--log-train-loss-interval", "1"]
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("many"), train=12, valid=5)
+
+
+def launch(
+    folder: Path, data: Path, processes: int, *words: object, fault: str = "", **launching: object
+) -> subprocess.Popen:
+    """Starts torchrun in `folder`. launching: options of torchrun."""
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    for name, value in launching.items():
+        command += [f"--{name.replace('_', '-')}", str(value)]
+    command += [str(SUPPORT / "launched.py"), "--dataset-dir", str(data), *WORDS]
+    return subprocess.Popen(
+        [*command, *map(str, words)],
+        cwd=folder,
+        env={**os.environ, "FAULT": fault, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def end_of(process: subprocess.Popen, limit: float = 150) -> str:
+    try:
+        told, _ = process.communicate(timeout=limit)
+    finally:
+        process.kill()  # its processes end with it, as is tested below
+    return told
+
+
+def single(folder: Path, data: Path, *words: object) -> str:
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, str(ROOT / "train_base.py"), "--dataset-dir", str(data)]
+    done = subprocess.run(
+        [*command, *WORDS, *map(str, words)], cwd=folder, capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def newest(folder: Path) -> checkpoint.Checkpoint:
+    return CheckpointFolder(folder / "checkpoint/run").newest_intact(set_aside=False)
+
+
+def assert_equal(one: checkpoint.Checkpoint, other: checkpoint.Checkpoint) -> None:
+    assert one.state["step"] == other.state["step"]
+    assert all(torch.equal(one.weights[name], other.weights[name]) for name in one.weights)
+    for number, moments in one.state["optimizer"]["state"].items():
+        for name, value in moments.items():
+            assert torch.equal(value, other.state["optimizer"]["state"][number][name])
+
+
+def results(folder: Path) -> list[dict[str, str]]:
+    with (folder / "log/run/results.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+# ---- What each process is given -----------------------------------------------------------------
+
+
+def seen(data: Path, processes: int, accumulate: int, workers: int) -> list[tuple]:
+    """The augmented global batches of three steps, put together from the parts."""
+    dataset = MattingDataset(*open_half(data_folders("", data, print), "train"))
+    count = processes * accumulate
+    order = {"count": len(dataset), "batch_size": 8, "seed": 3, "crop_size": (32, 96)}
+    steps = []
+    for rank in range(processes):
+        parts = range(rank * accumulate, (rank + 1) * accumulate)
+        loader = DataLoader(
+            dataset, batch_sampler=BatchSampler(4, 7, parts, count, **order),
+            num_workers=workers, collate_fn=collate, worker_init_fn=begin_worker,
+        )  # fmt: skip
+        steps.append([augment(batch, torch.device("cpu")) for batch in batches(loader)])
+    whole = []
+    for step in range(3):
+        parts = [each for of in steps for each in of[step * accumulate : (step + 1) * accumulate]]
+        whole.append(tuple(torch.cat(values) for values in zip(*parts, strict=True)))
+    return whole
+
+
+@pytest.mark.parametrize(
+    ("processes", "accumulate", "workers"),
+    [(2, 1, 0), (4, 1, 1), (4, 2, 0), (1, 2, 3), pytest.param(2, 2, 3, marks=pytest.mark.slow)],
+)
+def test_a_global_batch_is_the_same_however_it_is_shared_out(
+    many: Path, processes: int, accumulate: int, workers: int
+) -> None:
+    one = seen(many, 1, 1, 0)
+    other = seen(many, processes, accumulate, workers)
+    for expected, got in zip(one, other, strict=True):
+        assert len(expected[0]) == 8
+        assert all(torch.equal(a, b) for a, b in zip(expected, got, strict=True))
+
+
+def test_a_samples_dropout_does_not_depend_on_its_batch() -> None:
+    dropout = SampleDropout(0.5).train()
+    x = torch.randn(4, 64, 6, 6)
+    dropout.seeds = [5, 6, 7, 8]
+    whole = dropout(x)
+    dropout.seeds = [7, 8]
+    assert torch.equal(whole[2:], dropout(x[2:]))
+    kept = whole != 0
+    assert 0.4 < kept.float().mean() < 0.6 and not torch.equal(kept[0], kept[1])
+    assert torch.equal(whole[kept], 2 * x[kept])
+    assert torch.equal(dropout.eval()(x), x)
+
+
+def test_the_parts_make_up_the_batch() -> None:
+    assert [place for part in range(6) for place in places_of(part, 6, 18)] == list(range(18))
+
+
+def test_validation_is_shared_out_without_repeats() -> None:
+    keys = validation_keys(11, 3, 50, (32, 32))
+    for size in (1, 2, 3, 4, 7, 64):
+        shares = [Team(rank=rank, size=size).shard(keys) for rank in range(size)]
+        assert [key for share in shares for key in share] == keys
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_first_process_shows_what_was_validated(count: int) -> None:
+    """It alone writes pictures, of its own share: which is empty only where there is nothing."""
+    for size in range(1, 9):
+        shares = [Team(rank=rank, size=size).shard(list(range(count))) for rank in range(size)]
+        assert shares[0] and [item for share in shares for item in share] == list(range(count))
+
+
+@pytest.mark.parametrize("asked", [None, 10])
+def test_what_is_lost_is_said_before_nccl_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch, asked: int | None
+) -> None:
+    asked_for = {}
+    monkeypatch.setattr(distributed, "_group", asked_for.setdefault)
+    team = Team(size=2, host_group=object())
+    for device in ("cuda:0", "cpu"):
+        distributed.with_device(team, torch.device(device), options(dist_timeout=asked))
+    longest = max(asked or each for each in distributed.DEFAULT_TIMEOUTS_S)
+    assert asked_for["nccl"] > timedelta(seconds=longest)
+    assert asked_for["gloo"] == timedelta(seconds=asked or distributed.DEFAULT_TIMEOUTS_S[1])
+
+
+# ---- Options ------------------------------------------------------------------------------------
+
+
+def options(**values: object) -> argparse.Namespace:
+    standard = {"batch_size": 8, "accumulate": 1, "sync_batchnorm": None, "num_workers": 0}
+    return argparse.Namespace(**(standard | values))
+
+
+# ---- Two processes ------------------------------------------------------------------------------
+
+
+def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
+    """In float64, where only what is wrong differs; batch norm and dropout included: batch norm as
+    on a CPU, and as on a GPU."""
+    for processes in (1, 2):
+        launcher = [sys.executable, "-m", "torch.distributed.run"]
+        command = [*launcher, "--nproc-per-node", str(processes), str(SUPPORT / "gradients.py")]
+        paths = [str(tmp_path / f"{processes}{how}.pt") for how in ("", "-kernels")]
+        subprocess.run([*command, *paths], check=True, env={
+            **os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+    one, *others = (
+        torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1", "2", "2-kernels")
+    )
+    assert len(one) > 300  # gradients and running statistics
+    for other in others:
+        assert other.keys() == one.keys()
+        for name, value in one.items():
+            torch.testing.assert_close(other[name], value, rtol=1e-8, atol=1e-12, msg=name)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(many: Path, tmp_path: Path) -> None:
+    """Loss and validation of the same run; resumed with another number of processes; signals and
+    faults are below."""
+    told = end_of(launch(tmp_path / "two", many, 2, "--max-steps", 3, "--log-valid-interval", 2))
+    assert told.count("validation at step 0") == 1 and "2 processes" in told  # one of them talks
+    single(tmp_path / "one", many, "--max-steps", 3, "--log-valid-interval", 2)
+    two, one = results(tmp_path / "two"), results(tmp_path / "one")
+    assert [row["step"] for row in two] == [row["step"] for row in one] == ["0", "2", "3"]
+    for name in ("loss", "mad", "mse", "grad"):
+        assert float(two[0][name]) == pytest.approx(float(one[0][name]), rel=1e-5)
+    # Afterwards Adam has divided rounding errors by themselves: its steps are of a size, not equal.
+    assert float(two[1]["loss"]) == pytest.approx(float(one[1]["loss"]), rel=0.02)
+    record = json.loads((tmp_path / "two/log/run/run.json").read_text())[0]["options"]
+    assert (record["processes"], record["sync_batchnorm"]) == (2, True)
+
+    # On one process, what two have left continues; it is whole, and Adam's steps are counted on.
+    before = newest(tmp_path / "two")
+    words = ["--model-last-checkpoint", "auto", "--max-steps", 5]
+    assert "at step 4" in single(tmp_path / "two", many, *words)
+    after = newest(tmp_path / "two")
+    assert (before.state["step"], after.state["step"]) == (3, 5)
+    moments = after.state["optimizer"]["state"].values()
+    assert {int(each["step"]) for each in moments} == {5}
+    # And the other way about: one's checkpoint on two, from the same moments.
+    told = end_of(launch(tmp_path / "one", many, 2, "--max-steps", 4, *words[:2]))
+    assert "at step 4" in told
+    again = newest(tmp_path / "one")
+    assert again.state["step"] == 4
+    moments = again.state["optimizer"]["state"].values()
+    assert {int(each["step"]) for each in moments} == {4}
+
+
+def test_a_signal_to_one_process_stops_all_and_the_run_goes_on(many: Path, tmp_path: Path) -> None:
+    end_of(launch(tmp_path / "whole", many, 2, "--max-steps", 4))
+    stopped = launch(tmp_path / "run", many, 2, "--max-steps", 4, fault="1:SIGUSR1:2")
+    told = end_of(stopped)
+    number = 128 + signal.SIGUSR1
+    assert f"exitcode  : {number}" in told, told  # the other may be ended by torchrun as it leaves
+    (said,) = [line for line in told.splitlines() if "to continue: " in line]
+    assert " --nproc-per-node 2 " in said and said.endswith("--model-last-checkpoint auto")
+    assert newest(tmp_path / "run").state["step"] == 2
+    end_of(launch(tmp_path / "run", many, 2, "--max-steps", 4, "--model-last-checkpoint", "auto"))
+    assert_equal(newest(tmp_path / "run"), newest(tmp_path / "whole"))
+
+
+@pytest.mark.slow
+def test_more_processes_than_samples_to_validate_on(tmp_path: Path) -> None:
+    few = make_data(tmp_path / "few", train=4, valid=1)
+    backgrounds = sorted((few / "backgrounds/valid").iterdir())
+    assert len(backgrounds) == 1  # so that there is one sample in all
+    for words in (["--max-steps", 1], ["--max-steps", 1, "--dry-run"]):
+        launcher = launch(tmp_path / "run", few, 2, *words, "--overwrite")
+        told = end_of(launcher)
+        assert launcher.returncode == 0, told
+    assert len(results(tmp_path / "run")) == 2 and (tmp_path / "run/log/run/preview.png").exists()
+
+
+@pytest.mark.slow
+def test_a_bad_number_in_one_process_stops_all(many: Path, tmp_path: Path) -> None:
+    told = end_of(launch(tmp_path / "run", many, 2, "--max-steps", 4, fault="1:nan:2"))
+    assert "step 2: the loss is not finite (alpha nan" in told, told
+    assert "lost another" not in told  # they have ended together
+    kept = torch.load(tmp_path / "run/log/run/bad-batch.pt", weights_only=True)
+    assert kept["step"] == 2 and len(kept["src"]) == 2  # the part of the process that it was in
+    assert not list((tmp_path / "run/checkpoint").glob("run/*.pth"))
+    (line,) = [line for line in told.splitlines() if "bad-batch.pt" in line]
+    files = kept["batches"][0]["files"]
+    assert all(name in line for names in files for name in names)
+
+
+@pytest.mark.slow
+def test_a_write_that_fails_ends_all(many: Path, tmp_path: Path) -> None:
+    words = ["--max-steps", 50, "--checkpoint-interval", 1]
+    told = end_of(launch(tmp_path / "run", many, 2, *words, fault="0:write:0"))
+    assert "epoch-0-iter-1.state.pth could not be written (No space left on device)" in told
+    assert "error: another process has failed" in told and "step 50" not in told
+
+
+@pytest.mark.slow
+def test_a_bad_picture_in_one_process_saves_what_was_trained(many: Path, tmp_path: Path) -> None:
+    told = end_of(launch(tmp_path / "run", many, 2, "--max-steps", 4, fault="1:picture:3"))
+    assert told.count("error: clip0/0000.jpg cannot be decoded") == 1, told
+    assert "error: another process has failed" in told
+    assert newest(tmp_path / "run").state["step"] == 2
+
+
+@pytest.mark.slow
+def test_data_that_are_not_the_same_are_refused(
+    many: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTHER", json.dumps(str(data)))
+    told = end_of(launch(tmp_path / "run", many, 2, "--max-steps", 4, fault="1:data:0"))
+    assert "data sets are not the same: process 0 has {'train': {'foregrounds': 12" in told
+    assert "but process 1 has {'train': {'foregrounds': 6" in told
+    assert told.count("train_base.py: error: the data") == 1
+
+
+@pytest.mark.slow
+def test_four_processes_validate_as_one_does(many: Path, tmp_path: Path) -> None:
+    words = ["--max-steps", 1, "--batch-size", 8]
+    told = end_of(launch(tmp_path / "four", many, 4, *words))
+    single(tmp_path / "one", many, *words)
+    four, one = results(tmp_path / "four")[0], results(tmp_path / "one")[0]
+    for name in set(one) - {"start", "conn"}:  # which is empty unless asked for
+        assert float(four[name]) == pytest.approx(float(one[name]), rel=1e-5), told
+
+
+@pytest.mark.slow
+def test_a_killed_process_changes_nothing(many: Path, tmp_path: Path) -> None:
+    """torchrun starts all of them again, and auto continues: the same result, to the last bit."""
+    words = ["--max-steps", 6, "--checkpoint-interval", 2, "--model-last-checkpoint", "auto"]
+    end_of(launch(tmp_path / "whole", many, 2, *words))
+    step = random.randint(1, 6)
+    print(f"killed at step {step}")
+    killed = launch(
+        tmp_path / "run", many, 2, *words, fault=f"1:SIGKILL:{step}", max_restarts=3,
+        monitor_interval=0.2,
+    )  # fmt: skip
+    told = end_of(killed)
+    assert killed.returncode == 0, told
+    assert told.count("run: mobilenetv2") == 2  # it was started again
+    assert_equal(newest(tmp_path / "run"), newest(tmp_path / "whole"))
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_ends_the_job(many: Path, tmp_path: Path) -> None:
+    words = ["--max-steps", 6, "--dist-timeout", 10]
+    hanging = launch(
+        tmp_path / "run", many, 2, *words, fault="1:SIGSTOP:3", shutdown_timeout=3
+    )  # fmt: skip
+    told = end_of(hanging)
+    assert hanging.returncode != 0
+    (line,) = [line for line in told.splitlines() if "has lost another one in step 3" in line]
+    assert "process 0 of 2" in line and "--dist-timeout" in line
+
+
+@pytest.mark.slow
+def test_nobody_outlives_the_launcher(many: Path, tmp_path: Path) -> None:
+    launcher = launch(tmp_path / "run", many, 2, "--epoch-end", 10**6, "--checkpoint-interval", 1)
+    folder = tmp_path / "run/checkpoint/run"
+    while not list(folder.glob("*.pth")):
+        assert launcher.poll() is None
+        time.sleep(0.2)
+    listing = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text()
+    children = [int(pid) for pid in listing.split()]
+    assert len(children) >= 2
+    launcher.kill()
+    launcher.wait()
+    deadline = time.monotonic() + 60
+    while alive := [pid for pid in children if running(pid)]:
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.2)
+    assert newest(tmp_path / "run").state["step"] >= 1  # asked to stop, they have saved
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
