@@ -102,9 +102,9 @@ def check(options: argparse.Namespace) -> int:
 
 
 def print_counts(counts: dict[str, int]) -> None:
-    for half in ("train", "valid"):
-        mine = {name.split()[1]: count for name, count in counts.items() if name.startswith(half)}
-        print(f"{half}: {', '.join(f'{n:,} {name}' for name, n in mine.items()) or 'nothing'}")
+    for split in ("train", "valid"):
+        mine = {name.split()[1]: count for name, count in counts.items() if name.startswith(split)}
+        print(f"{split}: {', '.join(f'{n:,} {name}' for name, n in mine.items()) or 'nothing'}")
 
 
 def print_sizes(groups: list["Group"]) -> None:
@@ -114,7 +114,7 @@ def print_sizes(groups: list["Group"]) -> None:
             short, long = known.min(axis=1), known.max(axis=1)
             what = "foregrounds" if group.paired else "backgrounds"
             print(
-                f"{group.half} {what}: short sides {span(short)} pixels, long sides {span(long)}, "
+                f"{group.split} {what}: short sides {span(short)} pixels, long sides {span(long)}, "
                 f"{sized(int(group.bytes.sum()))}"
             )
 
@@ -137,7 +137,7 @@ def print_faults(faults: list["Fault"], errors: set[str]) -> None:
         print(f"\n{count}: {KINDS[kind].title}{most}")
         named = ERRORS_NAMED if kind in errors else WARNINGS_NAMED
         for fault in some[:named]:
-            print(f"    {fault.half}: {printable(fault.what)}")
+            print(f"    {fault.split}: {printable(fault.what)}")
         if len(some) > named:
             print(f"    and {len(some) - named:,} more")
     if faults:
@@ -156,7 +156,7 @@ def verdict(faults: list["Fault"], errors: set[str], headers_only: bool) -> str:
 def what_it_takes(groups: list["Group"], options: argparse.Namespace) -> dict[str, int]:
     """Of training on what can be read; empty where there are no pairs or no backgrounds to train
     on. A sample reads a foreground, its alpha and a background, at their mean size."""
-    train = {group.paired: group for group in groups if group.half == "train"}
+    train = {group.paired: group for group in groups if group.split == "train"}
     if len(train) < 2:
         return {}
     count = len(train[True].pictures)
@@ -227,7 +227,7 @@ def write_json(
             {
                 "kind": fault.kind,
                 "error": fault.kind in errors,
-                "half": fault.half,
+                "split": fault.split,
                 "what": printable(fault.what),
             }
             for fault in faults

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Measures mattes: SAD, MAD, MSE, Grad, Conn, in the units of the field's tables.
 
-A checkpoint, on the validation half of a data set:
+A checkpoint, on the validation split of a data set:
 
     python evaluate.py --model-checkpoint checkpoint/NAME/epoch-3.pth --dataset-dir DIR
 
@@ -145,11 +145,11 @@ def of_checkpoint(
     options: argparse.Namespace, device: "torch.device"
 ) -> tuple[str, dict, int, Iterator["Batch"]]:
     """A title, what to note down, how many images, and their batches: of a network on the
-    validation half of a data set."""
+    validation split of a data set."""
     from common import machine
     from common.files import check_apart
     from dataset.first_look import look_at_alphas
-    from dataset.folders import data_folders, describe, open_half, places
+    from dataset.folders import data_folders, describe, open_split, places
     from evaluation.network import Compositions, choose_backgrounds, predictions
     from evaluation.scores import counted
     from model.load import load_matting_base
@@ -163,7 +163,7 @@ def of_checkpoint(
 
     folders = data_folders(options.dataset_name, options.dataset_dir, tell)
     check_apart(outputs_of(options), places(folders))
-    foregrounds, backgrounds = open_half(folders, "valid")
+    foregrounds, backgrounds = open_split(folders, "valid")
     look_at_alphas({"valid": foregrounds}, tell)
     chosen = choose_backgrounds(len(backgrounds), options.backgrounds, options.seed)
     if len(chosen) < options.backgrounds:

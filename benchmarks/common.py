@@ -168,16 +168,16 @@ def draw_data(folder: Path, count: int, valid: int = 4, size: tuple[int, int] = 
         return folder
     print(f"drawing {count + valid} samples of {size[1]}x{size[0]} into {folder} ...", flush=True)
 
-    def draw_sample(half: str, index: int) -> None:
-        rng = np.random.default_rng([half == "valid", index])
+    def draw_sample(split: str, index: int) -> None:
+        rng = np.random.default_rng([split == "valid", index])
         for kind, draw in (("fgr", photograph), ("pha", matte), ("bgr", photograph)):
-            where = f"backgrounds/{half}" if kind == "bgr" else f"{half}/{kind}"
+            where = f"backgrounds/{split}" if kind == "bgr" else f"{split}/{kind}"
             path = folder / where / f"{index:05}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             draw(rng, size).save(path, quality=90)
 
-    halves = ["train"] * count + ["valid"] * valid
+    splits = ["train"] * count + ["valid"] * valid
     with ThreadPoolExecutor(usable_processors()) as threads:  # numpy's transforms are side by side
-        list(threads.map(draw_sample, halves, [*range(count), *range(valid)]))
+        list(threads.map(draw_sample, splits, [*range(count), *range(valid)]))
     done.touch()
     return folder

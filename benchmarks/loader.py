@@ -27,7 +27,7 @@ from common.machine import LAYOUTS, keep_memory
 from dataset import augmentation
 from dataset import sample as matting
 from dataset.augmentation import augment
-from dataset.folders import data_folders, open_half
+from dataset.folders import data_folders, open_split
 from dataset.sample import MattingDataset, collate
 from dataset.sampler import SampleKey
 
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     count, rounds = (4, 2) if options.quick else (16, 7)
     folder = draw_data(options.data, count)
-    dataset = MattingDataset(*open_half(data_folders("", folder, print), "train"))
+    dataset = MattingDataset(*open_split(data_folders("", folder, print), "train"))
     cores = sorted(os.sched_getaffinity(0))
     about = machine(torch.device("cpu"))
     threads = torch.get_num_threads()

@@ -288,13 +288,13 @@ def whole_run(what: dict) -> dict:
 
 def listed(what: dict) -> dict:
     """Lists and pairs a data set, and opens no picture but to read headers."""
-    from dataset.folders import data_folders, open_half
+    from dataset.folders import data_folders, open_split
 
     before = _peak_mb()
     began = time.perf_counter()
-    half = open_half(data_folders("", Path(what["data"]), print), "train")
+    opened = open_split(data_folders("", Path(what["data"]), print), "train")
     seconds = time.perf_counter() - began
-    return {"seconds": seconds, "mb": _peak_mb() - before, "foregrounds": len(half[0])}
+    return {"seconds": seconds, "mb": _peak_mb() - before, "foregrounds": len(opened[0])}
 
 
 def _peak_mb() -> float:

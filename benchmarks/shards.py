@@ -28,7 +28,7 @@ import torch
 from benchmarks.common import arguments, draw_data, in_turns, machine, said_of, spread, table, write
 from common.machine import keep_memory
 from dataset import shard
-from dataset.folders import data_folders, open_half
+from dataset.folders import data_folders, open_split
 from dataset.names import Names
 from dataset.pictures import find_pairs, open_picture
 from dataset.sample import MattingDataset
@@ -77,7 +77,7 @@ def one_core(places: dict[str, Path], count: int, rounds: int) -> dict:
     """Milliseconds of processor time for a sample's three pictures, and how many times as long the
     tars take as the files."""
     datasets = {
-        name: MattingDataset(*open_half(data_folders("", folder, print), "train"))
+        name: MattingDataset(*open_split(data_folders("", folder, print), "train"))
         for name, folder in places.items()
     }
     keys = [SampleKey(0, index, 0, SIZE) for index in range(count)]

@@ -24,7 +24,7 @@ from benchmarks.scenes import CLASSES, draw_scenes
 from common.cli import Parser
 from common.machine import LAYOUTS
 from dataset.augmentation import augment
-from dataset.folders import data_folders, open_half
+from dataset.folders import data_folders, open_split
 from dataset.sample import MattingDataset, batches, collate
 from dataset.sampler import SampleKey, batch_of_step, seed_of
 from model import MattingBase
@@ -132,7 +132,7 @@ def pretrain(path: Path, steps: int, scenes: int, side: int, device: torch.devic
 
 
 def train(
-    start: str, seed: int, deeplab: Path, halves: dict, options: argparse.Namespace
+    start: str, seed: int, deeplab: Path, splits: dict, options: argparse.Namespace
 ) -> list[float]:
     """One run; returns the validation MAD at every `options.every` steps, the start included."""
     device = torch.device(options.device)
@@ -148,8 +148,8 @@ def train(
             {"params": model.decoder.parameters(), "lr": 5 * options.lr},
         ]
     )
-    training = MattingDataset(*halves["train"], seed)
-    validation = MattingDataset(*halves["valid"], augmented=False)
+    training = MattingDataset(*splits["train"], seed)
+    validation = MattingDataset(*splits["valid"], augmented=False)
     size = (options.side, options.side)
     valid_samples = [validation[SampleKey(0, i, 0, size)] for i in range(len(validation))]
     valid_batches = [collate(valid_samples[i : i + 10]) for i in range(0, len(valid_samples), 10)]
@@ -297,7 +297,7 @@ def measure(options: argparse.Namespace) -> dict:
     machine = f"{device.type}: {name or platform.machine()}, {os.cpu_count()} cores"
     print(f"{machine}; torch {torch.__version__}", flush=True)
     folders = data_folders("demo", None, print)
-    halves = {half: open_half(folders, half) for half in ("train", "valid")}
+    splits = {split: open_split(folders, split) for split in ("train", "valid")}
     curves: dict[str, list[list[float]]] = {start: [] for start in STARTS}
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
     result = {"machine": machine, "torch": torch.__version__, "options": settings}
@@ -314,7 +314,7 @@ def measure(options: argparse.Namespace) -> dict:
         started = time.perf_counter()
         for seed in range(options.seeds):
             for start in STARTS:
-                curves[start].append(train(start, seed, deeplab, halves, options))
+                curves[start].append(train(start, seed, deeplab, splits, options))
                 print(f"seed {seed}, {start}: final MAD {curves[start][-1][-1]:.1f}", flush=True)
                 result |= {"curves": curves, "training_seconds": time.perf_counter() - started}
                 write(options.output, result)

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from benchmarks.common import arguments, in_turns, machine, said, table, write
-from dataset.folders import data_folders, open_half
+from dataset.folders import data_folders, open_split
 from prediction.frames import cover, read_rgb
 from prediction.predictor import Matter, reduced
 from prediction.upsample import EPSILON, RADIUS, enlarge_rows, guided_alpha, guided_factors
@@ -103,9 +103,9 @@ def main(argv: list[str] | None = None) -> None:
 def composites(folder: Path | None, count: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """src, bgr (1, 3, H, W) and true_pha (1, 1, H, W): each foreground on two backgrounds."""
     folders = data_folders("demo", folder, print)
-    halves = [open_half(folders, half) for half in ("train", "valid")]
-    pairs = [one.paths(i) for one, _ in halves for i in range(len(one))]
-    bgrs = [bgr.path(i) for _, bgr in halves for i in range(len(bgr))]
+    splits = [open_split(folders, split) for split in ("train", "valid")]
+    pairs = [one.paths(i) for one, _ in splits for i in range(len(one))]
+    bgrs = [bgr.path(i) for _, bgr in splits for i in range(len(bgr))]
     generator = torch.Generator().manual_seed(0)
 
     def noisy(x: Tensor) -> Tensor:

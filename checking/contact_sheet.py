@@ -25,7 +25,7 @@ COLUMN_TITLES = ("foreground", "alpha", "composite")
 
 
 class Row(NamedTuple):
-    half: str
+    split: str
     pairs: Foregrounds
     index: int  # type: ignore[assignment]  # hides tuple.index
     wrong: str  # what, or ""
@@ -36,24 +36,24 @@ def choose_rows(groups: Sequence[Group], faults: Sequence[Fault], count: int) ->
     each the second, and so on; and as many evenly spaced ones, two in train for one in valid.
     Being small is no fault that a picture would show."""
     pairs = {
-        group.half: group.pictures for group in groups if isinstance(group.pictures, Foregrounds)
+        group.split: group.pictures for group in groups if isinstance(group.pictures, Foregrounds)
     }
     wrong: dict[tuple[str, int], list[str]] = {}
     of_kind: Counter[str] = Counter()
     ranked = []
     for fault in faults:
         if fault.index >= 0 and fault.kind != "small":
-            wrong.setdefault((fault.half, fault.index), []).append(fault.kind.replace("_", " "))
+            wrong.setdefault((fault.split, fault.index), []).append(fault.kind.replace("_", " "))
             of_kind[fault.kind] += 1
-            ranked.append((of_kind[fault.kind], fault.half, fault.index))
-    chosen = [(half, index) for _, half, index in sorted(ranked)]
+            ranked.append((of_kind[fault.kind], fault.split, fault.index))
+    chosen = [(split, index) for _, split, index in sorted(ranked)]
     chosen = list(dict.fromkeys(chosen))[:count]
-    for half, share in (("train", -(-2 * count // 3)), ("valid", count // 3)):
-        share = min(share, len(pairs.get(half, ())))
-        chosen += [(half, number * len(pairs[half]) // share) for number in range(share)]
+    for split, share in (("train", -(-2 * count // 3)), ("valid", count // 3)):
+        share = min(share, len(pairs.get(split, ())))
+        chosen += [(split, number * len(pairs[split]) // share) for number in range(share)]
     return [
-        Row(half, pairs[half], index, ", ".join(wrong.get((half, index), [])))
-        for half, index in dict.fromkeys(chosen)
+        Row(split, pairs[split], index, ", ".join(wrong.get((split, index), [])))
+        for split, index in dict.fromkeys(chosen)
     ]
 
 
@@ -78,7 +78,7 @@ def _drawn(row: Row) -> Image.Image:
     """Its label and three pictures, as high as they need."""
     pictures, size = _pictures(row.pairs, row.index)
     lines = [(line, 16, INK) for line in _wrapped(printable(row.pairs.fgr_names[row.index]), 16, 4)]
-    lines += [(line, 14, FAINT) for line in _wrapped(f"{row.half}, {size}", 14, 3)]
+    lines += [(line, 14, FAINT) for line in _wrapped(f"{row.split}, {size}", 14, 3)]
     lines += [(line, 14, ALARM) for line in _wrapped(row.wrong, 14, 4)]
     heights = [picture.height for picture in pictures if picture]
     height = max([*heights, sum(high + 7 for _, high, _ in lines), 60])

@@ -15,7 +15,7 @@ from dataset.pictures import Backgrounds, Foregrounds
 
 class Kind(NamedTuple):
     """A kind of fault. error: whether one makes the data set unfit; or, for most_error, only where
-    more than half of a half's pairs have it."""
+    more than half of a split's pairs have it."""
 
     title: str
     error: bool = True
@@ -25,7 +25,7 @@ class Kind(NamedTuple):
 # An error is what training stops at, or learns something false from. A warning is what good data
 # sets have in places: frames that nobody is in, a close-up that fills the picture, a few hard
 # masks, frames that repeat. Where most alphas are so, there is no matting to be learned: an error.
-# A picture in both halves is one, since validation then measures what was memorised. Alpha that
+# A picture in both splits is one, since validation then measures what was memorised. Alpha that
 # looks inverted is one as well: a real figure can hardly be opaque all around and clear in the
 # middle, and a single inverted alpha teaches the opposite of all others.
 KINDS = {
@@ -37,7 +37,7 @@ KINDS = {
     "colour_alpha": Kind("alpha with three channels unlike each other: is it a colour picture?"),
     "scaled_alpha": Kind("alpha on another scale than 0 to 255, or 0 to 65535 in 16 bits"),
     "inverted_alpha": Kind("alpha that looks inverted, opaque around a clear middle: invert it"),
-    "in_both_halves": Kind("the same file in train and valid: remove it from one of them"),
+    "in_both_splits": Kind("the same file in train and valid: remove it from one of them"),
     "label_alpha": Kind("alpha that is a map of labels or a trimap", False, most_error=True),
     "turned_alpha": Kind(
         "foreground turned by its EXIF orientation, its alpha not: if the alpha was made from the "
@@ -58,23 +58,23 @@ KINDS = {
     ),
     "binary_alpha": Kind("alpha that is binary, a mask without soft edges", False, most_error=True),
     "small": Kind("smaller than the largest crop, and so enlarged for it", False),
-    "repeated": Kind("the same file again in the same half", False),
+    "repeated": Kind("the same file again in the same split", False),
 }
 
 
 class Fault(NamedTuple):
     kind: str  # a key of KINDS
-    half: str  # "train" or "valid"
+    split: str  # "train" or "valid"
     what: str  # a sentence with the path
-    index: int = -1  # type: ignore[assignment]  # of the pair in its half, where it is a pair's
+    index: int = -1  # type: ignore[assignment]  # of the pair in its split, where it is a pair's
 
 
 @dataclass
 class Group:
-    """Pictures that are looked at alike: the pairs (or RGBA pictures) or the backgrounds of a half,
-    and what is known of each, in their order."""
+    """Pictures that are looked at alike: the pairs (or RGBA pictures) or the backgrounds of a
+    split, and what is known of each, in their order."""
 
-    half: str
+    split: str
     pictures: Foregrounds | Backgrounds
     sizes: np.ndarray = field(init=False)  # (N, 2) int32: height, width
     bytes: np.ndarray = field(init=False)  # (N,) int64
@@ -92,11 +92,11 @@ class Group:
 
 
 def duplicates(groups: Sequence[Group]) -> list[Fault]:
-    """Files with the same bytes: in both halves, or twice in one.
+    """Files with the same bytes: in both splits, or twice in one.
 
-    Alphas count across the halves alone, and where they are not empty, full or flat: within a video
+    Alphas count across the splits alone, and where they are not empty, full or flat: within a video
     a still figure has the same alpha in many frames. The same picture saved anew, scaled, or
-    cut otherwise is not found, nor are neighbouring frames of one video in both halves.
+    cut otherwise is not found, nor are neighbouring frames of one video in both splits.
     """
     faults = []
     for paired, part in ((True, 0), (True, 1), (False, 0)):
@@ -111,14 +111,14 @@ def duplicates(groups: Sequence[Group]) -> list[Fault]:
         for run in sorted((run for run in runs if len(run) > 1), key=lambda run: run[0]):
             numbers = np.searchsorted(starts, run, side="right") - 1
             files = [
-                (some[g].half, _file(some[g].pictures, int(place - starts[g]), part))
+                (some[g].split, _file(some[g].pictures, int(place - starts[g]), part))
                 for g, place in zip(numbers, run, strict=True)
             ]
-            first_half, first = files[0]
-            for half, path in files[1:]:
-                kind = "repeated" if half == first_half else "in_both_halves"
-                if kind == "in_both_halves" or part == 0:
-                    faults.append(Fault(kind, half, f"{first} and {path}"))
+            first_split, first = files[0]
+            for split, path in files[1:]:
+                kind = "repeated" if split == first_split else "in_both_splits"
+                if kind == "in_both_splits" or part == 0:
+                    faults.append(Fault(kind, split, f"{first} and {path}"))
     return faults
 
 
@@ -130,10 +130,10 @@ def _file(pictures: Foregrounds | Backgrounds, index: int, part: int) -> object:
 
 def errors_among(faults: Sequence[Fault], groups: Sequence[Group]) -> set[str]:
     """The kinds that make the data set unfit: errors, and warnings that most pairs have."""
-    pairs = {group.half: len(group.pictures) for group in groups if group.paired}
-    counts = Counter((fault.kind, fault.half) for fault in faults)
+    pairs = {group.split: len(group.pictures) for group in groups if group.paired}
+    counts = Counter((fault.kind, fault.split) for fault in faults)
     found = {kind for kind, _ in counts if KINDS[kind].error}
-    for (kind, half), count in counts.items():
-        if KINDS[kind].most_error and count > pairs.get(half, 0) / 2:
+    for (kind, split), count in counts.items():
+        if KINDS[kind].most_error and count > pairs.get(split, 0) / 2:
             found.add(kind)
     return found

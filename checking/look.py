@@ -48,7 +48,7 @@ PICTURES_PER_CHUNK = 32  # pictures a worker takes at once
 HEADER_THREADS = 8  # a worker, for headers
 CHUNKS_PER_WORKER = 4  # chunks a worker, so that memory does not grow with the data set
 COLOUR_SHRINK = 8  # pictures of colours are decoded so much smaller; all bytes are read even so
-MAX_EDGE_PAIRS = 400  # pairs of a half, evenly spread, whose colours are looked at in full
+MAX_EDGE_PAIRS = 400  # pairs of a split, evenly spread, whose colours are looked at in full
 HASHED_AT_ONCE = 1 << 20  # bytes
 
 
@@ -81,25 +81,28 @@ def list_groups(folders: dict, say: Callable[[str], None]) -> tuple[list[Group],
     groups: list[Group] = []
     faults: list[Fault] = []
     counts: dict[str, int] = {}
-    for half in SPLITS:
-        for found in (_list_foregrounds(folders, half, say), _list_backgrounds(folders, half, say)):
+    for split in SPLITS:
+        for found in (
+            _list_foregrounds(folders, split, say),
+            _list_backgrounds(folders, split, say),
+        ):
             pictures, some, lengths = found
             faults += some
             counts |= lengths
             if pictures is not None:
-                groups.append(Group(half, pictures))
+                groups.append(Group(split, pictures))
     if not counts:
         raise DataError(faults[0].what)
     return groups, faults, counts
 
 
 def _list_foregrounds(
-    folders: dict, half: str, say: Callable[[str], None]
+    folders: dict, split: str, say: Callable[[str], None]
 ) -> tuple[Foregrounds | None, list[Fault], dict[str, int]]:
     try:
-        entry = opened(folders, half, say)
+        entry = opened(folders, split, say)
     except DataError as error:
-        return None, [Fault("folder", half, str(error))], {}
+        return None, [Fault("folder", split, str(error))], {}
     kinds = ("rgba",) if "rgba" in entry else ("fgr", "pha")
     stems: dict[str, dict[str, str]] = {}
     faults: list[Fault] = []
@@ -108,40 +111,40 @@ def _list_foregrounds(
         try:
             names = find_pictures(entry[kind], say)
         except DataError as error:
-            faults.append(Fault("folder", half, str(error)))
+            faults.append(Fault("folder", split, str(error)))
             continue
-        counts[f"{half} {kind}"] = len(names)
+        counts[f"{split} {kind}"] = len(names)
         if kind == "rgba":
             return Foregrounds(entry[kind], Names(names), None, Names([])), faults, counts
         stems[kind] = {}
         for name in names:
             first = stems[kind].setdefault(stem_of(name), name)
             if first != name:
-                faults.append(Fault("twice", half, both_names(entry[kind], first, name)))
+                faults.append(Fault("twice", split, both_names(entry[kind], first, name)))
     if len(stems) < len(kinds):  # then every picture of the other would be an orphan
         return None, faults, counts
     fgr, pha = stems["fgr"], stems["pha"]
     for kind, mine, other in (("fgr", fgr, pha), ("pha", pha, fgr)):
         lonely = (entry[kind] / name for stem, name in mine.items() if stem not in other)
-        faults += [Fault("orphan", half, str(path)) for path in lonely]
+        faults += [Fault("orphan", split, str(path)) for path in lonely]
     both = [stem for stem in fgr if stem in pha]
     if not both:
         what = f"no picture in {entry['fgr']} has the name of one in {entry['pha']}"
-        return None, [*faults, Fault("folder", half, what)], counts
-    counts[f"{half} pairs"] = len(both)
+        return None, [*faults, Fault("folder", split, what)], counts
+    counts[f"{split} pairs"] = len(both)
     fgr_names, pha_names = Names(fgr[stem] for stem in both), Names(pha[stem] for stem in both)
     return Foregrounds(entry["fgr"], fgr_names, entry["pha"], pha_names), faults, counts
 
 
 def _list_backgrounds(
-    folders: dict, half: str, say: Callable[[str], None]
+    folders: dict, split: str, say: Callable[[str], None]
 ) -> tuple[Backgrounds | None, list[Fault], dict[str, int]]:
     try:
-        where = opened_backgrounds(folders, half, say)
+        where = opened_backgrounds(folders, split, say)
         names = Names(find_pictures(where, say))
     except DataError as error:
-        return None, [Fault("folder", half, str(error))], {}
-    return Backgrounds(where, names), [], {f"{half} backgrounds": len(names)}
+        return None, [Fault("folder", split, str(error))], {}
+    return Backgrounds(where, names), [], {f"{split} backgrounds": len(names)}
 
 
 # ------------------------------------------------------------------------------------------------
@@ -162,8 +165,8 @@ def look_at_all(
     faults = []
     workers = min(workers, len(chunks))
     pictures = [group.pictures for group in groups]
-    halves = [group.half for group in groups]
-    with closing(_in_order(chunks, pictures, halves, look, workers)) as looked:
+    splits = [group.split for group in groups]
+    with closing(_in_order(chunks, pictures, splits, look, workers)) as looked:
         for number, some in looked:
             group = groups[number]
             for seen in some:
@@ -175,16 +178,16 @@ def look_at_all(
 
 
 def _in_order(
-    chunks: list[tuple[int, int, int]], pictures: list, halves: list[str], look: Look, workers: int
+    chunks: list[tuple[int, int, int]], pictures: list, splits: list[str], look: Look, workers: int
 ) -> Generator[tuple[int, list[Seen]], None, None]:
     if workers <= 1:
-        _begin(pictures, halves, look)
+        _begin(pictures, splits, look)
         for chunk in chunks:
             yield chunk[0], _look_at_chunk(*chunk)
         return
     # Fresh processes: a forked child of one with threads may hang.
     context = multiprocessing.get_context("spawn")
-    begin = (pictures, halves, look)
+    begin = (pictures, splits, look)
     with starting():
         pool = ProcessPoolExecutor(workers, context, _begin_worker, begin)
     waiting: deque[tuple[int, Future[list[Seen]]]] = deque()
@@ -212,34 +215,34 @@ def _in_order(
 _here: tuple[list, list[str], Look]  # of this process: what a worker is started with
 
 
-def _begin(pictures: list, halves: list[str], look: Look) -> None:
+def _begin(pictures: list, splits: list[str], look: Look) -> None:
     global _here
-    _here = pictures, halves, look
+    _here = pictures, splits, look
 
 
-def _begin_worker(pictures: list, halves: list[str], look: Look) -> None:
+def _begin_worker(pictures: list, splits: list[str], look: Look) -> None:
     leave_signals(*STOP_SIGNALS)
     end_with_parent()
-    _begin(pictures, halves, look)
+    _begin(pictures, splits, look)
 
 
 def _look_at_chunk(number: int, start: int, stop: int) -> list[Seen]:
-    pictures, halves, look = _here
-    of, half = pictures[number], halves[number]
+    pictures, splits, look = _here
+    of, split = pictures[number], splits[number]
     see = look_at_pair if isinstance(of, Foregrounds) else look_at_background
     if look.headers:  # many at once, since disks may be far away
         with ThreadPoolExecutor(HEADER_THREADS) as threads:
-            return list(threads.map(lambda index: see(of, index, half, look), range(start, stop)))
-    return [see(of, index, half, look) for index in range(start, stop)]
+            return list(threads.map(lambda index: see(of, index, split, look), range(start, stop)))
+    return [see(of, index, split, look) for index in range(start, stop)]
 
 
-def look_at_pair(foregrounds: Foregrounds, index: int, half: str, look: Look) -> Seen:
+def look_at_pair(foregrounds: Foregrounds, index: int, split: str, look: Look) -> Seen:
     """A foreground and its alpha, or an RGBA picture. Raises nothing for what is in the files."""
     faults: list[Fault] = []
     fgr_path, pha_path = foregrounds.paths(index)
 
     def fault(kind: str, what: str) -> None:
-        faults.append(Fault(kind, half, what, index))
+        faults.append(Fault(kind, split, what, index))
 
     step = -(-len(foregrounds) // MAX_EDGE_PAIRS)
     if pha_path is None:
@@ -268,13 +271,13 @@ def look_at_pair(foregrounds: Foregrounds, index: int, half: str, look: Look) ->
     return Seen(index, size or (0, 0), total, digests, faults)
 
 
-def look_at_background(backgrounds: Backgrounds, index: int, half: str, look: Look) -> Seen:
+def look_at_background(backgrounds: Backgrounds, index: int, split: str, look: Look) -> Seen:
     """The same of a background."""
     faults: list[Fault] = []
     path = backgrounds.path(index)
 
     def fault(kind: str, what: str) -> None:
-        faults.append(Fault(kind, half, what))
+        faults.append(Fault(kind, split, what))
 
     size, _, digest = _read(path, "RGB", look, fault)
     if size and min(size) < look.crop:

@@ -11,8 +11,9 @@ from typing import Any
 from common.choices import SPLITS
 from common.errors import UserError
 
-DEMO = {half: {kind: f"data/demo/{half}/{kind}" for kind in ("fgr", "pha")} for half in SPLITS} | {
-    "backgrounds": {half: f"data/demo/backgrounds/{half}" for half in SPLITS}
+DEMO: dict[str, dict[str, str]] = {
+    **{split: {kind: f"data/demo/{split}/{kind}" for kind in ("fgr", "pha")} for split in SPLITS},
+    "backgrounds": {split: f"data/demo/backgrounds/{split}" for split in SPLITS},
 }
 LAYOUT = '{"train": {"fgr": FOLDER, "pha": FOLDER}, "valid": {"fgr": FOLDER, "pha": FOLDER}}'
 BACKGROUNDS = '{"train": FOLDER, "valid": FOLDER}'
@@ -50,34 +51,36 @@ def entry_of(name: str) -> dict[str, dict[str, Path]]:
     if backgrounds is None:
         raise EntryError(f"data_path.py has no entry 'backgrounds': write {BACKGROUNDS}")
     behind = _mapping(backgrounds, f"the entry {whose}", BACKGROUNDS)
-    checked = {half: _half(entry[half], name, half) for half in SPLITS if half in entry}
+    checked = {split: _split_entry(entry[split], name, split) for split in SPLITS if split in entry}
     return checked | {
         "backgrounds": {
-            half: _folder(behind[half], f"{whose}, {half!r}") for half in SPLITS if half in behind
+            split: _folder(behind[split], f"{whose}, {split!r}")
+            for split in SPLITS
+            if split in behind
         }
     }
 
 
-def _half(value: Any, name: str, half: str) -> dict[str, Path]:
-    where = f"{name!r}, {half!r}"
+def _split_entry(value: Any, name: str, split: str) -> dict[str, Path]:
+    where = f"{name!r}, {split!r}"
     kinds = _mapping(value, f"the entry {where}", '{"fgr": FOLDER, "pha": FOLDER}')
     known = {kind: kinds[kind] for kind in ("fgr", "pha", "rgba") if kind in kinds}
     if "rgba" not in known and len(known) < 2:
-        raise EntryError(f"{lacking(half)} ({name!r} has {_keys(kinds)} there)")
+        raise EntryError(f"{lacking(split)} ({name!r} has {_keys(kinds)} there)")
     return {kind: _folder(value, f"{where}, {kind!r}") for kind, value in known.items()}
 
 
-def lacking(half: str) -> str:
+def lacking(split: str) -> str:
     """What to say of an entry without a half of the data set, or with one that is not whole."""
     return (
-        f"the entry in data_path.py has no {half!r} with 'fgr' and 'pha', or with 'rgba': write "
+        f"the entry in data_path.py has no {split!r} with 'fgr' and 'pha', or with 'rgba': write "
         f"{LAYOUT} (what other programs call test is valid here)"
     )
 
 
-def lacking_backgrounds(half: str) -> str:
+def lacking_backgrounds(split: str) -> str:
     """The same of backgrounds."""
-    return f"the backgrounds in data_path.py have no {half!r}: write {BACKGROUNDS}"
+    return f"the backgrounds in data_path.py have no {split!r}: write {BACKGROUNDS}"
 
 
 def _mapping(value: Any, what: str, layout: str) -> dict:

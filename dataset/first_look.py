@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
     from dataset.tar import Member
 
-LOOKED_AT = 48  # alphas of a half, evenly spread
+LOOKED_AT = 48  # alphas of a split, evenly spread
 SECONDS = {"train": 0.5, "valid": 0.25}  # in which one that is begun is to end, too
 AT_ONCE = 4
 PIXELS = 500_000  # of each, about; rows and columns between are left out
 GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, are spread evenly however many are taken
 
 
-def look_at_alphas(halves: dict[str, Foregrounds], say: Say = quiet, skip: bool = False) -> None:
-    """Raises DataError where the alphas of a half are none, as far as some of them show. say: told
+def look_at_alphas(splits: dict[str, Foregrounds], say: Say = quiet, skip: bool = False) -> None:
+    """Raises DataError where the alphas of a split are none, as far as some of them show. say: told
     where a foreground was turned by its camera and its alpha perhaps not. skip: one bad picture,
     or one in a hundred, is let pass, since it is left out when it is read."""
-    for half, foregrounds in halves.items():
+    for split, foregrounds in splits.items():
         indices = spread(len(foregrounds), LOOKED_AT)
         pairs = [foregrounds.paths(index) for index in indices]
         mode = "L" if foregrounds.pha_folder else "RGBA"
-        judged = judge_files([pha or fgr for fgr, pha in pairs], SECONDS[half], mode)
+        judged = judge_files([pha or fgr for fgr, pha in pairs], SECONDS[split], mode)
         allowed = max(1, len(judged) // 100) if skip else 0
         if fault := fault_of_sample(judged, len(foregrounds), allowed=allowed):
             raise DataError(fault[1])

@@ -1,4 +1,4 @@
-"""Which folders a data set is made of, by name or by directory; opens its two halves.
+"""Which folders a data set is made of, by name or by directory; opens its two splits.
 
 It draws the demo where that is asked for, and touches no other data set's files.
 """
@@ -27,9 +27,9 @@ def data_folders(name: str, directory: Path | None, say: Callable[[str], None]) 
     if directory:
         if not directory.is_dir():
             raise DataError(f"there is no folder {directory}; check --dataset-dir")
-        split = {half: _half_in(directory / half) for half in ("train", "valid")}
-        backgrounds = {half: directory / "backgrounds" / half for half in ("train", "valid")}
-        return {**split, "backgrounds": backgrounds}
+        folders = {split: _split_in(directory / split) for split in SPLITS}
+        backgrounds = {split: directory / "backgrounds" / split for split in SPLITS}
+        return {**folders, "backgrounds": backgrounds}
     try:
         entry = entry_of(name)
     except EntryError as error:
@@ -46,7 +46,7 @@ def data_folders(name: str, directory: Path | None, say: Callable[[str], None]) 
     return entry
 
 
-def _half_in(folder: Path) -> dict[str, Path]:
+def _split_in(folder: Path) -> dict[str, Path]:
     if tars_in(folder):
         return {"tars": folder}
     if (folder / "rgba").is_dir() and not (folder / "fgr").is_dir():
@@ -60,37 +60,37 @@ def places(folders: dict) -> list[Path]:
     return [Path(folder) for entry in entries for folder in entry.values()]
 
 
-def open_half(
-    folders: dict, half: str, stop: bool = True, say: Callable[[str], None] = tell
+def open_split(
+    folders: dict, split: str, stop: bool = True, say: Callable[[str], None] = tell
 ) -> tuple[Foregrounds, Backgrounds]:
-    """The foregrounds and backgrounds of one half, "train" or "valid". stop: whether a picture
+    """The foregrounds and backgrounds of one split, "train" or "valid". stop: whether a picture
     whose header is bad is an error already; else it is one when it is read. Raises DataError."""
-    entry = opened(folders, half, say)
+    entry = opened(folders, split, say)
     if "rgba" in entry:
         foregrounds = find_rgba(entry["rgba"], stop, say)
     else:
         foregrounds = find_pairs(entry["fgr"], entry["pha"], stop, say)
-    return foregrounds, find_backgrounds(opened_backgrounds(folders, half, say), stop, say)
+    return foregrounds, find_backgrounds(opened_backgrounds(folders, split, say), stop, say)
 
 
-def opened(folders: dict, half: str, say: Callable[[str], None]) -> Mapping[str, Path | TarFolder]:
-    """The folders of one half by their kinds, or what is in their place in tars."""
-    if half not in folders:
-        raise DataError(lacking(half))
-    entry = {kind: Path(folder) for kind, folder in folders[half].items()}
+def opened(folders: dict, split: str, say: Callable[[str], None]) -> Mapping[str, Path | TarFolder]:
+    """The folders of one split by their kinds, or what is in their place in tars."""
+    if split not in folders:
+        raise DataError(lacking(split))
+    entry = {kind: Path(folder) for kind, folder in folders[split].items()}
     return in_tars(entry["tars"], say) if "tars" in entry else entry
 
 
-def opened_backgrounds(folders: dict, half: str, say: Callable[[str], None]) -> Path | TarFolder:
-    """The same of the backgrounds of one half."""
-    if half not in folders["backgrounds"]:
-        raise DataError(lacking_backgrounds(half))
-    folder = Path(folders["backgrounds"][half])
+def opened_backgrounds(folders: dict, split: str, say: Callable[[str], None]) -> Path | TarFolder:
+    """The same of the backgrounds of one split."""
+    if split not in folders["backgrounds"]:
+        raise DataError(lacking_backgrounds(split))
+    folder = Path(folders["backgrounds"][split])
     return open_tars(folder, ("",), say)[""] if tars_in(folder) else folder
 
 
 def in_tars(folder: Path, say: Callable[[str], None]) -> dict[str, TarFolder]:
-    """What _half_in would find if the tars in `folder` were unpacked there."""
+    """What _split_in would find if the tars in `folder` were unpacked there."""
     found = open_tars(folder, ("fgr", "pha", "rgba"), say)
     if "rgba" in found and "fgr" not in found:
         return {"rgba": found["rgba"]}

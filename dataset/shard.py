@@ -33,13 +33,13 @@ def pack(source: Path, target: Path, shard_bytes: int) -> None:
     from tqdm import tqdm
 
     from common.errors import DataError
-    from dataset.folders import data_folders, open_half
+    from dataset.folders import data_folders, open_split
 
     _check_places(source, target)
     tell(f"looking through {source} ...")
     folders = data_folders("", source, tell)
-    halves = {half: open_half(folders, half, stop=False) for half in SPLITS}
-    parts = [part for opened in halves.values() for part in opened]
+    splits = {split: open_split(folders, split, stop=False) for split in SPLITS}
+    parts = [part for opened in splits.values() for part in opened]
     total = sum(_bytes_of(group) for part in parts for group in _groups(part))
 
     unfinished = target / UNFINISHED
@@ -58,13 +58,13 @@ def pack(source: Path, target: Path, shard_bytes: int) -> None:
         with tqdm(
             total=total, unit="B", unit_scale=True, desc="packing", leave=False, disable=None
         ) as bar:
-            for half, (foregrounds, backgrounds) in halves.items():
-                _write_tars(unfinished / half, _groups(foregrounds), shard_bytes, bar.update)
-                folder = unfinished / "backgrounds" / half
+            for split, (foregrounds, backgrounds) in splits.items():
+                _write_tars(unfinished / split, _groups(foregrounds), shard_bytes, bar.update)
+                folder = unfinished / "backgrounds" / split
                 _write_tars(folder, _groups(backgrounds), shard_bytes, bar.update)
         packed = data_folders("", unfinished, tell)
-        for half in SPLITS:
-            _compare(halves[half], open_half(packed, half, stop=False), target)
+        for split in SPLITS:
+            _compare(splits[split], open_split(packed, split, stop=False), target)
         sizes = [path.stat().st_size for path in unfinished.rglob("*.tar")]
         for name in (*SPLITS, "backgrounds"):
             moved.append(name)

@@ -1,4 +1,4 @@
-"""Runs a network on a data set's validation half: each foreground on each of some backgrounds.
+"""Runs a network on a data set's validation split: each foreground on each of some backgrounds.
 
 Everything drawn comes from the seed, so that two checkpoints meet the same pictures.
 """

@@ -105,16 +105,16 @@ def backdrop(width: int, height: int, number: int) -> Image.Image:
 
 def make_data(folder: Path, train: int = 6, valid: int = 2) -> Path:
     """A data set in the layout of --dataset-dir: jpg beside png, nested folders, two sizes."""
-    for half, count in (("train", train), ("valid", valid)):
+    for split, count in (("train", train), ("valid", valid)):
         for number in range(count):
             size = (96, 72) if number % 2 else (72, 96)
             fgr, pha = figure(*size, number)
             name = f"clip{number % 2}/{number:04}"
             for kind, picture, ending in (("fgr", fgr, "jpg"), ("pha", pha, "png")):
-                path = folder / half / kind / f"{name}.{ending}"
+                path = folder / split / kind / f"{name}.{ending}"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 picture.save(path)
-            path = folder / "backgrounds" / half / f"{number}.jpg"
+            path = folder / "backgrounds" / split / f"{number}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             backdrop(120, 90, number).save(path)
     return folder

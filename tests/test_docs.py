@@ -52,8 +52,8 @@ def test_the_recipe_runs_from_nothing_to_a_trained_model(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["python"])
     data = make_data(tmp_path / "DIR")
-    for half in ("valid", "backgrounds/valid"):  # which are train's: check_data.py would say so
-        for path in (data / half).rglob("*.*g"):
+    for split in ("valid", "backgrounds/valid"):  # which are train's: check_data.py would say so
+        for path in (data / split).rglob("*.*g"):
             ImageOps.mirror(Image.open(path)).save(path)
     (data / "pictures").symlink_to(data / "valid/fgr/clip0")
     (data / "empty.jpg").symlink_to(next((data / "valid/fgr/clip0").iterdir()))

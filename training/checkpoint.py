@@ -118,7 +118,7 @@ def training_state(
     best: dict[str, float] | None,
 ) -> dict[str, Any]:
     """All that continuing needs beside the weights. Randomness is computed from the step and the
-    seed, so there is none to keep. data: what folders.describe says of each half. best: step and
+    seed, so there is none to keep. data: what folders.describe says of each split. best: step and
     MAD of the best validation so far."""
     plain = {
         name: str(value.resolve()) if isinstance(value, Path) else value
@@ -192,13 +192,13 @@ def _said(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _changed_data(before: dict, now: dict, half: str) -> list[str]:
-    said = [
+def _changed_data(before: dict, now: dict, split: str) -> list[str]:
+    were, are = (
         "{foregrounds} foregrounds and {backgrounds} backgrounds (fingerprint of their names "
-        "{fingerprint})".format(**data[half])
+        "{fingerprint})".format(**data[split])
         for data in (before, now)
-    ]
-    return [] if said[0] == said[1] else [f"the data to {half} on were {said[0]} and are {said[1]}"]
+    )
+    return [] if were == are else [f"the data to {split} on were {were} and are {are}"]
 
 
 def checksum(weights: dict[str, Tensor]) -> int:

@@ -8,7 +8,7 @@ from common.choices import SPLITS
 from common.files import check_apart
 from common.text import tell
 from dataset.first_look import look_at_alphas
-from dataset.folders import data_folders, describe, open_half, places
+from dataset.folders import data_folders, describe, open_split, places
 from dataset.pictures import Backgrounds, Foregrounds
 from dataset.sampler import steps_per_epoch
 from training.run import Run
@@ -46,7 +46,7 @@ def open_data(run: Run) -> Data:
     )
     look = options.on_bad_image == "stop" and team.local_rank == 0
     splits = {
-        split: team.run_on_all(partial(open_half, folders, split, look, run.say))
+        split: team.run_on_all(partial(open_split, folders, split, look, run.say))
         for split in SPLITS
     }
     foregrounds_of = {split: opened[0] for split, opened in splits.items()}

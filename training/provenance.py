@@ -25,7 +25,7 @@ def record(
     data: dict[str, dict],
 ) -> dict[str, Any]:
     """Appends an entry to the list in `path`, and returns it. start: how the run starts. data: what
-    folders.describe says of each half. A file that is no list is renamed, not lost."""
+    folders.describe says of each split. A file that is no list is renamed, not lost."""
     entry = {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "start": start.kind,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from common import machine
 from dataset.augmentation import augment
-from dataset.folders import data_folders, open_half
+from dataset.folders import data_folders, open_split
 from dataset.sample import MattingDataset, collate
 from dataset.sampler import SampleKey
 from model import MattingBase
@@ -84,8 +84,8 @@ def batch_of(folder: Path, count: int, size: tuple[int, int]) -> dict:
     width of the crop."""
     from torch.utils.data._utils.pin_memory import pin_memory
 
-    half = open_half(data_folders("", folder, lambda _line: None), "train")
-    samples = MattingDataset(*half)
+    split = open_split(data_folders("", folder, lambda _line: None), "train")
+    samples = MattingDataset(*split)
     keys = [SampleKey(0, number % len(samples), number, size) for number in range(count)]
     return pin_memory(collate([samples[key] for key in keys]))
 

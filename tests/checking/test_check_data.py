@@ -106,12 +106,12 @@ FAULTS: dict[str, tuple[Spoil, str, str, bool]] = {
     "an empty alpha": (lambda d: alpha(d / PHA, lambda a: a * 0), "empty_alpha", PHA, False),
     "a full alpha": (lambda d: alpha(d / PHA, lambda a: a * 0 + 255), "full_alpha", PHA, False),
     "a binary alpha": (lambda d: alpha(d / PHA, hard), "binary_alpha", PHA, False),
-    "a foreground in both halves": (
-        copied(FGR, "valid/fgr/clip0/0000.jpg"), "in_both_halves", "valid/fgr/clip0/0000.jpg", True,
+    "a foreground in both splits": (
+        copied(FGR, "valid/fgr/clip0/0000.jpg"), "in_both_splits", "valid/fgr/clip0/0000.jpg", True,
     ),
-    "a background in both halves": (
+    "a background in both splits": (
         copied("backgrounds/train/3.jpg", "backgrounds/valid/1.jpg"),
-        "in_both_halves", "backgrounds/valid/1.jpg", True,
+        "in_both_splits", "backgrounds/valid/1.jpg", True,
     ),
     "a background again": (
         copied("backgrounds/train/3.jpg", "backgrounds/train/new.jpg"),
@@ -125,7 +125,7 @@ FAULTS: dict[str, tuple[Spoil, str, str, bool]] = {
 
 
 def pristine(folder: Path) -> None:
-    """The halves of make_data are alike on purpose of other tests; here they are not to be."""
+    """The splits of make_data are alike on purpose of other tests; here they are not to be."""
     for path in sorted((folder / "valid").rglob("*.*g")):
         Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path)
     for path in sorted((folder / "backgrounds/valid").glob("*")):
@@ -141,7 +141,7 @@ def test_each_fault_alone_is_found_where_it_is(own: Path, name: str) -> None:
     assert [fault["kind"] for fault in content["faults"]] == [kind]
     assert str(own / where) in content["faults"][0]["what"]
     assert content["faults"][0]["error"] == is_error and content["fit"] != is_error
-    assert content["faults"][0]["half"] == ("valid" if "valid" in where else "train")
+    assert content["faults"][0]["split"] == ("valid" if "valid" in where else "train")
 
 
 def test_a_good_data_set_is_fit_and_says_what_it_takes(
@@ -173,7 +173,7 @@ def test_all_faults_together_are_all_found(own: Path, capsys: pytest.CaptureFixt
     alpha(own / "train/pha/clip1/0003.png", lambda a: 255 - a)
     shutil.copy(own / "backgrounds/train/0.jpg", own / "backgrounds/valid/0.jpg")
     kinds = [fault["kind"] for fault in run(own, status=1)["faults"]]
-    assert sorted(kinds) == ["in_both_halves", "inverted_alpha", "orphan", "unreadable"]
+    assert sorted(kinds) == ["in_both_splits", "inverted_alpha", "orphan", "unreadable"]
     said = capsys.readouterr().out
     assert "NOT fit to train on: 4 errors, 0 warnings" in said
     assert all(f"1 error: {KINDS[kind].title}" in said for kind in kinds)
@@ -190,10 +190,10 @@ def test_masks_are_an_error_where_most_alphas_are(own: Path) -> None:
     assert [fault["kind"] for fault in faults if fault["error"]] == ["binary_alpha"] * 4
 
 
-def test_empty_alphas_of_both_halves_are_no_copies_of_each_other(own: Path) -> None:
+def test_empty_alphas_of_both_splits_are_no_copies_of_each_other(own: Path) -> None:
     pristine(own)
-    for half in ("train", "valid"):
-        alpha(own / half / "pha/clip0/0000.png", lambda a: a * 0)
+    for split in ("train", "valid"):
+        alpha(own / split / "pha/clip0/0000.png", lambda a: a * 0)
     assert [fault["kind"] for fault in run(own)["faults"]] == ["empty_alpha"] * 2
 
 
@@ -227,15 +227,15 @@ def test_headers_alone_find_names_and_sizes_but_not_pixels(
 
 
 def rgba(folder: Path) -> None:
-    for half in ("train", "valid"):
-        for path in sorted((folder / half / "fgr").rglob("*.jpg")):
-            name = path.relative_to(folder / half / "fgr").with_suffix(".png")
+    for split in ("train", "valid"):
+        for path in sorted((folder / split / "fgr").rglob("*.jpg")):
+            name = path.relative_to(folder / split / "fgr").with_suffix(".png")
             picture = Image.open(path).convert("RGB")
-            picture.putalpha(Image.open(folder / half / "pha" / name))
-            (folder / half / "rgba" / name).parent.mkdir(parents=True, exist_ok=True)
-            picture.save(folder / half / "rgba" / name)
-        shutil.rmtree(folder / half / "fgr")
-        shutil.rmtree(folder / half / "pha")
+            picture.putalpha(Image.open(folder / split / "pha" / name))
+            (folder / split / "rgba" / name).parent.mkdir(parents=True, exist_ok=True)
+            picture.save(folder / split / "rgba" / name)
+        shutil.rmtree(folder / split / "fgr")
+        shutil.rmtree(folder / split / "pha")
 
 
 def test_rgba_pictures(own: Path, capsys: pytest.CaptureFixture) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 
 import train_base
 from dataset.augmentation import NUMBERS, augment
-from dataset.folders import data_folders, open_half
+from dataset.folders import data_folders, open_split
 from dataset.sample import MattingDataset, collate
 from dataset.sampler import SampleKey
 from model.batch_norm import count_batch
@@ -136,7 +136,7 @@ def test_a_bad_number_stops_the_run_though_nothing_waits_for_it(
 
 @numbers
 def test_the_device_augments_as_the_cpu_does(data: Path) -> None:
-    samples = MattingDataset(*open_half(data_folders("", data, print), "train"))
+    samples = MattingDataset(*open_split(data_folders("", data, print), "train"))
     batch = collate([samples[SampleKey(0, i, 0, (64, 96))] for i in range(6)])
     # The devices' generators differ, so noise is left out.
     for name in ("src_noise", "bgr_noise"):
@@ -149,7 +149,7 @@ def test_the_device_augments_as_the_cpu_does(data: Path) -> None:
 
 
 def test_augmenting_waits_for_nothing(data: Path) -> None:
-    samples = MattingDataset(*open_half(data_folders("", data, print), "train"))
+    samples = MattingDataset(*open_split(data_folders("", data, print), "train"))
     batch = collate([samples[SampleKey(0, i, 0, (64, 96))] for i in range(6)])
     batch = {k: v.pin_memory() if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
     augment(batch, torch.device("cuda"))

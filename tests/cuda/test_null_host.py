@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 from dataset.augmentation import augment
-from dataset.folders import data_folders, open_half
+from dataset.folders import data_folders, open_split
 from dataset.sample import MattingDataset, batches, collate
 from dataset.sampler import BatchSampler
 from tests.null_cuda import counts
 
 torch.cuda.set_device(0)
-samples = MattingDataset(*open_half(data_folders("", Path({data!r}), print), "train"))
+samples = MattingDataset(*open_split(data_folders("", Path({data!r}), print), "train"))
 order = {{"count": len(samples), "batch_size": 8, "seed": 1, "crop_size": (64, 64)}}
 loader = DataLoader(
     samples, batch_sampler=BatchSampler(0, 8, range(2), 2, **order), num_workers=1,

@@ -18,7 +18,7 @@ from common.errors import DataError
 from dataset import first_look, shard
 from dataset.alphas import AlphaError, Judged, fault_of_sample, judge_alpha
 from dataset.first_look import LOOKED_AT, faults_of, judge_files, look_at_alphas, spread
-from dataset.folders import data_folders, open_half
+from dataset.folders import data_folders, open_split
 from dataset.pictures import decode, open_picture
 from tests.conftest import REAL, figure, make_data
 from tests.support.alpha_pictures import checked, disc, hard, saved
@@ -174,8 +174,8 @@ def test_a_sample_is_spread_however_few_are_looked_at(tmp_path: Path) -> None:
     assert len(judge_files(paths, -1, "L")) == 1
 
 
-def spoil(folder: Path, change: Change, half: str = "*") -> None:
-    for path in folder.glob(f"{half}/pha/*/*.png"):
+def spoil(folder: Path, change: Change, split: str = "*") -> None:
+    for path in folder.glob(f"{split}/pha/*/*.png"):
         saved(path, change(np.asarray(Image.open(path))))
 
 
@@ -211,7 +211,7 @@ def test_one_alpha_that_is_none_is_enough_and_one_empty_is_not(
     assert f"{path} is no alpha: its largest value is 1 of 255: multiply by 255" in error
     assert "1 of 4 alphas" in error
     saved(path, before * 0)
-    look_at_alphas({half: open_half(data_folders("", data, print), half)[0] for half in SPLITS})
+    look_at_alphas({split: open_split(data_folders("", data, print), split)[0] for split in SPLITS})
 
 
 def test_it_is_found_in_tars_and_with_skip_when_it_is_read(here: Path) -> None:
@@ -219,7 +219,7 @@ def test_it_is_found_in_tars_and_with_skip_when_it_is_read(here: Path) -> None:
     saved(data / "train/pha/clip1/0003.png", colours(disc(20, 4, (72, 96))))
     shard.pack(data, here / "packed", 20_000)
     for folder in (data, here / "packed"):
-        found = open_half(data_folders("", folder, print), "train", stop=False)[0]
+        found = open_split(data_folders("", folder, print), "train", stop=False)[0]
         with pytest.raises(DataError, match=r"0003\.png is no alpha"):
             look_at_alphas({"train": found})
         look_at_alphas({"train": found}, skip=True)
@@ -244,17 +244,17 @@ def test_only_the_main_process_looks(here: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_an_opaque_alpha_channel_was_lost(here: Path, capsys: pytest.CaptureFixture) -> None:
     data = make_data(here / "data", 3, 2)
-    for half in SPLITS:
-        for path in (data / half / "fgr").rglob("*.jpg"):
-            name = path.relative_to(data / half / "fgr").with_suffix(".png")
-            saved(data / half / "rgba" / name, Image.open(path).convert("RGBA"))
-        shutil.rmtree(data / half / "fgr")
-        shutil.rmtree(data / half / "pha")
+    for split in SPLITS:
+        for path in (data / split / "fgr").rglob("*.jpg"):
+            name = path.relative_to(data / split / "fgr").with_suffix(".png")
+            saved(data / split / "rgba" / name, Image.open(path).convert("RGBA"))
+        shutil.rmtree(data / split / "fgr")
+        shutil.rmtree(data / split / "pha")
     run(data, "--max-steps", 1, status=2)
     assert "opaque everywhere" in (error := error_of(capsys)) and "was lost" in error
     assert {fault["kind"] for fault in checked(data) if fault["error"]} == {
         "full_alpha",
-        "in_both_halves",
+        "in_both_splits",
     }
     some = data / "train/rgba/clip0/0000.png"
     saved(some, Image.open(some).convert("RGB"))
@@ -297,7 +297,7 @@ def test_a_foreground_that_exif_turns_and_its_alpha(
     alpha = data / "train/pha/clip0/0000.png"
     saved(alpha, Image.open(alpha).copy(), exif=exif(3))
     said: list[str] = []
-    look_at_alphas({"train": open_half(data_folders("", data, print), "train")[0]}, said.append)
+    look_at_alphas({"train": open_split(data_folders("", data, print), "train")[0]}, said.append)
     assert said == []
 
 
@@ -357,7 +357,7 @@ def test_the_alpha_of_a_cut_out_is_meant(here: Path, capsys: pytest.CaptureFixtu
 def test_real_alphas_are_alphas() -> None:
     folders = data_folders("", REAL, print)
     said: list[str] = []
-    look_at_alphas({half: open_half(folders, half)[0] for half in SPLITS}, said.append)
+    look_at_alphas({split: open_split(folders, split)[0] for split in SPLITS}, said.append)
     assert said == []
 
 

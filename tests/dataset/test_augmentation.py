@@ -18,7 +18,7 @@ from torchvision.transforms.functional import to_tensor
 
 from dataset import augmentation
 from dataset.augmentation import NEUTRAL, augment
-from dataset.folders import data_folders, open_half
+from dataset.folders import data_folders, open_split
 from dataset.sample import MattingDataset, batches, collate, validation_keys
 from dataset.sampler import BatchSampler, SampleKey
 from dataset.threads import in_threads
@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 
 def samples(folder: Path, **options: object) -> MattingDataset:
-    return MattingDataset(*open_half(data_folders("", folder, print), "train"), **options)
+    return MattingDataset(*open_split(data_folders("", folder, print), "train"), **options)
 
 
 def batch_of(dataset: MattingDataset, count: int = 8, side: int = 64, epoch: int = 0) -> dict:
@@ -245,15 +245,15 @@ def test_foreground_and_alpha_stay_aligned(tmp_path: Path) -> None:
     fgr = Image.fromarray((colours * 255).round().astype(np.uint8))
     for axis in (0, 1):
         folder = tmp_path / str(axis)
-        for half in ("train", "valid"):
+        for split in ("train", "valid"):
             for kind in ("fgr", "pha"):
-                (folder / half / kind).mkdir(parents=True)
-            (folder / "backgrounds" / half).mkdir(parents=True)
+                (folder / split / kind).mkdir(parents=True)
+            (folder / "backgrounds" / split).mkdir(parents=True)
             # Never 0, so that the picture's outline can be told from its inside.
             pha = Image.fromarray((55 + 200 * colours[..., axis]).round().astype(np.uint8))
-            fgr.save(folder / half / "fgr/a.png")
-            pha.save(folder / half / "pha/a.png")
-            backdrop(64, 64, 1).save(folder / "backgrounds" / half / "b.png")
+            fgr.save(folder / split / "fgr/a.png")
+            pha.save(folder / split / "pha/a.png")
+            backdrop(64, 64, 1).save(folder / "backgrounds" / split / "b.png")
         batch = batch_of(samples(folder, seed=4), count=16, side=96)
         # Colour steps would change what is compared; geometry, blur and sharpening stay.
         for name, value in NEUTRAL.items():
@@ -322,7 +322,7 @@ def test_zip_pairs_by_number_for_ever(data: Path) -> None:
         assert [Path(names[-1]).stem for names in files] == ["0", "1", "2", "3", "4", "5"]
 
 
-def test_rgba_pictures_give_what_their_halves_give(data: Path, tmp_path: Path) -> None:
+def test_rgba_pictures_give_what_their_two_parts_give(data: Path, tmp_path: Path) -> None:
     pairs = tmp_path / "pairs"
     shutil.copytree(data, pairs)
     for path in pairs.rglob("fgr/*/*.jpg"):  # a JPEG would be decoded at a smaller scale

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from common.errors import DataError
-from dataset.folders import data_folders, open_half
+from dataset.folders import data_folders, open_split
 from dataset.pictures import decode, find_pictures, open_picture
 from dataset.sample import LeftOut, MattingDataset
 from dataset.sampler import SampleKey
@@ -29,23 +29,23 @@ def spoilt(tmp_path: Path) -> Path:
 
 
 def test_a_bad_picture_is_replaced_by_the_next_foreground(spoilt: Path) -> None:
-    halves = open_half(data_folders("", spoilt, print), "train", stop=False)
+    splits = open_split(data_folders("", spoilt, print), "train", stop=False)
     with pytest.raises(DataError, match="unlike sizes"):
-        open_half(data_folders("", spoilt, print), "train")
-    samples = MattingDataset(*halves, seed=1, skip=True)
+        open_split(data_folders("", spoilt, print), "train")
+    samples = MattingDataset(*splits, seed=1, skip=True)
     names = [Path(samples.foregrounds.paths(index)[0]).name for index in range(6)]
     bad = names.index("0003.jpg")
     plain, replaced = (samples[SampleKey(2, i, 0, (32, 32))] for i in ((bad + 1) % 6, bad))
     assert replaced["files"] == plain["files"]
     assert (replaced["bgr"] == plain["bgr"]).all()
     assert plain["faults"] == [] and "0003.jpg cannot be decoded" in replaced["faults"][0]
-    assert isinstance(MattingDataset(*halves)[SampleKey(2, bad, 0, (32, 32))], DataError)
+    assert isinstance(MattingDataset(*splits)[SampleKey(2, bad, 0, (32, 32))], DataError)
 
 
 @pytest.mark.parametrize("skip", [False, True])
 def test_threads_find_what_is_found_one_by_one(spoilt: Path, skip: bool) -> None:
-    halves = open_half(data_folders("", spoilt, print), "train", stop=False)
-    samples = MattingDataset(*halves, seed=1, skip=skip)
+    splits = open_split(data_folders("", spoilt, print), "train", stop=False)
+    samples = MattingDataset(*splits, seed=1, skip=skip)
     keys = [SampleKey(0, index, draw, (32, 32)) for draw in range(3) for index in range(6)]
     alone = [samples[key] for key in keys]
     with torch_threads(3):
@@ -159,8 +159,8 @@ def test_one_bad_background_of_few_is_skipped(tmp_path: Path) -> None:
     for number in range(2, 6):
         (own / f"backgrounds/train/{number}.jpg").unlink()
     (own / "backgrounds/train/1.jpg").write_bytes(b"")
-    halves = open_half(data_folders("", own, print), "train", stop=False)
-    samples = MattingDataset(*halves, skip=True)
+    splits = open_split(data_folders("", own, print), "train", stop=False)
+    samples = MattingDataset(*splits, skip=True)
     for epoch in range(5):
         read = [samples[SampleKey(epoch, index, 0, (32, 32))] for index in range(6)]
         assert not [sample for sample in read if isinstance(sample, DataError)]

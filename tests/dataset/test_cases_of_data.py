@@ -62,7 +62,7 @@ def test_an_entry_of_another_program(
 ) -> None:
     data = CASES / "data_path_lists/data"
     pair = {"fgr": str(data / "train/fgr"), "pha": str(data / "train/pha")}
-    behind = {half: str(data / "backgrounds" / half) for half in ("train", "valid")}
+    behind = {split: str(data / "backgrounds" / split) for split in ("train", "valid")}
     entry = {"train": pair, "valid": pair, "backgrounds": behind}
     if how == "list":
         entry["train"] = {kind: [folder] for kind, folder in pair.items()}

@@ -21,8 +21,8 @@ GOOD = {"train": PAIR, "valid": PAIR, "backgrounds": {"train": "c", "valid": "d"
 WRONG: dict[str, tuple[object, str]] = {
     "a text for an entry": ("/x", "'adobe' is a text, '/x'"),
     "a list for an entry": (["/x", "/y"], "'adobe' is a list, ['/x', '/y']"),
-    "a text for a half": ({**GOOD, "train": "/x"}, "'adobe', 'train' is a text, '/x'"),
-    "a list for a half": ({**GOOD, "valid": ["/x"]}, "'adobe', 'valid' is a list"),
+    "a text for a split": ({**GOOD, "train": "/x"}, "'adobe', 'train' is a text, '/x'"),
+    "a list for a split": ({**GOOD, "valid": ["/x"]}, "'adobe', 'valid' is a list"),
     "several folders": (
         {**GOOD, "train": {"fgr": ["a", "b"], "pha": ["c", "d"]}},
         "'adobe', 'train', 'fgr' is a list, ['a', 'b']: one folder is read",
@@ -52,7 +52,7 @@ def test_an_entry_of_another_shape_is_one_line(
     assert said in error_of(capsys)
 
 
-def test_a_path_may_be_a_path_and_halves_that_are_not_wanted_may_lack(
+def test_a_path_may_be_a_path_and_splits_that_are_not_wanted_may_lack(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     entry = {"valid": {"fgr": Path("a"), "pha": "b"}, "backgrounds": {"valid": "c"}}
@@ -66,7 +66,7 @@ def test_a_path_may_be_a_path_and_halves_that_are_not_wanted_may_lack(
 
 def test_the_published_file_works(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has no demo, and names of folders that are to be replaced."""
-    entry = {half: dict.fromkeys(PAIR, "PATH_TO_IMAGES_DIR") for half in ("train", "valid")}
+    entry = {split: dict.fromkeys(PAIR, "PATH_TO_IMAGES_DIR") for split in ("train", "valid")}
     published = {"videomatte240k": entry, "backgrounds": dict.fromkeys(("train", "valid"), "a")}
     monkeypatch.setattr(data_path, "DATA_PATH", published)
     assert list(entries()) == ["demo", "videomatte240k", "backgrounds"]
@@ -138,7 +138,7 @@ def test_folders_under_other_names(here: Path, capsys: pytest.CaptureFixture) ->
     (data / "what").rename(data / "valid")
     for path in sorted((data / "backgrounds").rglob("*.jpg")):
         path.rename(data / "backgrounds" / f"{path.parent.name}{path.name}")
-    for half in ("train", "valid"):
-        (data / "backgrounds" / half).rmdir()
+    for split in ("train", "valid"):
+        (data / "backgrounds" / split).rmdir()
     said = error(data)
     assert "backgrounds holds 3 pictures: make the folders train and valid in it" in said

@@ -53,19 +53,19 @@ def test_what_is_dark_or_hard_anyway_is_not_told_apart() -> None:
 @pytest.mark.parametrize("own", [False, True])
 def test_check_data_warns_of_premultiplied_colours(own: bool, here: Path) -> None:
     data = here / "data"
-    for half in SPLITS:
+    for split in SPLITS:
         for number in range(2):
             pha, fgr = disc(50 + 9 * number, 8), lit(220 - 20 * number)
-            fgr = times(fgr, pha) if half == "train" else fgr
-            saved(data / f"backgrounds/{half}/{number}.jpg", lit(99 + number + len(half)))
+            fgr = times(fgr, pha) if split == "train" else fgr
+            saved(data / f"backgrounds/{split}/{number}.jpg", lit(99 + number + len(split)))
             if own:
                 picture = Image.fromarray(np.dstack([fgr, pha]))
-                saved(data / half / f"rgba/{number}.png", picture)
+                saved(data / split / f"rgba/{number}.png", picture)
             else:
-                saved(data / half / f"fgr/{number}.jpg", fgr, quality=92)
-                saved(data / half / f"pha/{number}.png", pha)
+                saved(data / split / f"fgr/{number}.jpg", fgr, quality=92)
+                saved(data / split / f"pha/{number}.png", pha)
     faults = [fault for fault in checked(data) if fault["kind"] == "premultiplied"]
-    assert [fault["half"] for fault in faults] == ["train"] * 2
+    assert [fault["split"] for fault in faults] == ["train"] * 2
     assert not any(fault["error"] for fault in faults)
 
 

@@ -33,16 +33,16 @@ ROOT = Path(train_base.__file__).parent
 # ---- The same samples ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("half", ["train", "valid"])
+@pytest.mark.parametrize("split", ["train", "valid"])
 def test_names_order_fingerprint_and_bytes_are_those_of_the_files(
-    data: Path, packed: Path, half: str
+    data: Path, packed: Path, split: str
 ) -> None:
-    files, tars = opened(data, half), opened(packed, half)
+    files, tars = opened(data, split), opened(packed, split)
     assert describe(*files) == describe(*tars)
     for index in range(len(files[0])):
         for path, member in zip(files[0].paths(index), tars[0].paths(index), strict=True):
             assert member.open().read() == path.read_bytes()
-            assert str(member).endswith(f".tar: {path.relative_to(data / half)}")
+            assert str(member).endswith(f".tar: {path.relative_to(data / split)}")
     for index in range(len(files[1])):
         assert tars[1].path(index).open().read() == files[1].path(index).read_bytes()
 
@@ -109,25 +109,25 @@ def test_some_folders_may_hold_tars_and_others_pictures(data: Path, own_packed: 
     for place in ("backgrounds/train", "valid"):
         shutil.rmtree(own_packed / place)
         shutil.copytree(data / place, own_packed / place)
-    for half in ("train", "valid"):
-        assert describe(*opened(own_packed, half)) == describe(*opened(data, half))
+    for split in ("train", "valid"):
+        assert describe(*opened(own_packed, split)) == describe(*opened(data, split))
 
 
 def test_rgba_pictures(tmp_path: Path) -> None:
     source = make_data(tmp_path / "source", 0, 0)
-    for half in ("train", "valid"):
-        for folder in (f"{half}/rgba/a", f"backgrounds/{half}"):
+    for split in ("train", "valid"):
+        for folder in (f"{split}/rgba/a", f"backgrounds/{split}"):
             (source / folder).mkdir(parents=True)
         for number in range(3):
             fgr, pha = figure(72, 96, number)
             fgr.putalpha(pha)
-            fgr.save(source / half / f"rgba/a/{number}.png")
-        backdrop(80, 60, 1).save(source / "backgrounds" / half / "b.jpg")
+            fgr.save(source / split / f"rgba/a/{number}.png")
+        backdrop(80, 60, 1).save(source / "backgrounds" / split / "b.jpg")
     shard.pack(source, tmp_path / "target", SMALL)
     files, tars = opened(source), opened(tmp_path / "target")
     assert describe(*files) == describe(*tars) and len(tars[0]) == 3
     keys = batch_of_step(0, count=3, batch_size=3, seed=0, crop_size=(64, 64))
-    one, other = (collate([MattingDataset(*half)[key] for key in keys]) for half in (files, tars))
+    one, other = (collate([MattingDataset(*each)[key] for key in keys]) for each in (files, tars))
     assert torch.equal(one["fgr"], other["fgr"]) and torch.equal(one["pha"], other["pha"])
 
 

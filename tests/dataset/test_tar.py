@@ -45,7 +45,7 @@ def background(tmp_path: Path) -> Callable[..., Path]:
 def test_tars_of_other_programs_are_looked_through_once(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture, form: int
 ) -> None:
-    """In any order, with another name for the same folder, halves in several tars."""
+    """In any order, with another name for the same folder, splits in several tars."""
     odd = "ü" * 20 if form == tarfile.USTAR_FORMAT else "long-" * 30 + "\udcff"
     for kind, picture in zip(("fgr", "pha"), figure(72, 96, 3), strict=True):
         with tarfile.open(tmp_path / f"{kind}.tar", "w", format=form) as archive:

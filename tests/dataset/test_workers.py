@@ -18,7 +18,7 @@ import check_data
 from common.processes import WORKER_NICENESS
 from dataset import hand_over, workers
 from dataset import sample as matting
-from dataset.folders import data_folders, open_half
+from dataset.folders import data_folders, open_split
 from dataset.hand_over import Parcel
 from dataset.sample import MattingDataset, batches, begin_worker, collate
 from dataset.sampler import BatchSampler
@@ -28,7 +28,7 @@ from training import team as distributed
 
 
 def loader(data: Path, count: int, **more: object) -> DataLoader:
-    foregrounds, backgrounds = open_half(data_folders("", data, print), "train")
+    foregrounds, backgrounds = open_split(data_folders("", data, print), "train")
     sampler = BatchSampler(
         0, 4, range(1), 1, count=len(foregrounds), batch_size=2, seed=0, crop_size=(32, 64)
     )

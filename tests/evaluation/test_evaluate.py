@@ -11,7 +11,7 @@ from PIL import Image
 
 import evaluate
 from dataset.augmentation import augment
-from dataset.folders import data_folders, open_half
+from dataset.folders import data_folders, open_split
 from dataset.sample import collate
 from evaluation import metrics
 from evaluation.folders import follows, read_matte
@@ -272,7 +272,7 @@ def test_figures_are_those_of_the_network(checkpoint: Path, data: Path, here: Pa
     run(*of_checkpoint(checkpoint, data), "--captured", "--json", "out.json")
     images = {i["name"]: i for i in json.loads(Path("out.json").read_text())["images"]}
     compositions = Compositions(
-        *open_half(data_folders("", data, print), "valid"), [0, 1], seed=0, captured=True
+        *open_split(data_folders("", data, print), "valid"), [0, 1], seed=0, captured=True
     )
     key = compositions.keys(None, 64)[1]
     src, bgr, true_pha, true_fgr = augment(collate([compositions[key]]), torch.device("cpu"))
@@ -287,10 +287,10 @@ def test_figures_are_those_of_the_network(checkpoint: Path, data: Path, here: Pa
 
 
 def test_a_captured_background_differs_and_is_fixed(data: Path) -> None:
-    halves = open_half(data_folders("", data, print), "valid")
+    split = open_split(data_folders("", data, print), "valid")
 
     def sample(seed: int, captured: bool) -> tuple[torch.Tensor, torch.Tensor, list[tuple]]:
-        compositions = Compositions(*halves, [0, 1], seed, captured)
+        compositions = Compositions(*split, [0, 1], seed, captured)
         keys = compositions.keys(None, 64)
         batch = collate([compositions[key] for key in keys])
         src, bgr, *_ = augment(batch, torch.device("cpu"))

@@ -138,7 +138,7 @@ def test_a_background_that_is_no_picture(
     assert "1.jpg is a link to nothing" in error_of(capsys, "--dataset-dir", own)
 
 
-def test_an_entry_that_lacks_a_half(
+def test_an_entry_that_lacks_a_split(
     here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from data_path import DATA_PATH

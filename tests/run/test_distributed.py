@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from dataset.augmentation import augment
-from dataset.folders import data_folders, open_half
+from dataset.folders import data_folders, open_split
 from dataset.sample import MattingDataset, batches, begin_worker, collate, validation_keys
 from dataset.sampler import BatchSampler, places_of
 from model.dropout import SampleDropout
@@ -99,7 +99,7 @@ def results(folder: Path) -> list[dict[str, str]]:
 
 def seen(data: Path, processes: int, accumulate: int, workers: int) -> list[tuple]:
     """The augmented global batches of three steps, put together from the parts."""
-    dataset = MattingDataset(*open_half(data_folders("", data, print), "train"))
+    dataset = MattingDataset(*open_split(data_folders("", data, print), "train"))
     count = processes * accumulate
     order = {"count": len(dataset), "batch_size": 8, "seed": 3, "crop_size": (32, 96)}
     steps = []

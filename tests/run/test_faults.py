@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from common import memory
-from dataset.folders import data_folders, describe, open_half
+from dataset.folders import data_folders, describe, open_split
 from model import MattingBase
 from tests.conftest import make_data
 from tests.support.running import AUTO, ROOT, error_of, run, weights
@@ -87,11 +87,11 @@ def test_the_same_data_elsewhere_are_the_same(
     told = capsys.readouterr().out
     assert "note: the data to valid" in told and "--dataset-dir" not in told
     # One name that changes is another data set, though their number is the same.
-    names = describe(*open_half(data_folders("", moved, print), "train"))
+    names = describe(*open_split(data_folders("", moved, print), "train"))
     for kind, ending in (("fgr", "jpg"), ("pha", "png")):
         path = moved / "train" / kind / f"clip0/0000.{ending}"
         path.rename(path.with_name(f"renamed.{ending}"))
-    renamed = describe(*open_half(data_folders("", moved, print), "train"))
+    renamed = describe(*open_split(data_folders("", moved, print), "train"))
     assert {**names, "fingerprint": ""} == {**renamed, "fingerprint": ""}
     assert names["fingerprint"] != renamed["fingerprint"]
 
@@ -252,8 +252,10 @@ def test_every_start_is_recorded(data: Path, here: Path, capsys: pytest.CaptureF
         first["versions"]["torch"] == torch.__version__
     )
     assert "CPU" in first["device"]
-    halves = {half: open_half(data_folders("", data, print), half) for half in ("train", "valid")}
-    assert first["data"] == {half: describe(*each) for half, each in halves.items()}
+    splits = {
+        split: open_split(data_folders("", data, print), split) for split in ("train", "valid")
+    }
+    assert first["data"] == {split: describe(*each) for split, each in splits.items()}
     commit = subprocess.run(
         ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True
     ).stdout.strip()

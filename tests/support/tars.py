@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dataset import tar
-from dataset.folders import data_folders, open_half
+from dataset.folders import data_folders, open_split
 from tests.conftest import backdrop
 from tests.support.running import run
 
@@ -25,8 +25,8 @@ def add(archive: tarfile.TarFile, name: str, content: bytes = b"", **fields: obj
     archive.addfile(info, io.BytesIO(content))
 
 
-def opened(folder: Path, half: str = "train", **more: object) -> tuple:
-    return open_half(data_folders("", folder, print), half, **more)
+def opened(folder: Path, split: str = "train", **more: object) -> tuple:
+    return open_split(data_folders("", folder, print), split, **more)
 
 
 def open_all(folder: Path, say: Callable[[str], None] = print) -> tar.TarFolder:

@@ -81,11 +81,11 @@ class Small(torch.nn.Module):
 
 @pytest.fixture
 def batch(data: Path) -> dict:
-    from dataset.folders import data_folders, open_half
+    from dataset.folders import data_folders, open_split
     from dataset.sample import MattingDataset, collate
     from dataset.sampler import SampleKey
 
-    samples = MattingDataset(*open_half(data_folders("", data, print), "train"))
+    samples = MattingDataset(*open_split(data_folders("", data, print), "train"))
     return collate([samples[SampleKey(0, 0, 0, (32, 32))]])
 
 
