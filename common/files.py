@@ -53,23 +53,23 @@ def check_writable(folder: Path) -> None:
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Writes the file whole, in a folder that is made if need be. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda file: file.write(content), len(content))
+    write_atomically(path, lambda file: file.write(content), len(content))
 
 
-def write_whole(
+def write_atomically(
     path: Path,
     write: Callable[[Any], object],
     size: int | None = None,
-    given_up: Callable[[], bool] = lambda: False,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> None:
     """Has `write` fill a temporary file in the same folder, flushes it to disk and renames it, so
     that `path` is at every instant either what it was or what it becomes. size: how many
-    bytes it will take, if known, for the message. given_up: asked on the way whether to leave it.
+    bytes it will take, if known, for the message. cancelled: asked on the way whether to stop.
     Raises OSError."""
     temporary = beside(path, f".partial-{os.getpid()}")
     try:
         with temporary.open("w+b", buffering=0) as raw:
-            file = _Output(raw, given_up)
+            file = _Output(raw, cancelled)
             try:
                 write(file)
             except Exception:
@@ -122,10 +122,10 @@ def rename_aside(path: Path) -> None:
 
 class _Output:
     """An open file that keeps the error that a write ended with, writes all or fails, and stops
-    when it is given up."""
+    when it is cancelled."""
 
-    def __init__(self, raw: BinaryIO, given_up: Callable[[], bool]) -> None:
-        self.raw, self.given_up = raw, given_up
+    def __init__(self, raw: BinaryIO, cancelled: Callable[[], bool]) -> None:
+        self.raw, self.cancelled = raw, cancelled
         self.error: OSError | None = None
         self.read, self.seek, self.tell, self.flush = raw.read, raw.seek, raw.tell, raw.flush
 
@@ -134,8 +134,8 @@ class _Output:
         try:
             done = 0
             while done < len(view):
-                if self.given_up():
-                    raise InterruptedError("given up")
+                if self.cancelled():
+                    raise InterruptedError("cancelled")
                 done += self.raw.write(view[done : done + (1 << 24)])
         except OSError as error:
             self.error = error

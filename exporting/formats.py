@@ -18,7 +18,7 @@ from torch import Tensor
 
 from common.choices import OUTPUTS
 from common.errors import UserError
-from common.files import write_whole
+from common.files import write_atomically
 from exporting.inference import Inference
 from model.matting_base import MattingBase
 from model.weights_file import read_weights
@@ -304,7 +304,7 @@ def _write(path: Path, fill: Callable[[Any], dict[str, float]], size: int) -> di
     """What `fill` returns, which writes the file under a temporary name and compares it; only
     then does it become `path`."""
     found: dict[str, float] = {}
-    write_whole(path, lambda file: found.update(fill(file)), size)
+    write_atomically(path, lambda file: found.update(fill(file)), size)
     return found
 
 

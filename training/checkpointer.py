@@ -72,7 +72,7 @@ class Checkpointer:
             rename_aside(best)  # of a start that is not continued
         self._best_is_ours = bool(state.best)
 
-        def then() -> None:
+        def after_write() -> None:
             if path:
                 run.stop.saved = path
             if not run.options.dry_run:
@@ -92,7 +92,7 @@ class Checkpointer:
             state.best,
         )
         weights = state.model.state_dict()
-        self._saver.save(path, weights, kept, then, best if is_best else None)
+        self._saver.save(path, weights, kept, after_write, best if is_best else None)
 
     def finish(self) -> None:
         """Behind the last step: saves it where the run was asked to stop at another than a due one,

@@ -7,7 +7,7 @@ import csv
 import os
 from pathlib import Path
 
-from common.files import write_whole
+from common.files import write_atomically
 
 PANELS = {  # title → columns, of those that the table has
     "loss": ("loss", "alpha", "gradient", "foreground", "error"),
@@ -78,5 +78,5 @@ def draw_results(table: Path, picture: Path) -> bool:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 150k: long numbers would overlap
         axes.grid(alpha=0.3)
         axes.legend()
-    write_whole(picture, lambda file: figure.savefig(file, format="png", dpi=110))
+    write_atomically(picture, lambda file: figure.savefig(file, format="png", dpi=110))
     return True

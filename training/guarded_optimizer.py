@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from common.errors import UserError
-from common.files import write_whole
+from common.files import write_atomically
 from dataset.augmentation import augment
 from training.loss import total
 from training.saving import size_of
@@ -174,7 +174,7 @@ class GuardedOptimizer:
                 for name, values in zip(names, zip(*seen, strict=True), strict=True)
             }
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(path, lambda file: torch.save(content, file), size_of(content))
+            write_atomically(path, lambda file: torch.save(content, file), size_of(content))
         except (OSError, RuntimeError, MemoryError) as error:
             return f", which could not be kept ({error}),"
         return f", kept in {path},"

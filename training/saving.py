@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.files import write_whole
+from common.files import write_atomically
 from model.weights_file import write_sealed
 from training.beside import CPU, Beside, all_given
 from training.checkpoint import CheckpointError, checksum, state_path
@@ -23,7 +23,7 @@ class Saver(Beside):
 
     def __init__(self, device: torch.device = CPU) -> None:
         super().__init__("saver", device)
-        self._given_up = False
+        self._cancelled = False
         self._room = HostRoom()
 
     def __enter__(self) -> "Saver":
@@ -32,7 +32,7 @@ class Saver(Beside):
     def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             self.join(timeout=2)
-            self._given_up = True
+            self._cancelled = True
             self.join(timeout=1)
         elif kind is None:
             self.wait()
@@ -44,12 +44,13 @@ class Saver(Beside):
         path: Path | None,
         weights: dict[str, Tensor],
         state: dict[str, Any],
-        then: Callable[[], None],
+        after_write: Callable[[], None],
         best: Path | None = None,
     ) -> None:
-        """Copies `weights` and `state` as they are now, and returns; writes them to `path` and the
-        state file beside it, the weights alone to `best`, and calls `then`, in the thread. Either
-        path may be None. Waits for an earlier write; where that has failed, writes nothing."""
+        """Copies `weights` and `state` as they are now, and returns. The thread writes them to
+        `path` and the state file beside it, and the weights alone to `best`, and calls
+        `after_write`. Either path may be None. Waits for an earlier write; where that has failed,
+        writes nothing."""
         if self.failed():
             return
         self._room.empty([weights, state])  # which the earlier write is done with
@@ -59,10 +60,10 @@ class Saver(Beside):
         def write() -> None:
             copied()
             if path:
-                write_checkpoint(path, weights, state, lambda: self._given_up)
+                write_checkpoint(path, weights, state, lambda: self._cancelled)
             if best:
-                write_weights(best, weights, lambda: self._given_up)
-            then()
+                write_weights(best, weights, lambda: self._cancelled)
+            after_write()
 
         self.begin(write)
 
@@ -130,7 +131,7 @@ def write_checkpoint(
     weights_path: Path,
     weights: dict[str, Tensor],
     state: dict[str, Any],
-    given_up: Callable[[], bool] = lambda: False,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> None:
     """Writes both files, the state first: the weights file is what makes the pair exist. The
     state holds the weights' checksum, so that it is never taken for that of others. Raises
@@ -143,20 +144,20 @@ def write_checkpoint(
     try:
         for path, content in ((state_path(weights_path), state), (weights_path, weights)):
             write = partial(write_sealed, content)
-            write_whole(path, write, size_of(content), given_up)
+            write_atomically(path, write, size_of(content), cancelled)
     except BaseException:  # half of a pair is of no use, and takes room
         state_path(weights_path).unlink(missing_ok=True)
         raise
 
 
 def write_weights(
-    path: Path, weights: dict[str, Tensor], given_up: Callable[[], bool] = lambda: False
+    path: Path, weights: dict[str, Tensor], cancelled: Callable[[], bool] = lambda: False
 ) -> None:
     """Writes weights alone, as write_checkpoint does beside a state."""
     check_finite(path, weights, {})
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = {name: value.contiguous() for name, value in weights.items()}
-    write_whole(path, partial(write_sealed, weights), size_of(weights), given_up)
+    write_atomically(path, partial(write_sealed, weights), size_of(weights), cancelled)
 
 
 def check_finite(path: Path, weights: dict[str, Tensor], state: dict[str, Any]) -> None:

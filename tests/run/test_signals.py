@@ -203,20 +203,20 @@ def test_a_second_ctrl_c_before_the_first_step_speaks_of_no_loss(
 def test_a_second_ctrl_c_gives_up_a_write_that_takes_long(
     data: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given_up = []
+    cancelled = []
 
     def slow(content: object, file: object) -> None:
         file.write(b"the first bytes")
-        while not file.given_up():
+        while not file.cancelled():
             time.sleep(0.01)
-        given_up.append(True)
+        cancelled.append(True)
         file.write(b"more")
 
     monkeypatch.setattr("training.saving.write_sealed", slow)
     ask_at(monkeypatch, "training.guarded_optimizer.total", 4, signal.SIGINT, times=2)
     began = time.monotonic()
     assert train_base.main(["--dataset-dir", str(data), *WORDS, "--max-steps", "4"]) == 130
-    assert given_up and time.monotonic() - began < 60
+    assert cancelled and time.monotonic() - began < 60
     assert not list(Path("checkpoint").glob("run/*.pth*"))
 
 

@@ -52,14 +52,14 @@ def test_the_newest_is_found_by_number_and_not_by_text_or_date(tmp_path: Path) -
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "epoch-0.pth"
-    output.write_whole(path, lambda file: file.write(b"old"))
+    output.write_atomically(path, lambda file: file.write(b"old"))
 
     def fail(file: object) -> None:
         file.write(b"half of the new")
         raise OSError("disk full")
 
     with pytest.raises(OSError, match=r"epoch-0.pth could not be written \(disk full\)"):
-        output.write_whole(path, fail)
+        output.write_atomically(path, fail)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -68,9 +68,11 @@ def test_the_weights_are_written_last_and_are_plain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = []
-    whole = saving.write_whole
+    whole = saving.write_atomically
     monkeypatch.setattr(
-        saving, "write_whole", lambda path, *rest: (written.append(path.name), whole(path, *rest))
+        saving,
+        "write_atomically",
+        lambda path, *rest: (written.append(path.name), whole(path, *rest)),
     )
     weights = {"a": torch.ones(2), "b": torch.zeros(3, dtype=torch.int64)}
     saving.write_checkpoint(tmp_path / "new" / "epoch-3.pth", weights, {"format": 2})
