@@ -24,15 +24,15 @@ class Stopped(BaseException):
 
 
 class StopRequest:
-    """Within `with`, the signals raise Stopped, wherever the program is, until `notes` is set; from
+    """Within `with`, the signals raise Stopped, wherever the program is, until `defers` is set; from
     then on they only leave a note, which the loop and validation look at. A second Ctrl-C raises
     KeyboardInterrupt in any case.
 
-    notes: set before work is handed to a thread by a queue, as TensorBoard does: where an exception
+    defers: set before work is handed to a thread by a queue, as TensorBoard does: where an exception
     breaks off a hand-over, the thread may miss it and all that follow, and be waited for in vain.
-    saves: whether there is something to lose, which implies `notes`.
-    saved: the newest checkpoint of this start, for what is said at the end. quiet: whether another
-    process says it. at_once: whether KeyboardInterrupt has ended it.
+    has_steps: whether there are steps that would be lost, which implies `defers`.
+    newest_checkpoint: of this start, for what is said at the end. silent: whether another process
+    says it. at_once: whether KeyboardInterrupt has ended the program.
     once: the first signal raises Stopped, and all later ones are ignored, so that nothing disturbs
     what is then tidied up.
     """
@@ -41,10 +41,10 @@ class StopRequest:
         self.once = once
         self.at_once = False
         self.number: int | None = None
-        self.notes = False
-        self.saves = False
-        self.saved: Path | None = None
-        self.quiet = False
+        self.defers = False
+        self.has_steps = False
+        self.newest_checkpoint: Path | None = None
+        self.silent = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -62,7 +62,7 @@ class StopRequest:
         if self.once:
             for each in self._before:
                 signal.signal(each, signal.SIG_IGN)
-        if not (self.notes or self.saves):
+        if not (self.defers or self.has_steps):
             raise Stopped(number)
 
     def until(self, batches: Iterable[dict]) -> Iterator[dict]:

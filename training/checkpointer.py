@@ -74,7 +74,7 @@ class Checkpointer:
 
         def after_write() -> None:
             if path:
-                run.stop.saved = path
+                run.stop.newest_checkpoint = path
             if not run.options.dry_run:
                 self._journal.say(f"saved {path or best}")
             if replaced:  # only now, when there is something in their place

@@ -71,7 +71,7 @@ def open_journal(run: "Run", data: "Data", start: "Start") -> "Journal":
     run.enter(journal)
     if run.writes and run.options.log_to == "wandb":
         journal.sinks.append(WandbLog(run.settings, journal.say))
-    run.stop.notes = True  # not before: wandb may wait a minute for the network
+    run.stop.defers = True  # not before: wandb may wait a minute for the network
     if run.writes:
         provenance.record(
             run.log_folder / "run.json", run.settings, run.device, start, data.described

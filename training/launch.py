@@ -21,12 +21,16 @@ def launch(
     stop = StopRequest()
 
     def stopped(options: argparse.Namespace) -> str | None:
-        lost = ": what was trained since the last checkpoint is lost" if stop.saves else ""
+        lost = ": what was trained since the last checkpoint is lost" if stop.has_steps else ""
         how = f"stopped at once{lost}" if stop.at_once else "stopped"
-        return None if stop.quiet else f"{how}; {continuation(argv, options, stop.saved)}"
+        if stop.silent:
+            return None
+        return f"{how}; {continuation(argv, options, stop.newest_checkpoint)}"
 
     def failed(options: argparse.Namespace) -> str | None:
-        return continuation(argv, options, stop.saved) if stop.saved and not stop.quiet else None
+        if stop.silent or not stop.newest_checkpoint:
+            return None
+        return continuation(argv, options, stop.newest_checkpoint)
 
     return run_script(
         script,

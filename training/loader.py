@@ -68,7 +68,7 @@ class TrainingSteps:
         self._exit_stack = contextlib.ExitStack()
 
     def __enter__(self) -> Iterator[tuple[int, list[dict]]]:
-        self._run.stop.saves = True  # from now on there is something to lose
+        self._run.stop.has_steps = True  # from now on there is something to lose
         read = batches(self._loader, self._left_out)
         self._exit_stack.enter_context(contextlib.closing(read))
         return self._steps(self._journal.watch(grouped(read, self._run.options.accumulate)))

@@ -136,7 +136,7 @@ def open_run(options: argparse.Namespace, stop: StopRequest, folder: Path) -> It
     with contextlib.ExitStack() as exit_stack:
         try:
             team = distributed.join(options)
-            stop.quiet = not team.is_main
+            stop.silent = not team.is_main
             device, share = team.run_on_all(lambda: resolve_options(settings, team))
             team = distributed.with_device(team, device, options)
             run = Run(options, settings, stop, folder, exit_stack, team, device, share)

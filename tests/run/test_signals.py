@@ -224,7 +224,7 @@ def test_a_request_is_raised_or_noted() -> None:
     with StopRequest() as stop:
         with pytest.raises(Stopped, match="SIGTERM"):
             os.kill(os.getpid(), signal.SIGTERM)
-        stop.number, stop.notes = None, True
+        stop.number, stop.defers = None, True
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.number == signal.SIGTERM
         assert list(stop.until([{}, {}])) == []
