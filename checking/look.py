@@ -22,10 +22,10 @@ from common.choices import SPLITS
 from common.errors import DataError
 from common.processes import (
     STOP_SIGNALS,
+    deferred_signals,
     end_with_parent,
-    ended_at_once,
-    leave_signals,
-    signals_later,
+    ignore_signals,
+    killed_on_exit,
 )
 from dataset.alphas import NO_FIGURES, AlphaError, judge_alpha, premultiplied
 from dataset.first_look import turned_apart
@@ -192,10 +192,10 @@ def _in_order(
         pool = ProcessPoolExecutor(workers, context, _begin_worker, begin)
     waiting: deque[tuple[int, Future[list[Seen]]]] = deque()
     rest = iter(chunks)
-    with ended_at_once():
+    with killed_on_exit():
         try:
             while True:
-                with starting(), signals_later(*STOP_SIGNALS):  # the first start the processes
+                with starting(), deferred_signals(*STOP_SIGNALS):  # the first start the processes
                     for chunk in islice(rest, CHUNKS_PER_WORKER * workers - len(waiting)):
                         waiting.append((chunk[0], pool.submit(_look_at_chunk, *chunk)))
                 if not waiting:
@@ -221,7 +221,7 @@ def _begin(pictures: list, splits: list[str], look: Look) -> None:
 
 
 def _begin_worker(pictures: list, splits: list[str], look: Look) -> None:
-    leave_signals(*STOP_SIGNALS)
+    ignore_signals(*STOP_SIGNALS)
     end_with_parent()
     _begin(pictures, splits, look)
 

@@ -48,9 +48,10 @@ def usable_processors() -> int:
 
 
 @contextlib.contextmanager
-def signals_later(*numbers: int) -> Iterator[None]:
-    """Around the start of processes, which must not be left half done: what begins within it never
-    gets these signals, not even before its first line of ours; this program gets them behind it."""
+def deferred_signals(*numbers: int) -> Iterator[None]:
+    """Goes around the start of processes, which must not be left half done. A process that starts
+    within it never gets these signals, not even before its first line of ours. This program gets
+    them at the end of it."""
     came: list[int] = []
     # A blocked signal is the children's, too, but goes to another thread of this program, if there
     # is one: so it is put off here as well.
@@ -75,10 +76,10 @@ def signals_later(*numbers: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ended_at_once() -> Iterator[Callable[[], list[BaseProcess]]]:
-    """Ends, behind it, the processes that were started within and are still there, whatever they
-    do: a pool would wait for them, and a second Ctrl-C leave it waiting for ever. Gives what lists
-    them."""
+def killed_on_exit() -> Iterator[Callable[[], list[BaseProcess]]]:
+    """Kills, at its end, the processes that were started within it and are still there, whatever
+    they do: a pool would wait for them, and after a second Ctrl-C for ever. Gives a function that
+    lists them."""
     others = set(multiprocessing.active_children())
 
     def mine() -> list[BaseProcess]:
@@ -87,7 +88,7 @@ def ended_at_once() -> Iterator[Callable[[], list[BaseProcess]]]:
     try:
         yield mine
     finally:
-        with signals_later(signal.SIGINT):
+        with deferred_signals(signal.SIGINT):
             left = mine()
             for process in left:
                 process.kill()  # workers of torch ignore multiprocessing's SIGTERM
@@ -95,8 +96,8 @@ def ended_at_once() -> Iterator[Callable[[], list[BaseProcess]]]:
                 process.join()
 
 
-def leave_signals(*numbers: int) -> None:
-    """For such a process, whatever else asks for these to be handled in it."""
+def ignore_signals(*numbers: int) -> None:
+    """This process, one that was started by another, ignores these signals from now on."""
     for number in numbers:
         signal.signal(number, signal.SIG_IGN)
 

@@ -24,12 +24,13 @@ class Stopped(BaseException):
 
 
 class StopRequest:
-    """Within `with`, the signals raise Stopped, wherever the program is, until `defers` is set; from
-    then on they only leave a note, which the loop and validation look at. A second Ctrl-C raises
+    """Within `with`, the signals raise Stopped, wherever the program is. Once `defers` is set, they
+    only leave a note, which the loop and validation look at. A second Ctrl-C raises
     KeyboardInterrupt in any case.
 
-    defers: set before work is handed to a thread by a queue, as TensorBoard does: where an exception
-    breaks off a hand-over, the thread may miss it and all that follow, and be waited for in vain.
+    defers: set before work is handed to a thread by a queue, as TensorBoard does. Where an
+    exception breaks off a hand-over, the thread may miss it and all that follow, and be waited for
+    in vain.
     has_steps: whether there are steps that would be lost, which implies `defers`.
     newest_checkpoint: of this start, for what is said at the end. silent: whether another process
     says it. at_once: whether KeyboardInterrupt has ended the program.

@@ -18,7 +18,13 @@ import torch
 from torch.utils.data import Dataset
 
 from common.errors import DataError
-from common.processes import STOP_SIGNALS, ended_at_once, leave_signals, signals_later, step_back
+from common.processes import (
+    STOP_SIGNALS,
+    deferred_signals,
+    ignore_signals,
+    killed_on_exit,
+    step_back,
+)
 from dataset import augmentation
 from dataset.augmentation import NEUTRAL, NUMBERS, draw_numbers
 from dataset.geometry import affine, fit
@@ -193,9 +199,9 @@ def batches(loader: Iterable, left_out: "LeftOut | None" = None) -> Generator[di
         loader = copy(loader)
         asked = min(asked, len(loader))  # type: ignore[arg-type]
         loader.num_workers = workers_that_fit(asked, say)  # type: ignore[attr-defined]
-    with ended_at_once() as mine:
+    with killed_on_exit() as mine:
         try:
-            with starting(), signals_later(*STOP_SIGNALS):
+            with starting(), deferred_signals(*STOP_SIGNALS):
                 iterator = iter(loader)
             workers = mine()
             if workers and threading.current_thread() is threading.main_thread():
@@ -290,6 +296,6 @@ def validation_keys(
 def begin_worker(_number: int, on_gpu: bool = False) -> None:
     """What a DataLoader of these samples calls in each of its workers first. on_gpu: whether the
     program computes there: a GPU waits where the program has no core to launch its work from."""
-    leave_signals(*STOP_SIGNALS)
+    ignore_signals(*STOP_SIGNALS)
     if on_gpu:
         step_back()

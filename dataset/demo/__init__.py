@@ -21,10 +21,10 @@ import numpy as np
 
 from common.processes import (
     STOP_SIGNALS,
+    deferred_signals,
     end_with_parent,
-    ended_at_once,
-    leave_signals,
-    signals_later,
+    ignore_signals,
+    killed_on_exit,
     usable_processors,
 )
 from dataset.demo.objects import OBJECT_KINDS, draw_object
@@ -129,9 +129,9 @@ def draw_all(folder: Path, seed: int, counts: dict[str, int], workers: int) -> N
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=begin_drawing)
     except OSError:  # a full /dev/shm has no room for its semaphores
         return draw_all(folder, seed, counts, workers=1)
-    with ended_at_once():
+    with killed_on_exit():
         try:
-            with signals_later(*STOP_SIGNALS):
+            with deferred_signals(*STOP_SIGNALS):
                 drawn = [pool.submit(draw_one, folder, seed, *job) for job in todo]
             for done in drawn:
                 done.result()
@@ -146,7 +146,7 @@ def draw_all(folder: Path, seed: int, counts: dict[str, int], workers: int) -> N
 
 def begin_drawing() -> None:
     """What each process of the pool does first."""
-    leave_signals(*STOP_SIGNALS)
+    ignore_signals(*STOP_SIGNALS)
     end_with_parent()
 
 

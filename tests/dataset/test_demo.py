@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.processes import signals_later
+from common.processes import deferred_signals
 from dataset.demo import (
     COUNTS,
     OBJECT_KINDS,
@@ -128,7 +128,7 @@ def test_figures_and_objects_stand_free(tmp_path: Path) -> None:
 def test_a_process_that_starts_gets_no_ctrl_c() -> None:
     blocked = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
     command = [sys.executable, "-c", blocked]
-    with pytest.raises(KeyboardInterrupt), signals_later(signal.SIGINT):
+    with pytest.raises(KeyboardInterrupt), deferred_signals(signal.SIGINT):
         signal.raise_signal(signal.SIGINT)
         within = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     after = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -141,7 +141,7 @@ def test_ctrl_c_that_another_thread_gets_waits_for_the_start_of_a_process_too() 
     other.start()
     done = []
     try:
-        with pytest.raises(KeyboardInterrupt), signals_later(signal.SIGINT):
+        with pytest.raises(KeyboardInterrupt), deferred_signals(signal.SIGINT):
             os.kill(os.getpid(), signal.SIGINT)  # blocked in this thread alone
             time.sleep(0.1)
             done.append(True)

@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 import train_base
 from common.cli import interpreter
-from common.processes import STOP_SIGNALS, signals_later
+from common.processes import STOP_SIGNALS, deferred_signals
 from common.signals import Stopped, StopRequest
 from training import checkpoint, launch
 from training.checkpoint_folder import CheckpointFolder
@@ -243,12 +243,12 @@ def test_another_signal_while_processes_start_leaves_handlers_and_mask_as_they_w
 
     before, kept = state(), signal.signal(signal.SIGUSR2, handle)
     try:
-        with pytest.raises(TimeoutError), signals_later(*STOP_SIGNALS):
+        with pytest.raises(TimeoutError), deferred_signals(*STOP_SIGNALS):
             within = state()
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
             signal.raise_signal(signal.SIGUSR2)  # which arrives as the mask is put back
         assert state() == before != within
-        with signals_later(*STOP_SIGNALS):
+        with deferred_signals(*STOP_SIGNALS):
             pass
         assert state() == before
     finally:
