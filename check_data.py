@@ -62,7 +62,7 @@ def check(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from checking.faults import duplicates, errors_among
-    from checking.look import Look, list_groups, look_at_all
+    from checking.look import CheckOptions, check_all, list_groups
     from dataset.folders import data_folders, places
 
     outputs = [path for path in (options.json, options.contact_sheet) if path]
@@ -75,10 +75,10 @@ def check(options: argparse.Namespace) -> int:
     check_apart(outputs, places(folders))
     groups, faults, counts = list_groups(folders, tell)
     print_counts(counts)
-    look = Look(options.crop_size[1], options.headers_only)
+    check = CheckOptions(options.crop_size[1], options.headers_only)
     total = sum(len(group.pictures) for group in groups)
     with tqdm(total=total, unit="picture", disable=not sys.stderr.isatty(), leave=False) as bar:
-        faults += look_at_all(groups, look, options.num_workers, bar.update)
+        faults += check_all(groups, check, options.num_workers, bar.update)
     faults += duplicates(groups)
     errors = errors_among(faults, groups)
 

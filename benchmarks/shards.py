@@ -144,7 +144,7 @@ def opening(scratch: str, names: int) -> None:
     before = held()
     began = time.process_time()
     found = open_tars(folder, ("fgr", "pha", "rgba"), print)
-    pairs = find_pairs(found["fgr"], found["pha"], look=False)
+    pairs = find_pairs(found["fgr"], found["pha"], check_headers=False)
     seconds = time.process_time() - began
     taken = held() - before
     chosen = range(0, len(pairs), max(1, len(pairs) // 10_000))

@@ -30,7 +30,9 @@ class Kind(NamedTuple):
 # middle, and a single inverted alpha teaches the opposite of all others.
 KINDS = {
     "folder": Kind("folders that cannot be used"),
-    "twice": Kind("names twice, with two endings or in two Unicode forms: keep one of each"),
+    "duplicate_name": Kind(
+        "names twice, with two endings or in two Unicode forms: keep one of each"
+    ),
     "orphan": Kind("without a partner of the same name: add what is missing, or remove these"),
     "unreadable": Kind("cannot be read: replace or remove them"),
     "unlike_sizes": Kind("foreground and alpha of unlike sizes: replace or remove them"),

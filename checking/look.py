@@ -52,8 +52,8 @@ MAX_EDGE_PAIRS = 400  # pairs of a split, evenly spread, whose colours are looke
 HASHED_AT_ONCE = 1 << 20  # bytes
 
 
-class Seen(NamedTuple):
-    """What one picture, or pair, showed. digests: of its files, 0 where there is none."""
+class Checked(NamedTuple):
+    """What was found of one picture, or pair. digests: of its files, 0 where there is none."""
 
     index: int  # type: ignore[assignment]  # hides tuple.index
     size: tuple[int, int]  # height, width, upright; 0, 0 where it could not be read
@@ -63,8 +63,8 @@ class Seen(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Look:
-    """How closely: crop is the largest side of a crop, in pixels; headers: nothing but headers."""
+class CheckOptions:
+    """crop: the largest side of a crop, in pixels. headers: whether headers alone are read."""
 
     crop: int
     headers: bool = False
@@ -120,7 +120,7 @@ def _list_foregrounds(
         for name in names:
             first = stems[kind].setdefault(stem_of(name), name)
             if first != name:
-                faults.append(Fault("twice", split, both_names(entry[kind], first, name)))
+                faults.append(Fault("duplicate_name", split, both_names(entry[kind], first, name)))
     if len(stems) < len(kinds):  # then every picture of the other would be an orphan
         return None, faults, counts
     fgr, pha = stems["fgr"], stems["pha"]
@@ -151,8 +151,8 @@ def _list_backgrounds(
 # Looking
 
 
-def look_at_all(
-    groups: list[Group], look: Look, workers: int, tick: Callable[[int], object]
+def check_all(
+    groups: list[Group], options: CheckOptions, workers: int, tick: Callable[[int], object]
 ) -> list[Fault]:
     """Looks at every picture, fills the groups' arrays, and returns what is wrong, in order. tick
     is told how many more were done. workers: processes; 0: none but this one. Raises DataError
@@ -166,7 +166,7 @@ def look_at_all(
     workers = min(workers, len(chunks))
     pictures = [group.pictures for group in groups]
     splits = [group.split for group in groups]
-    with closing(_in_order(chunks, pictures, splits, look, workers)) as looked:
+    with closing(_in_order(chunks, pictures, splits, options, workers)) as looked:
         for number, some in looked:
             group = groups[number]
             for seen in some:
@@ -178,26 +178,30 @@ def look_at_all(
 
 
 def _in_order(
-    chunks: list[tuple[int, int, int]], pictures: list, splits: list[str], look: Look, workers: int
-) -> Generator[tuple[int, list[Seen]], None, None]:
+    chunks: list[tuple[int, int, int]],
+    pictures: list,
+    splits: list[str],
+    options: CheckOptions,
+    workers: int,
+) -> Generator[tuple[int, list[Checked]], None, None]:
     if workers <= 1:
-        _begin(pictures, splits, look)
+        _begin(pictures, splits, options)
         for chunk in chunks:
-            yield chunk[0], _look_at_chunk(*chunk)
+            yield chunk[0], _check_chunk(*chunk)
         return
     # Fresh processes: a forked child of one with threads may hang.
     context = multiprocessing.get_context("spawn")
-    begin = (pictures, splits, look)
+    begin = (pictures, splits, options)
     with starting():
         pool = ProcessPoolExecutor(workers, context, _begin_worker, begin)
-    waiting: deque[tuple[int, Future[list[Seen]]]] = deque()
+    waiting: deque[tuple[int, Future[list[Checked]]]] = deque()
     rest = iter(chunks)
     with killed_on_exit():
         try:
             while True:
                 with starting(), deferred_signals(*STOP_SIGNALS):  # the first start the processes
                     for chunk in islice(rest, CHUNKS_PER_WORKER * workers - len(waiting)):
-                        waiting.append((chunk[0], pool.submit(_look_at_chunk, *chunk)))
+                        waiting.append((chunk[0], pool.submit(_check_chunk, *chunk)))
                 if not waiting:
                     break
                 number, future = waiting.popleft()
@@ -212,31 +216,33 @@ def _in_order(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-_here: tuple[list, list[str], Look]  # of this process: what a worker is started with
+_here: tuple[list, list[str], CheckOptions]  # of this process: what a worker is started with
 
 
-def _begin(pictures: list, splits: list[str], look: Look) -> None:
+def _begin(pictures: list, splits: list[str], options: CheckOptions) -> None:
     global _here
-    _here = pictures, splits, look
+    _here = pictures, splits, options
 
 
-def _begin_worker(pictures: list, splits: list[str], look: Look) -> None:
+def _begin_worker(pictures: list, splits: list[str], options: CheckOptions) -> None:
     ignore_signals(*STOP_SIGNALS)
     end_with_parent()
-    _begin(pictures, splits, look)
+    _begin(pictures, splits, options)
 
 
-def _look_at_chunk(number: int, start: int, stop: int) -> list[Seen]:
-    pictures, splits, look = _here
+def _check_chunk(number: int, start: int, stop: int) -> list[Checked]:
+    pictures, splits, options = _here
     of, split = pictures[number], splits[number]
-    see = look_at_pair if isinstance(of, Foregrounds) else look_at_background
-    if look.headers:  # many at once, since disks may be far away
+    check = check_pair if isinstance(of, Foregrounds) else check_background
+    if options.headers:  # many at once, since disks may be far away
         with ThreadPoolExecutor(HEADER_THREADS) as threads:
-            return list(threads.map(lambda index: see(of, index, split, look), range(start, stop)))
-    return [see(of, index, split, look) for index in range(start, stop)]
+            return list(
+                threads.map(lambda index: check(of, index, split, options), range(start, stop))
+            )
+    return [check(of, index, split, options) for index in range(start, stop)]
 
 
-def look_at_pair(foregrounds: Foregrounds, index: int, split: str, look: Look) -> Seen:
+def check_pair(foregrounds: Foregrounds, index: int, split: str, options: CheckOptions) -> Checked:
     """A foreground and its alpha, or an RGBA picture. Raises nothing for what is in the files."""
     faults: list[Fault] = []
     fgr_path, pha_path = foregrounds.paths(index)
@@ -246,13 +252,13 @@ def look_at_pair(foregrounds: Foregrounds, index: int, split: str, look: Look) -
 
     step = -(-len(foregrounds) // MAX_EDGE_PAIRS)
     if pha_path is None:
-        size, pixels, digest = _read(fgr_path, "RGBA", look, fault)
+        size, pixels, digest = _read(fgr_path, "RGBA", options, fault)
         fgr = None if pixels is None or index % step else pixels[..., :3]
         pha, digests = None if pixels is None else pixels[..., 3], (digest, 0)
         alpha_name, total = str(fgr_path), _bytes(fgr_path)
     else:
-        size, fgr, fgr_digest = _read(fgr_path, "RGB", look, fault, index % step == 0)
-        pha_size, pha, pha_digest = _read(pha_path, "L", look, fault)
+        size, fgr, fgr_digest = _read(fgr_path, "RGB", options, fault, index % step == 0)
+        pha_size, pha, pha_digest = _read(pha_path, "L", options, fault)
         if size and pha_size and size != pha_size:
             fault("unlike_sizes", unlike(fgr_path, size[::-1], pha_path, pha_size[::-1]))
         elif size and pha_size and turned_apart(fgr_path, pha_path):
@@ -266,12 +272,14 @@ def look_at_pair(foregrounds: Foregrounds, index: int, split: str, look: Look) -
                 digests = digests[0], 0
         if fgr is not None and fgr.shape[:2] == pha.shape and (found := premultiplied(fgr, pha)):
             fault("premultiplied", f"{fgr_path} ({found})")
-    if size and min(size) < look.crop:
+    if size and min(size) < options.crop:
         fault("small", f"{fgr_path} ({size[1]}x{size[0]})")
-    return Seen(index, size or (0, 0), total, digests, faults)
+    return Checked(index, size or (0, 0), total, digests, faults)
 
 
-def look_at_background(backgrounds: Backgrounds, index: int, split: str, look: Look) -> Seen:
+def check_background(
+    backgrounds: Backgrounds, index: int, split: str, options: CheckOptions
+) -> Checked:
     """The same of a background."""
     faults: list[Fault] = []
     path = backgrounds.path(index)
@@ -279,16 +287,16 @@ def look_at_background(backgrounds: Backgrounds, index: int, split: str, look: L
     def fault(kind: str, what: str) -> None:
         faults.append(Fault(kind, split, what))
 
-    size, _, digest = _read(path, "RGB", look, fault)
-    if size and min(size) < look.crop:
+    size, _, digest = _read(path, "RGB", options, fault)
+    if size and min(size) < options.crop:
         fault("small", f"{path} ({size[1]}x{size[0]})")
-    return Seen(index, size or (0, 0), _bytes(path), (digest, 0), faults)
+    return Checked(index, size or (0, 0), _bytes(path), (digest, 0), faults)
 
 
 def _read(
     path: Path | Member,
     mode: str,
-    look: Look,
+    options: CheckOptions,
     fault: Callable[[str, str], None],
     full: bool = False,
 ) -> tuple[tuple[int, int] | None, np.ndarray | None, int]:
@@ -300,7 +308,7 @@ def _read(
         with open_picture(path) as picture:
             check_mode(picture, mode)
             size = upright_size(picture)
-            if look.headers:
+            if options.headers:
                 return size, None, 0
             shrink = COLOUR_SHRINK if mode == "RGB" and not full else 1
             small = -(-size[0] // shrink), -(-size[1] // shrink)

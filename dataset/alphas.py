@@ -54,7 +54,7 @@ LOST = (
 
 
 class AlphaError(DataError):
-    """An alpha whose values are those of something else. kind: of judging.KINDS."""
+    """An alpha whose values are those of something else. kind: as check_data.py names the fault."""
 
     def __init__(self, path: object, kind: str, figures: str) -> None:
         super().__init__(f"{path} is no alpha: {figures}; {MEND[kind]}")

@@ -80,22 +80,24 @@ class Backgrounds:
 
 
 def find_backgrounds(
-    folder: "Path | TarFolder", look: bool = True, say: Say = quiet
+    folder: "Path | TarFolder", check_headers: bool = True, say: Say = quiet
 ) -> Backgrounds:
-    """All pictures below `folder`; say: told of files that are not read. Raises DataError where
-    there are none, or, where `look` is set, one's header, of the 20,000 that are looked at, is not
-    that of a picture."""
+    """All pictures below `folder`. check_headers: whether headers are read, 20,000 at most. say:
+    told of files that are not read. Raises DataError where there are no pictures, or a header is
+    not that of one."""
     backgrounds = Backgrounds(folder, Names(find_pictures(folder, say)))
-    if look:
+    if check_headers:
         indices = _spread(range(len(backgrounds)))
         _sizes((backgrounds.path(index) for index in indices), "RGB")
     return backgrounds
 
 
-def find_rgba(folder: "Path | TarFolder", look: bool = True, say: Say = quiet) -> Foregrounds:
+def find_rgba(
+    folder: "Path | TarFolder", check_headers: bool = True, say: Say = quiet
+) -> Foregrounds:
     """Pictures with an alpha channel of their own. Raises DataError where there are none."""
     names = find_pictures(folder, say)
-    if look:
+    if check_headers:
         _sizes((folder / name for name in _spread(names)), "RGBA")
     return Foregrounds(folder, Names(names), None, Names([]))
 
@@ -103,15 +105,15 @@ def find_rgba(folder: "Path | TarFolder", look: bool = True, say: Say = quiet) -
 def find_pairs(
     fgr_folder: "Path | TarFolder",
     pha_folder: "Path | TarFolder",
-    look: bool = True,
+    check_headers: bool = True,
     say: Say = quiet,
 ) -> Foregrounds:
     """Pairs by relative path without the ending: a/b.jpg in one folder meets a/b.png in the other.
 
     Raises DataError where a folder is missing or empty, a foreground has no alpha or the reverse,
-    a name is there twice (with two endings, or in two Unicode forms), or, where `look` is set, a
-    pair's two pictures are unlike in size. Sizes are read from the headers: of all pairs, or of
-    20,000 evenly spaced ones where there are more. say: told of files that are not read.
+    or a name is there twice (with two endings, or in two Unicode forms). Where `check_headers` is
+    set, also where a pair's two pictures are unlike in size: of all pairs, or of 20,000 evenly
+    spaced ones where there are more. say: told of files that are not read.
     """
     fgr_names, fgr_stems = names_and_stems(fgr_folder, say)
     pha_names, pha_stems = names_and_stems(pha_folder, say)
@@ -134,7 +136,7 @@ def find_pairs(
     if (np.diff(partners) != 1).any():  # sorted unlike, as a.jpg, a.k.jpg and a.k.png, a.png
         pha_names = Names([pha_names[place] for place in partners])
     pairs = Foregrounds(fgr_folder, fgr_names, pha_folder, pha_names)
-    if not look:
+    if not check_headers:
         return pairs
     unlike_pairs = []
     chosen = [pairs.paths(index) for index in _spread(range(len(pairs)))]

@@ -38,7 +38,7 @@ def pack(source: Path, target: Path, shard_bytes: int) -> None:
     _check_places(source, target)
     tell(f"looking through {source} ...")
     folders = data_folders("", source, tell)
-    splits = {split: open_split(folders, split, stop=False) for split in SPLITS}
+    splits = {split: open_split(folders, split, check_headers=False) for split in SPLITS}
     parts = [part for opened in splits.values() for part in opened]
     total = sum(_bytes_of(group) for part in parts for group in _groups(part))
 
@@ -64,7 +64,7 @@ def pack(source: Path, target: Path, shard_bytes: int) -> None:
                 _write_tars(folder, _groups(backgrounds), shard_bytes, bar.update)
         packed = data_folders("", unfinished, tell)
         for split in SPLITS:
-            _compare(splits[split], open_split(packed, split, stop=False), target)
+            _compare(splits[split], open_split(packed, split, check_headers=False), target)
         sizes = [path.stat().st_size for path in unfinished.rglob("*.tar")]
         for name in (*SPLITS, "backgrounds"):
             moved.append(name)

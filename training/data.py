@@ -44,9 +44,9 @@ def open_data(run: Run) -> Data:
     team.run_on_all(
         lambda: check_apart(written, places(folders), deep=False) if team.is_main else None
     )
-    look = options.on_bad_image == "stop" and team.local_rank == 0
+    check_headers = options.on_bad_image == "stop" and team.local_rank == 0
     splits = {
-        split: team.run_on_all(partial(open_split, folders, split, look, run.say))
+        split: team.run_on_all(partial(open_split, folders, split, check_headers, run.say))
         for split in SPLITS
     }
     foregrounds_of = {split: opened[0] for split, opened in splits.items()}

@@ -17,7 +17,7 @@ from PIL import Image
 
 import check_data
 from checking.faults import KINDS
-from checking.look import Look, list_groups, look_at_all
+from checking.look import CheckOptions, check_all, list_groups
 from dataset import shard
 from dataset.alphas import channels_differ, judge_alpha
 from dataset.folders import data_folders
@@ -82,7 +82,7 @@ def coloured(pha: np.ndarray) -> np.ndarray:
 FAULTS: dict[str, tuple[Spoil, str, str, bool]] = {
     "an alpha is missing": (lambda d: (d / PHA).unlink(), "orphan", FGR, True),
     "a foreground is missing": (lambda d: (d / FGR).unlink(), "orphan", PHA, True),
-    "a name twice": (copied(FGR, "train/fgr/clip0/0000.png"), "twice", FGR, True),
+    "a name twice": (copied(FGR, "train/fgr/clip0/0000.png"), "duplicate_name", FGR, True),
     "unlike sizes": (
         lambda d: Image.open(d / PHA).resize((50, 96)).save(d / PHA), "unlike_sizes", PHA, True,
     ),
@@ -278,7 +278,7 @@ def test_processes_find_the_same_in_the_same_order(own: Path) -> None:
 def test_every_picture_ticks_the_bar(own: Path) -> None:
     groups, _, _ = list_groups(data_folders("", own, print), print)
     ticks: list[int] = []
-    look_at_all(groups, Look(64, headers=True), 0, ticks.append)
+    check_all(groups, CheckOptions(64, headers=True), 0, ticks.append)
     assert sum(ticks) == 6 + 6 + 2 + 2
 
 

@@ -219,7 +219,7 @@ def test_it_is_found_in_tars_and_with_skip_when_it_is_read(here: Path) -> None:
     saved(data / "train/pha/clip1/0003.png", colours(disc(20, 4, (72, 96))))
     shard.pack(data, here / "packed", 20_000)
     for folder in (data, here / "packed"):
-        found = open_split(data_folders("", folder, print), "train", stop=False)[0]
+        found = open_split(data_folders("", folder, print), "train", check_headers=False)[0]
         with pytest.raises(DataError, match=r"0003\.png is no alpha"):
             look_at_alphas({"train": found})
         look_at_alphas({"train": found}, skip=True)

@@ -29,7 +29,7 @@ def spoilt(tmp_path: Path) -> Path:
 
 
 def test_a_bad_picture_is_replaced_by_the_next_foreground(spoilt: Path) -> None:
-    splits = open_split(data_folders("", spoilt, print), "train", stop=False)
+    splits = open_split(data_folders("", spoilt, print), "train", check_headers=False)
     with pytest.raises(DataError, match="unlike sizes"):
         open_split(data_folders("", spoilt, print), "train")
     samples = MattingDataset(*splits, seed=1, skip=True)
@@ -44,7 +44,7 @@ def test_a_bad_picture_is_replaced_by_the_next_foreground(spoilt: Path) -> None:
 
 @pytest.mark.parametrize("skip", [False, True])
 def test_threads_find_what_is_found_one_by_one(spoilt: Path, skip: bool) -> None:
-    splits = open_split(data_folders("", spoilt, print), "train", stop=False)
+    splits = open_split(data_folders("", spoilt, print), "train", check_headers=False)
     samples = MattingDataset(*splits, seed=1, skip=skip)
     keys = [SampleKey(0, index, draw, (32, 32)) for draw in range(3) for index in range(6)]
     alone = [samples[key] for key in keys]
@@ -159,7 +159,7 @@ def test_one_bad_background_of_few_is_skipped(tmp_path: Path) -> None:
     for number in range(2, 6):
         (own / f"backgrounds/train/{number}.jpg").unlink()
     (own / "backgrounds/train/1.jpg").write_bytes(b"")
-    splits = open_split(data_folders("", own, print), "train", stop=False)
+    splits = open_split(data_folders("", own, print), "train", check_headers=False)
     samples = MattingDataset(*splits, skip=True)
     for epoch in range(5):
         read = [samples[SampleKey(epoch, index, 0, (32, 32))] for index in range(6)]
