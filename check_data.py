@@ -9,20 +9,19 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.cli import Parser
-from common.files import check_apart, check_output, write_bytes
-from common.script import run_script
-from common.text import printable, tell
-from training.options import (
+from common.cli import (
     MAX_BATCH,
     MAX_EPOCHS,
     MAX_PIXELS,
     MAX_WORKERS,
     Formatter,
-    add_dataset_name,
-    default_workers,
+    Parser,
     whole,
 )
+from common.files import check_apart, check_output, write_bytes
+from common.script import run_script
+from common.text import printable, tell
+from training.option_groups import add_dataset_name, default_workers
 
 if TYPE_CHECKING:
     import numpy as np

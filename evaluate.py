@@ -10,18 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.cli import Parser
+from common.cli import MAX_BATCH, MAX_PIXELS, MAX_WORKERS, Formatter, Parser, seed, whole
 from common.script import run_script
 from common.text import printable, tell
-from training.options import (
-    MAX_BATCH,
-    MAX_PIXELS,
-    MAX_WORKERS,
-    Formatter,
-    add_dataset_name,
-    seed,
-    whole,
-)
+from training.option_groups import add_dataset_name
 
 if TYPE_CHECKING:
     import torch

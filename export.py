@@ -10,10 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from common.choices import OUTPUTS
-from common.cli import Parser, command, said, size_said
+from common.cli import MAX_PIXELS, Formatter, Parser, command, said, size_said, whole
 from common.script import run_script
 from common.text import printable, tell
-from training.options import MAX_PIXELS, Formatter, whole
 
 DESCRIPTION = """\
 Writes a trained network in the format that another program reads: ONNX, TorchScript, safetensors,

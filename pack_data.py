@@ -12,12 +12,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from common.cli import Parser
+from common.cli import Formatter, Parser, whole
 from common.script import run_script
 from common.signals import StopRequest
 from common.text import printable
 from dataset.shard import pack
-from training.options import Formatter, whole
 
 MEGABYTE = 1_000_000
 

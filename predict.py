@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.choices import TYPES
-from common.cli import Parser, command
+from common.cli import MAX_BATCH, MAX_WORKERS, Formatter, Parser, command, whole
 from common.script import message_of, run_script
 from common.text import tell
-from training.options import MAX_BATCH, MAX_WORKERS, Formatter, whole
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

@@ -4,13 +4,12 @@ python train_base.py --model-backbone resnet50 --model-pretrain-initialization d
 python train_base.py --model-backbone resnet50 --model-last-checkpoint auto
 """
 
-import argparse
 import sys
 from typing import TYPE_CHECKING
 
 import common  # noqa: F401  # first: it refuses a Python that is too old
 from training.launch import launch
-from training.options import parse_options
+from training.options import TrainingOptions, parse_base_options
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -22,10 +21,10 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Trains as the command line says. Returns the exit status: 0; 2 where the input is at fault,
     with one line that says what; 128 + the signal's number where it was asked to stop."""
-    return launch("train_base.py", parse_options, train, argv)
+    return launch("train_base.py", parse_base_options, train, argv)
 
 
-def train(options: argparse.Namespace, run: "Run") -> None:
+def train(options: TrainingOptions, run: "Run") -> None:
     # Imported only now: torch takes seconds, and --help need not wait for it.
     from dataset.augmentation import augment
     from model import MattingBase

@@ -29,7 +29,7 @@ import torch
 
 from benchmarks.common import arguments, draw_data, machine, said_of, spread, table, write
 from dataset.sampler import crop_of_step
-from training.options import default_workers
+from training.option_groups import default_workers
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 0  # of the run: its crops are the step's, too

@@ -5,19 +5,23 @@ Imports nothing heavy.
 
 import argparse
 import difflib
+import math
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from common.text import printable
 
 DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"  # what editors and web pages make of a hyphen
+# The largest numbers that mean something: beyond them, a slip of the finger would take all memory
+# or never begin. Larger than any that is of use.
+MAX_STEPS, MAX_EPOCHS, MAX_BATCH, MAX_WORKERS, MAX_PIXELS = 10**12, 10**6, 1 << 16, 512, 1 << 14
 
 
 class Parser(argparse.ArgumentParser):
@@ -63,6 +67,17 @@ class Parser(argparse.ArgumentParser):
         if not near and len(bare) > 2:
             near = [name for name in options if name[2:].startswith(bare)][:1]
         return f"; did you mean {near[0]}?" if near else ""
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Of all scripts: adds each option's default, where it has one and its help does not say it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        if default in (None, False, argparse.SUPPRESS) or "(default" in text:
+            return text
+        shown = " ".join(map(str, default)) if isinstance(default, list) else default
+        return f"{text} (default: {shown})"
 
 
 def said(text: str, most: int = 60) -> str:
@@ -128,3 +143,48 @@ def _short(path: str) -> str:
     except (ValueError, OSError):
         return path
     return str(below) if len(below.parts) > 1 else os.path.join(".", below)
+
+
+def whole(least: int, most: int = MAX_STEPS) -> Callable[[str], int]:
+    """An argparse type: a whole number from `least` to `most`."""
+
+    def whole_number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{said(text)!r} is no whole number") from None
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{said(text)} is below {least}")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"{said(text)} is above {most}, the most allowed")
+        return value
+
+    return whole_number
+
+
+def seed(text: str) -> int:
+    """An argparse type: a whole number of 63 bits."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{said(text)!r} is no whole number") from None
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"{said(text)} is not between 0 and 2^63 - 1")
+    return value
+
+
+def positive(most: float = math.inf) -> Callable[[str], float]:
+    """An argparse type: a number above 0, finite, and not above `most`."""
+
+    def positive_number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"{said(text)} is no positive number")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"{said(text)} is above {most:g}, the most allowed")
+        return value
+
+    return positive_number

@@ -16,7 +16,15 @@ from common.choices import BACKBONES
 from common.text import tell
 from model.matting_base import MattingBase
 from model.matting_refine import MattingRefine
-from model.sources import COUNTERS, MATTING, backbone_of, canonical, network_of, recognise
+from model.sources import (
+    COUNTERS,
+    MATTING,
+    MATTING_REFINE,
+    backbone_of,
+    canonical,
+    network_of,
+    recognise,
+)
 from model.values import broken, coarse, of_wrong_kind
 from model.weights_file import WeightsFileError, read_weights, weights_of_state
 
@@ -67,13 +75,13 @@ def _read(path: str | Path) -> _File:
     found = read_weights(path)
     short = canonical(found.state_dict)
     source, backbone = recognise(short.values()), backbone_of(short.values())
-    if source is not MATTING:
+    if source not in (MATTING, MATTING_REFINE):
         what = (
             f"looks like {source.name}, to be trained first" if source else "is none that we know"
         )
         raise WeightsFileError(
-            f"{path} holds no weights of {MATTING.name}: it {what}; give a file that train_base.py "
-            "has saved, such as checkpoint/NAME/epoch-0.pth"
+            f"{path} holds no weights of MattingBase or MattingRefine: it {what}; give a file that "
+            "train_base.py has saved, such as checkpoint/NAME/epoch-0.pth"
         )
     if backbone is None:
         raise WeightsFileError(

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from common.choices import REFINE_MODES
 from model.matting_base import MattingBase, clamp
 from model.refiner import Refiner, replace_patches
-
-REFINE_MODES = ("sampling", "thresholding", "full")
 
 
 class Refined(NamedTuple):

@@ -1,4 +1,4 @@
-"""The kinds of checkpoint that MattingBase can be initialised from: one table, one row a kind.
+"""The kinds of checkpoint that our networks can be initialised from: one table, one row a kind.
 
 Everything here is a function of entry names alone. To add a source, add a row.
 """
@@ -55,18 +55,25 @@ DILATED = r"aspp\.convs\.[123]\.0\.weight"  # where they are separable, nothing 
 INPUTS = r"aspp\.convs\.(0\.0|1\.0|2\.0|3\.0|4\.1)\.weight"  # all that see the backbone's features
 SEPARABLE = r"aspp\.convs\.[123]\.0\."  # its two convolutions in place of one
 LAST = r"backbone\.features\.18\."  # MobileNetV2's last convolution, which comes after our features
-BACKBONE, ASPP = r"backbone\.", r"aspp\."
+BACKBONE, ASPP, DECODER, REFINER = r"backbone\.", r"aspp\.", r"decoder\.", r"refiner\."
 VAINF_MOBILENET = (r"backbone\.(low|high)_level_features\.", "backbone.features.")
 
-# https://github.com/PeterL1n/BackgroundMattingV2, and what this program saves; MattingRefine adds a
-# refiner.
+# https://github.com/PeterL1n/BackgroundMattingV2, and what this program saves.
 MATTING = Source(
-    name="MattingBase or MattingRefine",
+    name="MattingBase",
     signature=(r"backbone\.", r"aspp\.convs\.", r"decoder\.conv4\."),
     renames=(),
-    fills=(BACKBONE, ASPP, r"decoder\."),
+    fills=(BACKBONE, ASPP, DECODER),
+)
+MATTING_REFINE = Source(
+    name="MattingRefine",
+    signature=(*MATTING.signature, r"refiner\.conv1\."),
+    renames=(),
+    fills=(*MATTING.fills, REFINER),
+    ignores=(REFINER,),  # where a MattingBase is filled
 )
 SOURCES = (
+    MATTING_REFINE,
     MATTING,
     # https://github.com/VainF/DeepLabV3Plus-Pytorch: MobileNetV2's features in two runs that keep
     # their numbers, the ASPP as the first module of the classifier.

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.running import ROOT
 
-SCRIPTS = ["train_base", "evaluate", "predict", "export", "check_data", "pack_data"]
+SCRIPTS = ["train_base", "train_refine", "evaluate", "predict", "export", "check_data", "pack_data"]
 OLD = [path for minor in range(6, 10) for path in Path("/").glob(f"usr/bin/python3.{minor}")]
 OLD += sorted(Path.home().glob(".pyenv/versions/3.[6-9].*/bin/python"))
 

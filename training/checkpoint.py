@@ -17,11 +17,14 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.text import tell
 from dataset.sampler import crop_grid
-from model.load import base_of, fault_of_values, misfit
-from model.sources import MATTING, backbone_of, canonical, recognise
+from model import MattingRefine
+from model.load import fault_of_values, kernel_size_of, matting_of, misfit
+from model.sources import MATTING, MATTING_REFINE, backbone_of, canonical, recognise
 from model.weights_file import read_file, read_weights
 
 STATE_FORMAT = 2
+FIRST_STAGE = "base"  # of all states that say none
+STAGES = {MATTING: "base", MATTING_REFINE: "refine"}
 STATE_KEYS = {
     "step",
     "steps_per_epoch",
@@ -138,69 +141,6 @@ def training_state(
     }
 
 
-# Options without which a continued run is another run than the uninterrupted one would have been:
-# those that make it train on other batches, or another network; and those that one may well change
-# on the way.
-SAME_RUN = ("model_backbone", "seed", "batch_size", "crop_size", "dataset_pairing")
-GRID_WORDS = "in steps of"
-UNRECORDED_CROP_GRID = 32  # of all crops in the versions that did not write "crop_grid" down
-SAME_RECIPE = (
-    "precision",
-    "lr_backbone",
-    "lr_aspp",
-    "lr_decoder",
-    "clip_grad_norm",
-    "accumulate",
-    "sync_batchnorm",
-)
-
-
-def differences(
-    state: dict[str, Any], options: argparse.Namespace, data: dict[str, Any]
-) -> tuple[list[str], list[str]]:
-    """What makes a continued run another run than that of `state`, and what else has changed, each
-    as "--seed was 0 and is 1"."""
-    before, now = state["options"], vars(options)
-
-    def changed(names: tuple[str, ...]) -> list[str]:
-        return [
-            f"--{name.replace('_', '-')} was {_said(before.get(name))} and is {_said(now[name])}"
-            for name in names
-            if before.get(name) != now[name]
-        ]
-
-    return (
-        changed(SAME_RUN)
-        + _changed_grid(state, options)
-        + _changed_data(state["data"], data, "train"),
-        changed(SAME_RECIPE) + _changed_data(state["data"], data, "valid"),
-    )
-
-
-def _changed_grid(state: dict[str, Any], options: argparse.Namespace) -> list[str]:
-    """Of the same --crop-size, which another version of this program has drawn otherwise."""
-    before, now = state.get("crop_grid", UNRECORDED_CROP_GRID), crop_grid(options.crop_size)
-    if before == now or state["options"].get("crop_size") != options.crop_size:
-        return []
-    return [
-        f"--crop-size {_said(options.crop_size)} was {GRID_WORDS} {before}, as another version "
-        f"of this program draws it, and is {GRID_WORDS} {now}"
-    ]
-
-
-def _said(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _changed_data(before: dict, now: dict, split: str) -> list[str]:
-    were, are = (
-        "{foregrounds} foregrounds and {backgrounds} backgrounds (fingerprint of their names "
-        "{fingerprint})".format(**data[split])
-        for data in (before, now)
-    )
-    return [] if were == are else [f"the data to {split} on were {were} and are {are}"]
-
-
 def checksum(weights: dict[str, Tensor]) -> int:
     """CRC-32 of all values: tells weights apart."""
     crc = 0
@@ -210,12 +150,21 @@ def checksum(weights: dict[str, Tensor]) -> int:
     return crc
 
 
+def stage_of(checkpoint: Checkpoint) -> str | None:
+    """Which stage a checkpoint is of: as its state says, else by its entries; None where these are
+    of another network."""
+    if checkpoint.state is not None:
+        return checkpoint.state.get("stage", FIRST_STAGE)
+    source = recognise(canonical(checkpoint.weights).values())
+    return STAGES.get(source) if source else None
+
+
 def load_weights(model: nn.Module, path: Path, weights: dict[str, Tensor], backbone: str) -> None:
-    """Loads what was read of `path` strictly, and says what of it was left out: a refiner, say.
+    """Loads what was read of `path` strictly, and says what of it was left out: a counter, say.
     Raises CheckpointError where an entry is missing, foreign or of another shape, saying what the
     file looks like, or holds what no weight is."""
-    entries, notes = base_of(weights)
-    found = misfit(model, entries)
+    entries, notes = matting_of(weights)
+    found, name = misfit(model, entries), type(model).__name__
     if not found:
         if fault := fault_of_values(model, entries):
             raise CheckpointError(f"{path} holds no weights that compute: {fault}")
@@ -224,16 +173,24 @@ def load_weights(model: nn.Module, path: Path, weights: dict[str, Tensor], backb
         model.load_state_dict(entries)
         return
     looks, source = backbone_of(entries), recognise(canonical(weights).values())
-    if source is MATTING and looks and looks != backbone:
+    if source is MATTING_REFINE and not isinstance(model, MattingRefine):
+        advice = "it is of MattingRefine: type train_refine.py instead"
+    elif source in STAGES and looks and looks != backbone:
         advice = f"its backbone is {looks}: type --model-backbone {looks}"
+    elif source is MATTING_REFINE and (size := kernel_size_of(entries)) != kernel_size_of(
+        model.state_dict()
+    ):
+        advice = (
+            f"its refiner's kernels are of another size: type --model-refine-kernel-size {size}"
+        )
     elif source:
         advice = (
             f"it looks like {source.name}, a file to initialise from: type "
             "--model-pretrain-initialization instead"
         )
     else:
-        advice = "give a weights file of MattingBase"
-    raise CheckpointError(f"{path} does not fit MattingBase with {backbone}: {found}; {advice}")
+        advice = f"give a weights file of {name}"
+    raise CheckpointError(f"{path} does not fit {name} with {backbone}: {found}; {advice}")
 
 
 def load_state(

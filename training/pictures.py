@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
 from common.files import write_bytes
+from model.matting_refine import Refined
 
 if TYPE_CHECKING:
     from model.matting_base import Outputs
@@ -18,13 +19,12 @@ if TYPE_CHECKING:
 Inputs = Sequence[Tensor]  # src, bgr, true_pha, true_fgr, as dataset.augmentation.augment has them
 
 
-def pictures(inputs: Inputs, outputs: "Outputs") -> dict[str, Tensor]:
+def pictures(inputs: Inputs, outputs: "Outputs | Refined") -> dict[str, Tensor]:
     """What there is to look at, by name, detached and in float32. The composite is on the
     background of the next sample, which the network has not seen with this one."""
     src, bgr, true_pha, true_fgr = inputs
-    pred_pha, pred_fgr, pred_err = (
-        x.detach().float() for x in (outputs.pha, outputs.fgr, outputs.err)
-    )
+    err = outputs.err_sm if isinstance(outputs, Refined) else outputs.err
+    pred_pha, pred_fgr, pred_err = (x.detach().float() for x in (outputs.pha, outputs.fgr, err))
     new_bgr = bgr.roll(1, 0) if len(bgr) > 1 else torch.full_like(bgr, 0.5)
     return {
         "src": src,

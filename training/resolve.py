@@ -9,7 +9,7 @@ from common.cli import size_said
 from common.errors import OptionError
 from common.machine import choose_device, choose_precision, keep_memory, make_deterministic
 from training.batch_norm import MIN_IMAGES_PER_PROCESS
-from training.options import default_workers
+from training.option_groups import default_workers
 from training.team import Team
 
 

@@ -14,10 +14,12 @@ from pathlib import Path
 import torch
 
 from common.cli import size_said
-from common.errors import OptionError
+from common.errors import OptionError, UserError
 from common.files import check_writable, write_bytes
 from common.text import printable, tell
 from model.download import torchvision_file
+from model.load import kernel_size_of, matting_of
+from model.sources import MATTING_REFINE, recognise
 from model.transfer import TransferError, transfer
 from model.weights_file import read_weights, weights_of_state
 from training import checkpoint, locks
@@ -25,11 +27,11 @@ from training.checkpoint import Checkpoint, CheckpointError
 from training.checkpoint_folder import CheckpointFolder
 from training.data import Data
 from training.run import Run, TrainingState
+from training.same_run import GRID_WORDS, OTHER_NETWORK, differences
 from training.saving import size_of
 
 CHECKPOINTS = Path("checkpoint")
 DRY_RUN_PREFIX = ".dry-run-"
-FIRST_STAGE = "base"  # of all checkpoints that say none
 
 # "resume" and a checkpoint, "transfer" and another network's file, or "scratch" and None.
 Source = tuple[str, Checkpoint | Path | None]
@@ -166,6 +168,11 @@ def source_of(options: argparse.Namespace) -> Source:
             print(f"no checkpoint in {folder.path} yet: this is a fresh start")
     elif last:
         found = checkpoint.read_checkpoint(last)
+    if found and (options.stage, checkpoint.stage_of(found)) == ("refine", "base"):
+        if last == Path("auto"):
+            raise other_stage(found)
+        tell(f"{found.path} is of the base stage: this stage begins with its weights")
+        return "transfer", found.path
     if found is None:
         if initial and initial != Path("torchvision"):
             _must_exist(initial)
@@ -173,6 +180,15 @@ def source_of(options: argparse.Namespace) -> Source:
     if initial:
         tell(f"{initial} is not transferred: the run continues from {found.path}")
     return "resume", found
+
+
+def other_stage(found: Checkpoint) -> OptionError:
+    """What is wrong with a run's name where its folder holds checkpoints of another stage."""
+    stage = checkpoint.stage_of(found)
+    return OptionError(
+        f"{found.path.parent} holds the checkpoints of a run of the {stage} stage, up to "
+        f"{found.path.name}; choose another --model-name"
+    )
 
 
 def _must_exist(path: Path) -> None:
@@ -195,20 +211,18 @@ def resume(
     does not fit, or is of another run and --resume-anyway is not given."""
     path, state = found.path, found.state
     if state is not None:
-        stage = state.get("stage", FIRST_STAGE)
+        stage = checkpoint.stage_of(found)
         if stage != options.stage:
             raise CheckpointError(
                 f"{path} is a checkpoint of the {stage} stage, and this trains the {options.stage} "
                 f"stage; continue it with train_{stage}.py, or give one of {options.stage}"
             )
-        others, notes = checkpoint.differences(state, options, data)
+        others, notes = differences(state, options, data)
         if others and not options.resume_anyway:
             ways = []
-            if not all(
-                checkpoint.GRID_WORDS in each for each in others
-            ):  # which no option gives back
+            if not all(GRID_WORDS in each for each in others):  # which no option gives back
                 ways.append("type (or put back) what it was")
-            if not any(each.startswith("--model-backbone ") for each in others):
+            if not any(each.startswith(OTHER_NETWORK) for each in others):
                 ways.append("add --resume-anyway to go on with what it is now")
             to_type = ", or ".join(ways)
             raise CheckpointError(f"{path} is of another run: {'; '.join(others)}; {to_type}")
@@ -259,6 +273,7 @@ def initialise(
     if path == Path("torchvision"):
         path = torchvision_file(options.model_backbone)
     weights = read_weights(path)
+    check_stage(path, weights.state_dict, options)
     try:
         report = transfer(
             model,
@@ -281,6 +296,24 @@ def initialise(
     return summary, {name: result[name] for name in ("file", "sha256", "source", "stem", "modules")}
 
 
+def check_stage(path: Path, weights: dict[str, torch.Tensor], options: argparse.Namespace) -> None:
+    """Raises TransferError where `weights` are of MattingRefine, and do not fit this stage or its
+    refiner."""
+    entries, _ = matting_of(weights)
+    if recognise(entries) is not MATTING_REFINE or options.model_pretrain_partial:
+        return
+    if options.stage == "base":
+        raise TransferError(
+            f"{path} is of MattingRefine: train_refine.py goes on with it; to train its base "
+            "network alone, type --model-pretrain-partial"
+        )
+    if (theirs := kernel_size_of(entries)) != options.model_refine_kernel_size:
+        raise TransferError(
+            f"{path} has a refiner with kernels of {theirs}x{theirs}; type "
+            f"--model-refine-kernel-size {theirs}"
+        )
+
+
 def in_the_way(
     kind: str,
     folder: CheckpointFolder,
@@ -300,6 +333,8 @@ def in_the_way(
             "over; choose another --model-name"
         )
     found = folder.ahead(first_step, epoch_steps) if continues_own else folder.checkpoints()
+    if not continues_own:
+        check_own(found, options)
     if found and not options.overwrite:
         raise OptionError(
             f"{folder.path} already holds {len(found)} checkpoint(s) ahead of this start, up to "
@@ -309,3 +344,16 @@ def in_the_way(
     if found and folder.best.exists():
         found.append(folder.best)
     return [path for path in found if not source or path.resolve() != source.resolve()]
+
+
+def check_own(found: list[Path], options: argparse.Namespace) -> None:
+    """Raises OptionError where the newest intact one of `found`, of this run's name, is of another
+    stage, whose run would be lost."""
+    for path in reversed(found):
+        try:
+            newest = checkpoint.read_checkpoint(path)
+        except UserError:  # it is damaged, or no checkpoint of ours
+            continue
+        if checkpoint.stage_of(newest) not in (None, options.stage):
+            raise other_stage(newest)
+        return

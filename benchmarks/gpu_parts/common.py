@@ -17,7 +17,7 @@ from model import MattingBase
 from training import resolve
 from training.guarded_optimizer import GuardedOptimizer, loss_scaler
 from training.loss import matting_loss
-from training.options import parse_options
+from training.options import parse_base_options
 from training.run import parameter_groups
 from training.team import Team
 
@@ -30,7 +30,7 @@ class Training:
     def __init__(self, backbone: str = "resnet50", precision: str = "fp16", *words: str) -> None:
         """words: more options of train_base.py."""
         words = ("--model-backbone", backbone, "--precision", precision, *words)
-        options = parse_options(["--device", "cuda", *words])
+        options = parse_base_options(["--device", "cuda", *words])
         self.device, _ = resolve.resolve_options(options, Team())
         self.layout = machine.LAYOUTS["cuda"]
         self.autocast = machine.autocast(self.device, precision)

@@ -15,7 +15,7 @@ from common.errors import OptionError
 from training import options, resolve
 from training.team import Team
 
-SCRIPTS = ("train_base", "evaluate", "predict", "export", "check_data", "pack_data")
+SCRIPTS = ("train_base", "train_refine", "evaluate", "predict", "export", "check_data", "pack_data")
 
 
 def line_of(capsys: pytest.CaptureFixture, script: str, *words: str) -> str:
@@ -96,7 +96,7 @@ def test_absurd_numbers_are_one_line_for_every_option(
     here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
     asked = numbers(script, monkeypatch)
-    assert len(asked) >= {"train_base": 18, "evaluate": 6}.get(script, 1)
+    assert len(asked) >= {"train_base": 18, "train_refine": 22, "evaluate": 6}.get(script, 1)
     for text in ("1e400", "-1", "nan", "1" * 5000, "", "\udcff", "0x10", "1.5.2"):
         for flag, count in asked:
             line = line_of(capsys, script, flag, *[text] * count)
@@ -121,11 +121,11 @@ def test_numbers_that_would_never_begin(capsys: pytest.CaptureFixture, words: li
 
 
 def test_a_batch_beyond_all_memory_is_refused_before_it_is_read() -> None:
-    asked = options.parse_options(["--batch-size", "65536", "--crop-size", "64", "16384"])
+    asked = options.parse_base_options(["--batch-size", "65536", "--crop-size", "64", "16384"])
     with pytest.raises(OptionError, match=r"takes 703,\d+ GB for the pictures alone"):
         resolve.check_memory(65536, asked, torch.device("cpu"))
-    asked = options.parse_options(["--batch-size", "65536"])
-    resolve.check_memory(resolve.share_of_batch(options.parse_options([]), Team()), asked,
+    asked = options.parse_base_options(["--batch-size", "65536"])
+    resolve.check_memory(resolve.share_of_batch(options.parse_base_options([]), Team()), asked,
                          torch.device("cpu"))  # fmt: skip
 
 
@@ -144,13 +144,13 @@ def test_names_that_are_no_folder(here: Path, capsys: pytest.CaptureFixture, nam
     "name", ["run 2", "a/b", "./a/", "\u00e9t\u00e9", "v1.2", "\u732b", "a" * 255]
 )
 def test_names_that_are(name: str) -> None:
-    assert options.parse_options(["--model-name", name]).model_name == name
+    assert options.parse_base_options(["--model-name", name]).model_name == name
 
 
 def test_a_data_set_in_an_odd_folder_gives_a_run_that_can_be_named(here: Path) -> None:
     for folder in ("a\udcffb", "a\nb", "x" * 250):
         assert not options.fault_of_name(
-            options.parse_options(["--dataset-dir", folder]).model_name
+            options.parse_base_options(["--dataset-dir", folder]).model_name
         )
 
 

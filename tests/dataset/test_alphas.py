@@ -228,7 +228,7 @@ def test_it_is_found_in_tars_and_with_skip_when_it_is_read(here: Path) -> None:
 
 def test_only_the_main_process_looks(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from training.data import open_data
-    from training.options import parse_options
+    from training.options import parse_base_options
     from training.team import Team
 
     looked: list[dict] = []
@@ -236,7 +236,7 @@ def test_only_the_main_process_looks(here: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Team, "run_on_all", lambda _self, work: work())
     monkeypatch.setattr(Team, "check_same", lambda *_: None)
     data = make_data(here / "data", 2, 2)
-    options = parse_options(["--dataset-dir", str(data)])
+    options = parse_base_options(["--dataset-dir", str(data)])
     for rank in range(2):
         open_data(SimpleNamespace(options=options, team=Team(rank=rank, size=2), say=print))
     assert len(looked) == 1 and list(looked[0]) == ["train", "valid"]

@@ -14,7 +14,7 @@ from model.matting_base import Outputs, clamp
 from tests.conftest import DATA, STATE_DICTS, reference_entry, reference_image
 from tests.support.operations import Operations
 from training.loss import matting_loss, sobel, total
-from training.options import parse_options
+from training.options import parse_base_options
 from training.run import parameter_groups
 
 
@@ -123,7 +123,7 @@ def test_any_size_from_32_pixels(backbone: str, size: tuple[int, int]) -> None:
 def test_every_parameter_is_in_one_group_and_gets_a_gradient(backbone: str) -> None:
     torch.manual_seed(0)
     model = MattingBase(backbone)
-    options = parse_options(["--model-backbone", backbone])
+    options = parse_base_options(["--model-backbone", backbone])
     rates = {name: getattr(options, f"lr_{name}") for name in ("backbone", "aspp", "decoder")}
     groups = parameter_groups(model, **rates)
     grouped = [id(p) for group in groups for p in group["params"]]

@@ -16,6 +16,7 @@ from model.weights_file import WeightsFileError, read_weights
 from model.wrapping import AmbiguousError, find_weights
 from tests.conftest import published_state
 from training import checkpoint
+from training.checkpoint import CheckpointError
 
 STATE = published_state("mattingbase_mobilenetv2")
 OTHER = {name: value + 1 for name, value in STATE.items()}
@@ -165,15 +166,11 @@ def test_content_that_holds_itself_ends() -> None:
     assert found and same(found.entries, STATE)
 
 
-def test_a_refiner_is_left_out_of_what_is_continued(
-    tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    """The published command line: --model-last-checkpoint takes a file of MattingRefine."""
+def test_a_file_with_a_refiner_is_not_continued_without_it(tmp_path: Path) -> None:
     state = STATE | {"refiner.conv1.weight": torch.ones(24, 42, 3, 3)}
     for wrap in (lambda: state, lambda: {"model": behind("module.", state)}):
-        _continues(tmp_path, wrap)
-        said = capsys.readouterr().out
-        assert "it is of MattingRefine; the refiner, 1 entries, is left out" in said
+        with pytest.raises(CheckpointError, match=r"refine\.pth .* type train_refine\.py"):
+            _continues(tmp_path, wrap)
 
 
 def _continues(folder: Path, make: Callable[[], dict]) -> None:

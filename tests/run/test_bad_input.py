@@ -10,7 +10,7 @@ from PIL import Image
 import train_base
 from tests.conftest import make_data, published_file
 from training import resolve
-from training.options import parse_options
+from training.options import parse_base_options
 from training.team import Team
 
 
@@ -174,13 +174,13 @@ def test_published_command_lines_are_taken() -> None:
         --model-last-checkpoint checkpoint/NAME/epoch-3.pth --batch-size 8 --num-workers 16
         --epoch-start 4 --epoch-end 8 --log-train-loss-interval 10
         --log-train-images-interval 2000 --log-valid-interval 5000 --checkpoint-interval 5000"""
-    options = parse_options(typed.split())
+    options = parse_base_options(typed.split())
     assert (options.model_name, options.epoch_start, options.num_workers) == ("NAME", 4, 16)
     assert options.model_last_checkpoint == Path("checkpoint/NAME/epoch-3.pth")
 
 
 def test_defaults() -> None:
-    options = parse_options([])
+    options = parse_base_options([])
     assert options.dataset_name == "demo"
     assert options.model_name == "mattingbase-resnet50-demo"
     assert (options.batch_size, options.epoch_start, options.epoch_end) == (8, 0, 8)
@@ -210,14 +210,14 @@ def test_workers_are_one_a_core_beside_a_gpu_and_none_on_a_cpu(
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _process: range(cores))
     monkeypatch.setattr(resolve, "choose_device", lambda *_asked: torch.device(device))
-    options = parse_options([])
+    options = parse_base_options([])
     resolve.resolve_options(options, Team(size=local_size, local_size=local_size))
     assert options.num_workers == workers
 
 
 @pytest.mark.parametrize(("scale", "factor"), [("none", 1), ("linear", 4), ("sqrt", 2)])
 def test_learning_rates_follow_the_batch_if_asked_to(scale: str, factor: float) -> None:
-    options = parse_options(["--batch-size", "32", "--lr-scale", scale])
+    options = parse_base_options(["--batch-size", "32", "--lr-scale", scale])
     assert options.lr_backbone == pytest.approx(1e-4 * factor)
     assert options.lr_aspp == options.lr_decoder == pytest.approx(5e-4 * factor)
 

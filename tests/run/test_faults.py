@@ -20,7 +20,7 @@ from tests.support.running import AUTO, ROOT, error_of, run, weights
 from training import checkpoint, resolve, saving, start
 from training.checkpoint_folder import CheckpointFolder
 from training.guarded_optimizer import loss_scaler
-from training.options import parse_options
+from training.options import parse_base_options
 from training.run import parameter_groups
 from training.team import Team
 
@@ -370,7 +370,9 @@ def test_a_row_is_there_as_a_whole(tmp_path: Path) -> None:
 def test_moments_come_back_in_the_layout_of_their_weights(data: Path, here: Path) -> None:
     """A checkpoint of a CPU continues on a GPU, whose weights lie otherwise in memory."""
     run(data, "--max-steps", 2)
-    options = parse_options(["--model-backbone", "mobilenetv2", "--model-last-checkpoint", "auto"])
+    options = parse_base_options(
+        ["--model-backbone", "mobilenetv2", "--model-last-checkpoint", "auto"]
+    )
     options.precision = "fp32"
     options.resume_anyway = True
     found = checkpoint.read_checkpoint(Path("checkpoint/run/epoch-0.pth"))

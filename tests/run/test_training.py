@@ -23,7 +23,7 @@ from tests.conftest import REAL, make_data, published_file, published_state
 from tests.support.running import ROOT, run, weights
 from training import checkpoint
 from training.checkpoint_folder import CheckpointFolder
-from training.options import LR_SCALES
+from training.option_groups import LR_SCALES
 
 
 def test_steps_change_what_they_should(data: Path, here: Path) -> None:

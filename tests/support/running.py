@@ -1,25 +1,44 @@
-"""What the tests of a run share: train_base.py's command line in this process, and what it says."""
+"""What the tests of a run share: a script's command line in this process, and what it says."""
 
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
 import train_base
+import train_refine
 
 ROOT = Path(train_base.__file__).parent
+SAID = ("train_base.py: error: ", "train_refine.py: error: ")
 AUTO = ["--model-last-checkpoint", "auto"]
 
 
-def run(data: Path, *arguments: object, backbone: str = "mobilenetv2", status: int = 0) -> None:
+def run(
+    data: Path,
+    *arguments: object,
+    backbone: str = "mobilenetv2",
+    status: int = 0,
+    script: ModuleType = train_base,
+) -> None:
+    crops = {train_base: (32, 64), train_refine: (64, 128)}
     argv = ["--dataset-dir", data, "--model-backbone", backbone, "--model-name", "run"]
-    argv += ["--crop-size", 32, 64, "--batch-size", 4, "--num-workers", 0, "--device", "cpu"]
-    assert train_base.main([str(word) for word in [*argv, *arguments]]) == status
+    argv += [
+        "--crop-size",
+        *crops[script],
+        "--batch-size",
+        4,
+        "--num-workers",
+        0,
+        "--device",
+        "cpu",
+    ]
+    assert script.main([str(word) for word in [*argv, *arguments]]) == status
 
 
 def error_of(capsys: pytest.CaptureFixture) -> str:
     lines = capsys.readouterr().err.splitlines()
-    return [line for line in lines if line.startswith("train_base.py: error: ")][-1]
+    return [line for line in lines if line.startswith(SAID)][-1]
 
 
 def weights(name: str) -> dict[str, torch.Tensor]:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.running import ROOT
 from training import locks, start
-from training.options import parse_options
+from training.options import parse_base_options
 
 pytest.importorskip("fcntl")
 
@@ -40,7 +40,7 @@ def test_the_next_start_removes_what_a_killed_dry_run_left(
     assert (left / "epoch-0.pth").exists()
     try:
         with locks.temporary_folder(Path("checkpoint"), ".dry-run-") as alive:
-            with start.checkpoint_folder(parse_options(words)) as mine:
+            with start.checkpoint_folder(parse_base_options(words)) as mine:
                 assert not left.exists() and alive.exists()
                 assert mine.exists() == bool(words)
                 assert not locks.remove_abandoned(Path("checkpoint"), ".dry-run-")

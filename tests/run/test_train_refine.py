@@ -1,0 +1,185 @@
+"""The second stage's run: its options, and where it begins."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import train_base
+import train_refine
+from model import MattingBase, MattingRefine
+from tests.support.running import AUTO, error_of, run, same, weights
+from training import checkpoint
+from training.options import parse_refine_options
+
+REFINE = {"script": train_refine}
+FEW = ["--max-steps", 1, "--crop-size", 64, 64, "--batch-size", 2]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a base network, as another program writes them: without a state."""
+    path = tmp_path_factory.mktemp("base") / "base.pth"
+    torch.manual_seed(1)
+    torch.save(MattingBase("mobilenetv2").state_dict(), path)
+    return path
+
+
+# ---- Options ------------------------------------------------------------------------------------
+
+
+def test_the_published_command_line_is_taken() -> None:
+    typed = """--dataset-name videomatte240k --model-backbone resnet101 --model-name NAME
+        --model-backbone-scale 0.125 --model-refine-mode thresholding
+        --model-refine-sample-pixels 320000 --model-refine-thresholding 0.1
+        --model-refine-kernel-size 1 --model-last-checkpoint PATH --batch-size 8 --num-workers 16
+        --epoch-start 1 --epoch-end 2 --log-train-loss-interval 10
+        --log-train-images-interval 1000 --log-valid-interval 2000 --checkpoint-interval 2000"""
+    options = parse_refine_options(typed.split())
+    assert (options.model_backbone_scale, options.model_refine_threshold) == (0.125, 0.1)
+    assert (options.model_refine_kernel_size, options.model_refine_sample_pixels) == (1, 320_000)
+    assert parse_refine_options(["--model-refine-threshold", "0.2"]).model_refine_threshold == 0.2
+
+
+def test_the_recipe_is_the_published_one() -> None:
+    options = parse_refine_options([])
+    assert options.model_name == "mattingrefine-resnet50-demo"
+    rates = (options.lr_backbone, options.lr_aspp, options.lr_decoder, options.lr_refiner)
+    assert rates == (5e-5, 5e-5, 1e-4, 3e-4)
+    assert (options.batch_size, options.crop_size, options.fgr_scale) == (4, [1024, 2048], (0.3, 1))
+    network = (options.model_backbone_scale, options.model_refine_mode)
+    assert (*network, options.model_refine_threshold) == (0.25, "sampling", 0.7)
+    assert (options.model_refine_sample_pixels, options.model_refine_kernel_size) == (80_000, 3)
+    intervals = (
+        options.log_train_loss_interval,
+        options.log_train_images_interval,
+        options.log_valid_interval,
+        options.checkpoint_interval,
+    )
+    assert intervals == (10, 1000, 2000, 2000)
+    scaled = parse_refine_options(["--batch-size", "16", "--lr-scale", "sqrt"])
+    assert scaled.lr_refiner == pytest.approx(6e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--model-backbone-scale 0.6", "0.6 is above 0.5"),
+        ("--model-backbone-scale 0.25 --crop-size 32 128", "type a MIN of 64 or more"),
+        ("--model-refine-kernel-size 2", "--model-refine-kernel-size: invalid choice: 2"),
+    ],
+)
+def test_what_no_network_can_be_is_refused(
+    capsys: pytest.CaptureFixture, words: str, said: str
+) -> None:
+    with pytest.raises(SystemExit):
+        parse_refine_options(words.split())
+    assert said in capsys.readouterr().err
+
+
+# ---- Starts -------------------------------------------------------------------------------------
+
+
+def empty(kind: type, backbone: str) -> MattingBase:
+    """A network whose weights are all 1: to draw them takes seconds."""
+    with torch.device("meta"):
+        model = kind(backbone)
+    model = model.to_empty(device="cpu")
+    for value in model.state_dict().values():
+        value.fill_(1)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("backbone", "matched", "entries"),
+    [("resnet50", 374, 394), ("resnet101", 680, 700), ("mobilenetv2", 362, 382)],
+)
+def test_a_base_network_fills_all_but_the_refiner(
+    backbone: str, matched: int, entries: int
+) -> None:
+    from model.transfer import transfer
+
+    kinds = (MattingBase, MattingRefine, MattingRefine)
+    base, model, again = (empty(kind, backbone) for kind in kinds)
+    report = transfer(model, base.state_dict())
+    assert report.source == "MattingBase" and f" {matched}/{entries} " in report.table()
+    assert all(name.startswith("refiner.") for name in report.missing)
+    behind = {f"module.{name}": value for name, value in model.state_dict().items()}
+    whole = transfer(again, behind)
+    assert whole.source == "MattingRefine" and len(whole.matched) == entries
+
+
+def test_it_begins_with_a_base_checkpoint_and_continues_its_own(
+    data: Path, here: Path, base: Path, capsys: pytest.CaptureFixture
+) -> None:
+    # The published command line: a base file as the last checkpoint.
+    run(data, *FEW, "--model-last-checkpoint", base, **REFINE)
+    said = capsys.readouterr().out
+    assert f"{base} is of the base stage" in said and " 362/382 " in said
+    entry = json.loads(Path("log/run/run.json").read_text())[0]
+    assert (entry["start"], entry["from"]) == ("transfer", str(base))
+    assert entry["options"]["stage"] == "refine"
+    # The same weights as an initialisation: the same run.
+    run(data, *FEW, "--model-name", "two", "--model-pretrain-initialization", base, **REFINE)
+    assert same(*(weights(f"checkpoint/{name}/epoch-0-iter-1.pth") for name in ("run", "two")))
+    run(data, *FEW, "--max-steps", 2, *AUTO, **REFINE)
+    assert "continuing checkpoint/run/epoch-0-iter-1.pth at step 2" in capsys.readouterr().out
+    # Other settings of the refiner make another run; those of a mode that is not its, do not.
+    again = [*FEW, "--max-steps", 3, *AUTO, "--model-refine-threshold", 0.3]
+    for words in (
+        ["--model-backbone-scale", 0.5],
+        ["--model-refine-mode", "full"],
+        ["--model-refine-sample-pixels", 160],
+    ):
+        run(data, *again, *words, status=2, **REFINE)
+        said = error_of(capsys)
+        assert f"{words[0]} was " in said and "--resume-anyway" in said
+    run(data, *again, "--model-refine-kernel-size", 1, "--resume-anyway", status=2, **REFINE)
+    assert "type --model-refine-kernel-size 3" in error_of(capsys)
+    run(data, *again, **REFINE)
+    expected = empty(MattingRefine, "mobilenetv2").state_dict()
+    assert list(weights("checkpoint/run/epoch-0.pth")) == list(expected)
+
+
+def test_a_file_of_one_stage_in_the_place_of_the_other(
+    data: Path, here: Path, base: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run(data, *FEW, "--model-name", "refined", **REFINE)
+    own = Path("checkpoint/refined/epoch-0-iter-1.pth")
+    for words, said in (
+        (["--model-last-checkpoint", own], "train_refine.py"),
+        (["--model-pretrain-initialization", own], "--model-pretrain-partial"),
+        (["--model-name", "refined"], "refine stage, up to epoch-0-iter-1.pth; choose another"),
+        (["--model-name", "refined", "--overwrite"], "choose another --model-name"),
+        (["--model-name", "refined", *AUTO], "train_refine.py"),
+    ):
+        run(data, *FEW, *words, status=2, script=train_base)
+        assert said in error_of(capsys)
+    before = own.read_bytes()
+    for words, said in (
+        (["--model-pretrain-initialization", own, "--model-refine-kernel-size", 1], "size 3"),
+        (["--model-pretrain-initialization", base, "--model-backbone", "resnet50"], "mobilenetv2"),
+        (["--model-last-checkpoint", base, "--model-backbone", "resnet50"], "mobilenetv2"),
+    ):
+        run(data, *FEW, *words, status=2, **REFINE)
+        assert said in error_of(capsys)
+    checkpoint.state_path(own).unlink()  # bare weights, as another program writes them
+    run(data, *FEW, "--model-last-checkpoint", own, status=2, script=train_base)
+    assert "train_refine.py" in error_of(capsys)
+    assert own.read_bytes() == before and not Path("checkpoint/run").exists()
+
+
+def test_a_run_of_the_base_stage_is_never_lost_to_this_one(
+    data: Path, here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run(data, *FEW, script=train_base)
+    files = {path: path.read_bytes() for path in Path("checkpoint/run").iterdir()}
+    for words in ([], ["--overwrite"], AUTO, ["--overwrite", *AUTO]):
+        run(data, *FEW, *words, status=2, **REFINE)
+        said = error_of(capsys)
+        assert "checkpoint/run holds" in said and "choose another --model-name" in said
+    best = ["--model-pretrain-initialization", "checkpoint/run/best.pth", "--overwrite"]
+    run(data, *FEW, *best, status=2, **REFINE)
+    assert "choose another --model-name" in error_of(capsys)
+    assert {path: path.read_bytes() for path in Path("checkpoint/run").iterdir()} == files
