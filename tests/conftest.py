@@ -21,6 +21,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts what 
 SMALL = 20_000  # bytes of a tar, so that the tiny data set takes several
 DATA = Path(__file__).parent / "data"
 REAL = Path(__file__).parents[2] / "shared" / "real"
+CASES = REAL.parent / "cases"
 STATE_DICTS = json.loads((DATA / "state_dicts.json").read_text())
 SOURCE_OF = {"resnet50": "resnet50", "resnet101": "resnet101", "mobilenetv2": "mobilenet"}
 

@@ -23,7 +23,7 @@ from dataset.hand_over import Parcel
 from dataset.sample import MattingDataset, batches, begin_worker, collate
 from dataset.sampler import BatchSampler
 from tests.conftest import make_data
-from tests.support.running import ROOT, error_of, run, same, weights
+from tests.support.running import ROOT, error_of, has_little_shm, run, same, weights
 from training import team as distributed
 
 
@@ -43,21 +43,6 @@ def equal(one: dict, other: dict) -> bool:
         torch.equal(value, other[name]) if isinstance(value, torch.Tensor) else value == other[name]
         for name, value in one.items()
     )
-
-
-def has_little_shm(command: str, size: str) -> subprocess.CompletedProcess:
-    """Runs a command where /dev/shm is so small; skips where this system does not let us."""
-    mounted = f"mount -t tmpfs -o size={size} none /dev/shm 2>/dev/null || exit 77; {command}"
-    try:
-        done = subprocess.run(
-            ["unshare", "-m", "sh", "-c", mounted],
-            capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-    except FileNotFoundError:
-        pytest.skip("no unshare here")
-    if done.returncode == 77 or "unshare failed" in done.stderr:
-        pytest.skip("a /dev/shm of one's own needs root")
-    return done
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """What the tests of a run share: a script's command line in this process, and what it says."""
 
+import os
+import subprocess
 from pathlib import Path
 from types import ModuleType
 
@@ -47,3 +49,18 @@ def weights(name: str) -> dict[str, torch.Tensor]:
 
 def same(one: dict, other: dict) -> bool:
     return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def has_little_shm(command: str, size: str) -> subprocess.CompletedProcess:
+    """Runs a command where /dev/shm is so small; skips where this system does not let us."""
+    mounted = f"mount -t tmpfs -o size={size} none /dev/shm 2>/dev/null || exit 77; {command}"
+    try:
+        done = subprocess.run(
+            ["unshare", "-m", "sh", "-c", mounted],
+            capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+    except FileNotFoundError:
+        pytest.skip("no unshare here")
+    if done.returncode == 77 or "unshare failed" in done.stderr:
+        pytest.skip("a /dev/shm of one's own needs root")
+    return done
