@@ -135,12 +135,10 @@ class MattingRefine(MattingBase):
             return self.refiner.whole(half, full)
         enlarged = resize(coarse, size)
         places = chosen[:, 0].nonzero()
-        if len(places):
+        # In training no patches are refined, too: every process of several has to take part in the
+        # refiner's batch norms and gradients.
+        if len(places) or self.training:
             return replace_patches(enlarged, places, self.refiner.patches(half, full, places))
-        if self.training:
-            # Every process of several has to take part in the refiner's batch norms and gradients.
-            one = torch.zeros(1, 3, dtype=torch.int64, device=src.device)
-            return enlarged + self.refiner.patches(half, full, one).sum() * 0
         return enlarged
 
 

@@ -7,8 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from model.batch_norm import BatchNorm2d
+
 PATCH = 4  # side of a patch in pixels of the full picture; it is PATCH / 2 at half the size
 CHANNELS = (42, 24, 16, 12, 4)  # 32 of hid, 1 of pha, 3 of fgr, 6 of src and bgr; .. pha, fgr
+
+
+class PatchNorm(BatchNorm2d):
+    """Batch norm of patches, of which a picture has any number. In training, where all pictures
+    together have none, the running statistics stay."""
 
 
 class Refiner(nn.Module):
@@ -28,11 +35,11 @@ class Refiner(nn.Module):
         # What the convolutions use up at each side: of the half size, and of the full size.
         self.half_margin, self.margin = (3, 2) if kernel_size == 3 else (0, 0)
         self.conv1 = nn.Conv2d(CHANNELS[0], CHANNELS[1], kernel_size, bias=False)
-        self.bn1 = nn.BatchNorm2d(CHANNELS[1])
+        self.bn1 = PatchNorm(CHANNELS[1])
         self.conv2 = nn.Conv2d(CHANNELS[1], CHANNELS[2], kernel_size, bias=False)
-        self.bn2 = nn.BatchNorm2d(CHANNELS[2])
+        self.bn2 = PatchNorm(CHANNELS[2])
         self.conv3 = nn.Conv2d(CHANNELS[2] + 6, CHANNELS[3], kernel_size, bias=False)
-        self.bn3 = nn.BatchNorm2d(CHANNELS[3])
+        self.bn3 = PatchNorm(CHANNELS[3])
         self.conv4 = nn.Conv2d(CHANNELS[3], CHANNELS[4], kernel_size, bias=True)
         self.relu = nn.ReLU()
 
@@ -57,7 +64,7 @@ class Refiner(nn.Module):
 
     def patches(self, half: Tensor, full: Tensor, chosen: Tensor) -> Tensor:
         """Refines the chosen patches alone. half, full: as for `whole`. chosen: (N, 3) int64, the
-        picture, row and column of each patch. Returns (N, 4, PATCH, PATCH)."""
+        picture, row and column of each patch; N may be 0. Returns (N, 4, PATCH, PATCH)."""
         return self(
             cut_patches(half, chosen, self.patch // 2, self.half_margin),
             cut_patches(full, chosen, self.patch, self.margin),

@@ -17,7 +17,7 @@ from dataset.sample import MattingDataset, collate
 from dataset.sampler import SampleKey
 from model.batch_norm import count_batch
 from training import checkpoint
-from training.batch_norm import GlobalBatchNorm2d
+from training.batch_norm import GlobalBatchNorm2d, GlobalPatchNorm
 from training.checkpoint_folder import CheckpointFolder
 
 ROOT = Path(train_base.__file__).parent
@@ -162,8 +162,9 @@ def test_augmenting_waits_for_nothing(data: Path) -> None:
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("kind", [GlobalBatchNorm2d, GlobalPatchNorm])
 def test_batch_norm_over_processes_is_batch_norm(
-    dtype: torch.dtype, layout: torch.memory_format
+    kind: type[GlobalBatchNorm2d], dtype: torch.dtype, layout: torch.memory_format
 ) -> None:
     """By the operations that a CPU does not have, with one process."""
     torch.manual_seed(0)
@@ -172,7 +173,7 @@ def test_batch_norm_over_processes_is_batch_norm(
     plain = nn.BatchNorm2d(16).cuda()
     dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
     try:
-        other = GlobalBatchNorm2d(copy.deepcopy(plain), dist.group.WORLD)
+        other = kind(copy.deepcopy(plain), dist.group.WORLD)
         found = []
         for norm in (plain, other):
             given = x.clone().requires_grad_()

@@ -52,6 +52,7 @@ import argparse, json, os
 import torch
 from torch import nn
 from model import MattingBase
+from model.refiner import Refiner
 from tests.null_cuda import counts
 from tests.support.operations import Operations
 from training import team as distributed
@@ -90,10 +91,33 @@ for step in range(2):
 with Operations() as operations:
     model(x, x)
 counting = [of.name for of in operations.seen if any(x[1] == torch.int64 for x in of.inputs)]
+# Of patches, the second process has none.
+refiner = torch.nn.Sequential(Refiner())
+over_all_processes(refiner, team.device_group)
+refiner = refiner.to(device, memory_format=torch.channels_last).train()[0]
+half, full = torch.zeros(2, 42, 16, 16, device=device), torch.zeros(2, 6, 32, 32, device=device)
+chosen = torch.zeros(0 if team.rank else 5, 3, dtype=torch.int64, device=device)
+for step in range(2):
+    refiner.zero_grad()
+    before = counts.snap()
+    torch.cuda.set_sync_debug_mode("error" if step else "default")
+    with torch.autocast("cuda", dtype=torch.float16):
+        refined = refiner.patches(half, full, chosen)
+    refined.sum().backward()
+    torch.cuda.set_sync_debug_mode("default")
+    unequal = counts.diff(before, counts.snap())
+patches = {
+    "kinds": [type(each).__name__ for each in (refiner.bn1, refiner.bn2, refiner.bn3)],
+    "waits": counts.waits(unequal), "pageable": unequal["pageable_h2d"],
+    "exchanges": unequal["nccl"], "dtype": str(refined.dtype), "count": len(refined),
+    "without gradient": [n for n, each in refiner.named_parameters() if each.grad is None],
+}
+every = [None, None]
+torch.distributed.all_gather_object(every, patches, group=team.host_group)
 print(json.dumps({
     "converted": converted, "waits": counts.waits(counted), "pageable": counted["pageable_h2d"],
     "exchanges": counted["nccl"], "norms": len(norms), "kept": sorted(seen),
-    "counting": counting,
+    "counting": counting, "patches": every,
 }))
 """
 
@@ -105,6 +129,16 @@ def test_batch_norm_over_all_processes_waits_for_nothing() -> None:
     assert found["exchanges"] == 2 * found["norms"]
     assert found["kept"] == [[True, True]]  # dtype and layout of what went in
     assert found["counting"] == ["_foreach_add_"]  # of all layers at once
+    for each, count in zip(found["patches"], (5, 0), strict=True):
+        assert each == {
+            "kinds": ["GlobalPatchNorm"] * 3,
+            "waits": 0,
+            "pageable": 0,
+            "exchanges": 6,
+            "dtype": "torch.float16",
+            "count": count,
+            "without gradient": [],
+        }
 
 
 SAVED = """

@@ -140,6 +140,10 @@ def test_sides_that_are_no_multiple_of_four_are_those_of_the_outputs() -> None:
     assert torch.equal(outputs.pha, padded.pha[:, :, :163, :226])
 
 
+def running(refiner: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: each for name, each in refiner.named_buffers() if "running" in name}
+
+
 def test_nothing_chosen_is_the_coarse_matte_and_still_trains_every_parameter() -> None:
     model = network(refine_mode="thresholding", refine_threshold=1.0)
     src, bgr = inputs(2)
@@ -147,12 +151,14 @@ def test_nothing_chosen_is_the_coarse_matte_and_still_trains_every_parameter() -
     assert not outputs.ref_sm.any()
     enlarged = torch.nn.functional.interpolate(outputs.pha_sm, src.shape[2:], mode="bilinear")
     assert torch.equal(outputs.pha, enlarged)
+    before = {name: each.clone() for name, each in running(model.refiner).items()}
     with torch.enable_grad():
         outputs = model.train()(src, bgr)
         assert not outputs.ref_sm.any()
         (outputs.pha.mean() + outputs.fgr.mean() + outputs.err_sm.mean()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     assert not any(p.grad.any() for p in model.refiner.parameters())
+    assert all(torch.equal(each, before[name]) for name, each in running(model.refiner).items())
 
 
 def test_batch_norm_of_the_refiner_sees_the_chosen_patches_alone() -> None:

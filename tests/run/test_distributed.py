@@ -1,6 +1,7 @@
 """Several processes train as one: the same samples, gradients, validation; and all end together."""
 
 import argparse
+import copy
 import csv
 import json
 import os
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch import nn
 from torch.utils.data import DataLoader
 
 from dataset.augmentation import augment
@@ -24,6 +27,7 @@ from model.dropout import SampleDropout
 from tests.conftest import make_data
 from training import checkpoint
 from training import team as distributed
+from training.batch_norm import GlobalBatchNorm2d, GlobalPatchNorm
 from training.checkpoint_folder import CheckpointFolder
 from training.team import Team
 
@@ -191,21 +195,39 @@ def options(**values: object) -> argparse.Namespace:
 
 def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
     """In float64, where only what is wrong differs; batch norm and dropout included: batch norm as
-    on a CPU, and as on a GPU."""
+    on a CPU, and as on a GPU. A refiner has other numbers of patches in each process: where one
+    has none, or all have, it takes part all the same, and nobody waits for ever."""
+    networks = ["base", "3,40,9,1", "5,2,0,0", "0,0,0,0"]
     for processes in (1, 2):
         launcher = [sys.executable, "-m", "torch.distributed.run"]
         command = [*launcher, "--nproc-per-node", str(processes), str(SUPPORT / "gradients.py")]
         paths = [str(tmp_path / f"{processes}{how}.pt") for how in ("", "-kernels")]
-        subprocess.run([*command, *paths], check=True, env={
+        subprocess.run([*command, *paths, *networks], check=True, env={
             **os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
     one, *others = (
         torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1", "2", "2-kernels")
     )
-    assert len(one) > 300  # gradients and running statistics
+    assert len(one) > 4 * 300  # gradients and running statistics
     for other in others:
         assert other.keys() == one.keys()
         for name, value in one.items():
             torch.testing.assert_close(other[name], value, rtol=1e-8, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("kind", [GlobalBatchNorm2d, GlobalPatchNorm])
+def test_batch_norm_over_processes_takes_half_precision(kind: type[GlobalBatchNorm2d]) -> None:
+    """As --precision bf16 gives it on a CPU; statistics are of float32."""
+    plain, x = nn.BatchNorm2d(4), torch.rand(2, 4, 3, 3).bfloat16()
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        norm = kind(copy.deepcopy(plain), dist.group.WORLD)
+        y = norm(x)
+    finally:
+        dist.destroy_process_group()
+    expected = plain(x.float())
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), expected, atol=2e-2, rtol=0)
+    torch.testing.assert_close(norm.running_var, plain.running_var)
 
 
 @pytest.mark.slow

@@ -1,8 +1,9 @@
-"""What torchrun starts in tests/run/test_distributed.py: one backward pass in float64 over a
-batch that its processes share; the first writes gradients and running statistics to a file.
+"""What torchrun starts in tests/run/test_distributed.py: backward passes in float64 over a batch
+that its processes share; the first writes gradients and running statistics to a file.
 
-gradients.py FILE KERNELS: into the second file, with several processes, what comes where batch norm
-is computed as on a GPU, whose operations are written out here."""
+gradients.py FILE KERNELS NETWORK..: into the second file, with several processes, what comes where
+batch norm is computed as on a GPU, whose operations are written out here. NETWORK: base, or the
+numbers of patches that are refined in each picture, joined by commas."""
 
 import argparse
 import sys
@@ -12,9 +13,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
 
-from model import MattingBase
+from model import MattingBase, MattingRefine
 from training import team as distributed
-from training.batch_norm import GlobalBatchNorm2d, over_all_processes
+from training.batch_norm import GlobalBatchNorm2d, GlobalPatchNorm, over_all_processes
 
 BATCH = 4
 
@@ -51,28 +52,52 @@ def each(value):
     return value[:, None, None]
 
 
-def backward_pass(path):
+def refining(numbers):
+    """A network that refines so many patches of each picture."""
+    model = MattingRefine("mobilenetv2", backbone_scale=0.5, refine_mode="thresholding")
+    order = torch.rand(BATCH, 16 * 16, generator=torch.Generator().manual_seed(2)).argsort(1)
+    chosen = (order < torch.tensor(numbers)[:, None]).view(BATCH, 1, 16, 16)
+    model.choose = lambda _err, _shape: chosen[mine]
+    return model
+
+
+def backward_passes(network):
+    """Gradients and buffers of `network` by name, after two passes: what takes no part in one stops
+    the next."""
     torch.manual_seed(0)
-    model = MattingBase("mobilenetv2").train()
+    base = network == "base"
+    model = MattingBase("mobilenetv2") if base else refining([int(n) for n in network.split(",")])
+    model.train()
     if team.size > 1:
         over_all_processes(model, team.device_group)
     forward = team.wrap(model)
     generator = torch.Generator().manual_seed(1)
     src, bgr, true_fgr = (torch.rand(BATCH, 3, 64, 64, generator=generator) for _ in range(3))
-    mine = slice(team.rank * BATCH // team.size, (team.rank + 1) * BATCH // team.size)
-    model.seed_dropout(list(range(BATCH))[mine])
-    pred_pha, pred_fgr, _, pred_hid = forward(src[mine], bgr[mine])
-    loss = pred_pha.square().mean() + (pred_fgr - true_fgr[mine]).abs().mean() + pred_hid.mean()
-    loss.backward()
+    for _pass in range(2):
+        model.zero_grad()
+        model.seed_dropout(list(range(BATCH))[mine])
+        pred_pha, pred_fgr, *others = forward(src[mine], bgr[mine])
+        loss = pred_pha.square().mean() + (pred_fgr - true_fgr[mine]).abs().mean()
+        (loss + sum(each.mean() for each in others)).backward()
+    found = {name: value.grad for name, value in model.named_parameters()}
+    found |= dict(model.named_buffers())
+    return {f"{network} {name}": value for name, value in found.items()}
+
+
+def save_passes(path):
+    found = {}
+    for network in networks:
+        found |= backward_passes(network)
     if team.is_main:
-        found = {name: value.grad for name, value in model.named_parameters()}
-        torch.save(found | dict(model.named_buffers()), path)
+        torch.save(found, path)
 
 
 torch.set_default_dtype(torch.float64)
+path, path_of_kernels, *networks = sys.argv[1:]
 cpu, options = torch.device("cpu"), argparse.Namespace(dist_timeout=60)
 team = distributed.with_device(distributed.join(options), cpu, options)
-backward_pass(sys.argv[1])
+mine = slice(team.rank * BATCH // team.size, (team.rank + 1) * BATCH // team.size)
+save_passes(path)
 if team.size > 1:
     torch.batch_norm_stats = stats
     torch.batch_norm_gather_stats_with_counts = gather_stats
@@ -80,5 +105,6 @@ if team.size > 1:
     torch.batch_norm_backward_reduce = backward_reduce
     torch.batch_norm_backward_elemt = backward_elementwise
     GlobalBatchNorm2d.by_formulas = GlobalBatchNorm2d.by_kernels
-    backward_pass(sys.argv[2])
+    GlobalPatchNorm.by_formulas = GlobalPatchNorm.by_kernels
+    save_passes(path_of_kernels)
 team.close()
