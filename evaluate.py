@@ -68,8 +68,8 @@ def evaluate(options: argparse.Namespace) -> None:
     from common.machine import choose_device
     from evaluation.folders import Clips
     from evaluation.scores import (
-        UNKNOWN,
-        WHOLE,
+        UNKNOWN_REGION,
+        WHOLE_IMAGE,
         Result,
         has_region,
         measure,
@@ -115,7 +115,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
     # ---- Tell -----------------------------------------------------------------------------------
 
-    over = UNKNOWN if options.unknown or options.trimap_dir else WHOLE
+    over = UNKNOWN_REGION if options.unknown or options.trimap_dir else WHOLE_IMAGE
     if not images:
         raise OptionError(
             f"none of {len(empty)} images has a pixel in {over}, {empty[0]} for one: there is "

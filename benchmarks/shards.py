@@ -34,7 +34,7 @@ from dataset.pictures import find_pairs, open_picture
 from dataset.sample import MattingDataset
 from dataset.sampler import SampleKey
 from dataset.tar import open_tars
-from dataset.tar_index import BLOCK, Index, scan, write_index
+from dataset.tar_index import BLOCK_BYTES, Index, scan, write_index
 
 SIZE = (512, 512)
 TARS = 100  # in which a million names lie
@@ -129,15 +129,15 @@ def opening(scratch: str, names: int) -> None:
     second at which a tar without index is looked through; all of processor time."""
     folder = Path(scratch, "many")
     folder.mkdir()
-    step, each = 100 * BLOCK, names // TARS // 2
+    step, each = 100 * BLOCK_BYTES, names // TARS // 2
     for number in range(TARS):
         stems = [f"clip{number:03}/some-name/{i:08}" for i in range(each)]
         members = [f"{kind}/{stem}" for stem in stems for kind in ("fgr", "pha")]
-        offsets = BLOCK + step * np.arange(len(members))
+        offsets = BLOCK_BYTES + step * np.arange(len(members))
         path = folder / f"{number:05}.tar"
         path.touch()
         os.truncate(path, int(offsets[-1]) + step)  # a hole: all headers are zeros
-        empty = np.full(len(members), zlib.crc32(bytes(BLOCK)))
+        empty = np.full(len(members), zlib.crc32(bytes(BLOCK_BYTES)))
         names_there = Names(f"{name}.jpg" for name in members)
         write_index(path, Index(int(offsets[-1]) + step, names_there, offsets, offsets * 0, empty))
     del stems, members, names_there

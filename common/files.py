@@ -14,7 +14,7 @@ from common.cli import size_said
 from common.errors import OptionError
 from common.text import tell
 
-NAME_AT_MOST = 255  # bytes, of nearly every file system
+MAX_NAME_BYTES = 255  # bytes, of nearly every file system
 DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -103,7 +103,7 @@ def beside(path: Path, ending: str) -> Path:
     """A file in the same folder with that ending after its name. Where this would be too long a
     name, it begins as the file's does and goes on with a hash of it."""
     name = os.fsencode(path.name)
-    room = NAME_AT_MOST - len(os.fsencode(ending))
+    room = MAX_NAME_BYTES - len(os.fsencode(ending))
     if len(name) > room:
         digest = hashlib.sha256(name).hexdigest()[:16]
         name = name[: room - len(digest)].decode("utf-8", "ignore").encode() + digest.encode()

@@ -13,41 +13,47 @@ from common.errors import DataError
 
 # Of an alpha in 0..255. JPEG leaves noise, so that nothing is exactly 0 or 255.
 CLEAR, SOLID = 12, 243  # up to it transparent, from it on opaque
-FEW = 1e-4  # share of pixels that may differ in an alpha that is empty, full, or of one grey
-SOFT = (26, 229)  # between a tenth and nine tenths; noise beside a hard edge is mostly outside
-SOFT_LEAST = 0.1  # soft pixels per pixel of outline; a plain antialiased edge has some 0.5
+# Share of pixels that may differ in an alpha that is empty, full, or of one grey.
+MAX_ODD_SHARE = 1e-4
+# Between a tenth and nine tenths; noise beside a hard edge is mostly outside.
+SOFT_VALUES = 26, 229
+MIN_SOFT_PER_EDGE = 0.1  # soft pixels per pixel of outline; a plain antialiased edge has some 0.5
 RIM, FALL = 0.6, 0.3  # inverted: the mean of the rim is above, the middle so much below it
-UNLIKE, UNLIKE_SHARE = 8, 1e-3  # channels differ by more than 8 of 255 in over 1 in 1000 pixels
-LOOKED_AT = 250_000  # pixels of a picture in three channels that are compared
-TOP = 0.97  # of the largest value: what is above it is the solid part of a figure
-CORE = 0.05  # that part's share of all that is not 0, at least, where values are on another scale
-NOISE = 0.5  # of the changes that independent pixels would have; a figure has far fewer
-LEVELS = 40  # labels are no more values than these
-PATCH, PATCHES = 0.5, 5e-3  # a level's pixels with like neighbours; and their share of a picture
+UNLIKE_BY, UNLIKE_SHARE = 8, 1e-3  # channels differ by more than 8 of 255 in over 1 in 1000 pixels
+MAX_COMPARED_PIXELS = 250_000  # pixels of a picture in three channels that are compared
+SOLID_SHARE_OF_MAX = 0.97  # of the largest value: what is above it is the solid part of a figure
+# That part's share of all that is not 0, at least, where values are on another scale.
+MIN_SOLID_SHARE = 0.05
+MAX_NOISE_SHARE = 0.5  # of the changes that independent pixels would have; a figure has far fewer
+MAX_LABELS = 40  # labels are no more values than these
+# A level's pixels with like neighbours; and their share of a picture.
+PATCH_NEIGHBOURS, MIN_PATCHES_SHARE = 0.5, 5e-3
 
-EDGE_LEAST, DARK = 100, 40  # pixels of a soft edge; and the least brightness beside it, of 255
-BESIDE = 11  # pixels: the window around a soft one in which solid ones are beside it
-OVER, REST, SLOPE = 0.02, 0.25, 0.6  # share brighter than alpha; colour left at alpha 0; its rise
-NOTHING = "there is no figure to be told from its background: give mattes that have one"
-MEND = {  # what to do, by the kind of fault
+# Pixels of a soft edge; and the least brightness beside it, of 255.
+MIN_EDGE_PIXELS, MIN_EDGE_BRIGHTNESS = 100, 40
+EDGE_WINDOW_SIDE = 11  # pixels: the window around a soft one in which solid ones are beside it
+# Share brighter than alpha; colour left at alpha 0; its rise.
+OVER_ALPHA_SHARE, REST_AT_ALPHA_0, REST_SLOPE = 0.02, 0.25, 0.6
+NO_FIGURE_ADVICE = "there is no figure to be told from its background: give mattes that have one"
+ADVICE_OF_FAULT = {  # what to do, by the kind of fault
     "colour_alpha": "an alpha is grey: put the matte of this picture in its place",
     "scaled_alpha": "or give the mattes that these were made of",
     "label_alpha": "write 255 where the figure is and 0 elsewhere, or better: make mattes",
-    "empty_alpha": NOTHING,
-    "full_alpha": NOTHING,
-    "flat_alpha": NOTHING,
+    "empty_alpha": NO_FIGURE_ADVICE,
+    "full_alpha": NO_FIGURE_ADVICE,
+    "flat_alpha": NO_FIGURE_ADVICE,
     "middle_alpha": "a matte is 0 where the background is and 255 where the figure is: give the "
     "mattes, or stretch the values to 0 to 255 where they are those of a video (16 to 235)",
 }
 # What is no fault of one alpha, but is of all: the kinds that together leave nothing to be learned.
 NO_FIGURES = ({"empty_alpha", "full_alpha", "flat_alpha"}, {"flat_alpha", "middle_alpha"})
-HOW = {  # in the order in which a mixture of them is called by one
+WORDS_OF_FAULT = {  # in the order in which a mixture of them is called by one
     "flat_alpha": "of one grey everywhere",
     "middle_alpha": "nowhere transparent and nowhere opaque",
     "empty_alpha": "empty",
     "full_alpha": "full, opaque everywhere",
 }
-LOST = (
+MEASURE_FAULT_ADVICE = (
     "the alpha channel was lost where they were converted: export them with transparency, or put "
     "their mattes into a folder pha beside a folder fgr"
 )
@@ -57,7 +63,7 @@ class AlphaError(DataError):
     """An alpha whose values are those of something else. kind: as check_data.py names the fault."""
 
     def __init__(self, path: object, kind: str, figures: str) -> None:
-        super().__init__(f"{path} is no alpha: {figures}; {MEND[kind]}")
+        super().__init__(f"{path} is no alpha: {figures}; {ADVICE_OF_FAULT[kind]}")
         self.kind, self.figures = kind, figures
         self._given = path, kind, figures
 
@@ -85,7 +91,7 @@ def foreign_values(picture: Image.Image) -> tuple[str, str] | None:
     """The fault that makes a picture no alpha by itself. picture: decoded, of mode 1, L, I or
     I;16, RGB or P (in either colours must be grey)."""
     if picture.mode in ("RGB", "P"):
-        step = max(1, int((picture.width * picture.height / LOOKED_AT) ** 0.5))
+        step = max(1, int((picture.width * picture.height / MAX_COMPARED_PIXELS) ** 0.5))
         # Pillow converts no picture with a step; a palette is small, and so are the rows taken.
         rows = np.asarray(picture)[::step, ::step]
         if picture.mode == "P":
@@ -112,8 +118,10 @@ def scaled_values(picture: Image.Image) -> tuple[str, str] | None:
     if high == 1 or (deep and 250 <= high <= 255):
         values = np.asarray(picture)
         values = values if values.ndim == 2 else values[..., 0]
-        top = values >= TOP * high
-        if top.sum() > max(CORE * np.count_nonzero(values), FEW * values.size) and _one_figure(top):
+        top = values >= SOLID_SHARE_OF_MAX * high
+        if top.sum() > max(
+            MIN_SOLID_SHARE * np.count_nonzero(values), MAX_ODD_SHARE * values.size
+        ) and _one_figure(top):
             white = 65535 if deep else 255
             factor = 257 if high > 1 else white
             also = ", or save them as 8 bits" if high > 1 else ""
@@ -126,7 +134,7 @@ def _one_figure(inside: np.ndarray) -> bool:
     """Whether a mask is of connected parts, and no noise, nor all of the picture."""
     share = inside.mean()
     changes = (inside[:, 1:] != inside[:, :-1]).mean() if inside.shape[1] > 1 else 0.0
-    return bool(share < 1 and changes < NOISE * 2 * share * (1 - share))
+    return bool(share < 1 and changes < MAX_NOISE_SHARE * 2 * share * (1 - share))
 
 
 def judge_alpha(pha: np.ndarray) -> Iterator[tuple[str, str]]:
@@ -140,7 +148,7 @@ def judge_alpha(pha: np.ndarray) -> Iterator[tuple[str, str]]:
     since figures stand on the lower border. It does not find an inverted figure off the middle.
     """
     histogram = np.array(Image.fromarray(np.ascontiguousarray(pha)).histogram())
-    few = FEW * pha.size
+    few = MAX_ODD_SHARE * pha.size
     if levels := _label_levels(pha, histogram):
         yield "label_alpha", f"flat patches of the values {', '.join(map(str, levels))} of 255"
         return
@@ -160,8 +168,8 @@ def judge_alpha(pha: np.ndarray) -> Iterator[tuple[str, str]]:
     inside = pha > 127
     outline = np.count_nonzero(inside[1:] != inside[:-1])
     outline += np.count_nonzero(inside[:, 1:] != inside[:, :-1])
-    soft = int(histogram[SOFT[0] : SOFT[1] + 1].sum())
-    if outline and soft < SOFT_LEAST * outline:
+    soft = int(histogram[SOFT_VALUES[0] : SOFT_VALUES[1] + 1].sum())
+    if outline and soft < MIN_SOFT_PER_EDGE * outline:
         yield "binary_alpha", f"{soft} soft pixels along an outline of {outline}"
     height, width = pha.shape
     y, x = max(1, height // 20), max(1, width // 20)
@@ -176,8 +184,8 @@ def judge_alpha(pha: np.ndarray) -> Iterator[tuple[str, str]]:
 def _range_of_most(histogram: np.ndarray) -> tuple[int, int]:
     """The lowest and the highest value but for few pixels: 1 in 10,000 below, and as many above."""
     total = int(histogram.sum())
-    low = np.searchsorted(histogram.cumsum(), FEW * total, side="right")
-    high = 255 - np.searchsorted(histogram[::-1].cumsum(), FEW * total, side="right")
+    low = np.searchsorted(histogram.cumsum(), MAX_ODD_SHARE * total, side="right")
+    high = 255 - np.searchsorted(histogram[::-1].cumsum(), MAX_ODD_SHARE * total, side="right")
     return int(low), int(high)
 
 
@@ -186,20 +194,29 @@ def _label_levels(pha: np.ndarray, histogram: np.ndarray) -> list[int]:
     patches too, but its neighbouring levels differ by 1; a soft edge has pixels in no patch."""
     high = int(np.flatnonzero(histogram)[-1])
     between = slice(CLEAR + 1, SOLID) if high > CLEAR else slice(2, CLEAR + 1)
-    if np.sort(histogram[between])[-LEVELS:].sum() < PATCHES * pha.size or min(pha.shape) < 2:
+    if (
+        np.sort(histogram[between])[-MAX_LABELS:].sum() < MIN_PATCHES_SHARE * pha.size
+        or min(pha.shape) < 2
+    ):
         return []
     core = pha[:-1, :-1]
     right, below = pha[:-1, 1:] != core, pha[1:, :-1] != core
     flat = ~(right | below)
     counts = np.bincount(core.ravel(), minlength=256)
     patches = np.bincount(core[flat], minlength=256)
-    levels = np.flatnonzero((patches >= PATCH * counts) & (patches > FEW * pha.size))
+    levels = np.flatnonzero(
+        (patches >= PATCH_NEIGHBOURS * counts) & (patches > MAX_ODD_SHARE * pha.size)
+    )
     inner = levels[(levels >= between.start) & (levels < between.stop)]
-    if not len(inner) or len(levels) > LEVELS or patches[inner].sum() < PATCHES * pha.size:
+    if (
+        not len(inner)
+        or len(levels) > MAX_LABELS
+        or patches[inner].sum() < MIN_PATCHES_SHARE * pha.size
+    ):
         return []
     borders = np.count_nonzero(right) + np.count_nonzero(below)
     others = counts.sum() - counts[levels].sum()
-    if not borders or others >= SOFT_LEAST * borders:
+    if not borders or others >= MIN_SOFT_PER_EDGE * borders:
         return []
     if high > CLEAR:
         signed = pha.astype(np.int16)
@@ -213,7 +230,7 @@ def _label_levels(pha: np.ndarray, histogram: np.ndarray) -> list[int]:
 def channels_differ(pha: np.ndarray) -> bool:
     """Whether an alpha, (H, W, 3) uint8, is not grey; what JPEG does to grey is let pass."""
     spread = pha.max(axis=2) - pha.min(axis=2)
-    return bool((spread > UNLIKE).mean() > UNLIKE_SHARE)
+    return bool((spread > UNLIKE_BY).mean() > UNLIKE_SHARE)
 
 
 def premultiplied(fgr: np.ndarray, pha: np.ndarray) -> str | None:
@@ -223,17 +240,21 @@ def premultiplied(fgr: np.ndarray, pha: np.ndarray) -> str | None:
     Along a soft edge such colours fall with alpha, from those of the solid pixels beside it down to
     black; a line is fitted to that. Straight colours stay what they are, or end in what was behind.
     """
-    soft = (pha >= SOFT[0]) & (pha <= SOFT[1])
-    if np.count_nonzero(soft) < EDGE_LEAST or not np.ptp(pha[soft]):  # a trimap has one value there
+    soft = (pha >= SOFT_VALUES[0]) & (pha <= SOFT_VALUES[1])
+    if np.count_nonzero(soft) < MIN_EDGE_PIXELS or not np.ptp(
+        pha[soft]
+    ):  # a trimap has one value there
         return None
-    near = np.asarray(Image.fromarray(soft).convert("L").filter(ImageFilter.MaxFilter(BESIDE)))
+    near = np.asarray(
+        Image.fromarray(soft).convert("L").filter(ImageFilter.MaxFilter(EDGE_WINDOW_SIDE))
+    )
     bright = fgr.max(axis=2)
     solid = bright[(near > 0) & (pha > SOLID)]
-    if len(solid) < EDGE_LEAST or (level := float(solid.mean())) < DARK:
+    if len(solid) < MIN_EDGE_PIXELS or (level := float(solid.mean())) < MIN_EDGE_BRIGHTNESS:
         return None
-    over = float((bright[soft] > pha[soft].astype(np.int16) + UNLIKE).mean())
+    over = float((bright[soft] > pha[soft].astype(np.int16) + UNLIKE_BY).mean())
     slope, rest = np.polyfit(pha[soft] / 255, bright[soft] / level, 1)
-    if over > OVER or rest > REST or slope < SLOPE:
+    if over > OVER_ALPHA_SHARE or rest > REST_AT_ALPHA_0 or slope < REST_SLOPE:
         return None
     return (
         f"colours fall with alpha along the edge, to {max(0, 100 * rest):.0f} % where it is clear"
@@ -264,15 +285,19 @@ def fault_of_sample(
             said = _figures(some[0], kind)
             if len(judged) > 1:
                 said += f" ({len(some)} of {len(judged)} {what} that were looked at)"
-            return kind, f"{some[0].path} is no alpha: {said}; {MEND[kind]}"
+            return kind, f"{some[0].path} is no alpha: {said}; {ADVICE_OF_FAULT[kind]}"
     if not judged or not enough:
         return None
     for kinds in NO_FIGURES:
-        found = [kind for kind in HOW if kind in kinds and _of(judged, kind)]
+        found = [kind for kind in WORDS_OF_FAULT if kind in kinds and _of(judged, kind)]
         if sum(len(_of(judged, kind)) for kind in found) == len(judged):
             kind, first = found[0], _of(judged, found[0])[0]
-            mend = LOST if first.own and kind == "full_alpha" else MEND[kind]
-            how = " or ".join(HOW[kind] for kind in found)
+            mend = (
+                MEASURE_FAULT_ADVICE
+                if first.own and kind == "full_alpha"
+                else ADVICE_OF_FAULT[kind]
+            )
+            how = " or ".join(WORDS_OF_FAULT[kind] for kind in found)
             said = f"{first.path} is {how} ({_figures(first, kind)})"
             if len(judged) > 1:
                 said += f", and so are all {len(judged)} {what} that were looked at"

@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from dataset.geometry import coverage, source_points, together, warp
 from dataset.rows import Rows, each_step, only_where
-from dataset.threads import PICTURES, areas, in_threads, one_by_one
+from dataset.threads import PICTURE_NAMES, areas, in_threads, one_by_one
 
 # ------------------------------------------------------------------------------------------------
 # What is drawn for one sample. The ranges are those of the published recipe
@@ -357,7 +357,7 @@ def augment_together(batch: dict, device: torch.device) -> tuple[Tensor, Tensor,
                 on[name].split(areas(batch, name)), batch[f"{name}_size"].tolist(), strict=True
             )
         ]
-        for name in PICTURES
+        for name in PICTURE_NAMES
     )
 
     # The figure. Alpha ends at the picture's border; colours go on.

@@ -10,8 +10,9 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageCms
 
-GREY = ("1", "L", "I;16", "I;16B", "I", "F")  # Pillow's modes
-NEAR = 3  # of 255: a profile that moves no colour further is sRGB, whatever it is called
+GREY_MODES = ("1", "L", "I;16", "I;16B", "I", "F")  # Pillow's modes
+# Of 255: a profile that moves no colour further is sRGB, whatever it is called.
+MAX_SRGB_DIFFERENCE = 3
 
 
 def conversion_of(picture: Image.Image) -> ImageCms.ImageCmsTransform | None:
@@ -24,7 +25,7 @@ def conversion_of(picture: Image.Image) -> ImageCms.ImageCmsTransform | None:
 
 def _kind(mode: str) -> str:
     """Of pixels, as Little CMS gets them."""
-    return "L" if mode in (*GREY, "LA") else "CMYK" if mode == "CMYK" else "RGB"
+    return "L" if mode in (*GREY_MODES, "LA") else "CMYK" if mode == "CMYK" else "RGB"
 
 
 @lru_cache(maxsize=64)  # the pictures of a data set share few
@@ -48,7 +49,7 @@ def _conversion(profile: bytes, kind: str) -> ImageCms.ImageCmsTransform | None:
     some = np.stack(np.meshgrid(steps, steps, steps), axis=-1) if kind == "RGB" else steps[:, None]
     some = np.broadcast_to(some.reshape(1, -1, some.shape[-1]), (1, some.size // some.shape[-1], 3))
     moved = to_srgb(some, conversion).astype(int) - some
-    return conversion if np.abs(moved).max() > NEAR else None
+    return conversion if np.abs(moved).max() > MAX_SRGB_DIFFERENCE else None
 
 
 def to_srgb(pixels: np.ndarray, conversion: ImageCms.ImageCmsTransform | None) -> np.ndarray:

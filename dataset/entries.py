@@ -11,13 +11,13 @@ from typing import Any
 from common.choices import SPLITS
 from common.errors import UserError
 
-DEMO: dict[str, dict[str, str]] = {
+DEMO_ENTRY: dict[str, dict[str, str]] = {
     **{split: {kind: f"data/demo/{split}/{kind}" for kind in ("fgr", "pha")} for split in SPLITS},
     "backgrounds": {split: f"data/demo/backgrounds/{split}" for split in SPLITS},
 }
-LAYOUT = '{"train": {"fgr": FOLDER, "pha": FOLDER}, "valid": {"fgr": FOLDER, "pha": FOLDER}}'
-BACKGROUNDS = '{"train": FOLDER, "valid": FOLDER}'
-SHOWN = 60  # characters of what stands in an entry
+ENTRY_LAYOUT = '{"train": {"fgr": FOLDER, "pha": FOLDER}, "valid": {"fgr": FOLDER, "pha": FOLDER}}'
+BACKGROUNDS_LAYOUT = '{"train": FOLDER, "valid": FOLDER}'
+MAX_VALUE_CHARACTERS = 60  # of what stands in an entry
 
 
 class EntryError(UserError, ValueError):
@@ -34,8 +34,10 @@ def entries() -> dict[str, Any]:
     found = getattr(data_path, "DATA_PATH", None)
     if not isinstance(found, dict):
         what = "has no DATA_PATH" if found is None else f"has a DATA_PATH that is {_kind(found)}"
-        raise EntryError(f"{_file(data_path)} {what}: write DATA_PATH = {{NAME: {LAYOUT}, ...}}")
-    return {"demo": DEMO} | found
+        raise EntryError(
+            f"{_file(data_path)} {what}: write DATA_PATH = {{NAME: {ENTRY_LAYOUT}, ...}}"
+        )
+    return {"demo": DEMO_ENTRY} | found
 
 
 def entry_of(name: str) -> dict[str, dict[str, Path]]:
@@ -45,12 +47,12 @@ def entry_of(name: str) -> dict[str, dict[str, Path]]:
     if name not in found:
         names = ", ".join(str(each) for each in found if each != "backgrounds")
         raise EntryError(f"data_path.py has no entry {name!r}; it has {names}")
-    entry = _mapping(found[name], f"the entry {name!r}", LAYOUT)
+    entry = _mapping(found[name], f"the entry {name!r}", ENTRY_LAYOUT)
     backgrounds = entry.get("backgrounds", found.get("backgrounds"))
     whose = f"{name!r}, 'backgrounds'" if "backgrounds" in entry else "'backgrounds'"
     if backgrounds is None:
-        raise EntryError(f"data_path.py has no entry 'backgrounds': write {BACKGROUNDS}")
-    behind = _mapping(backgrounds, f"the entry {whose}", BACKGROUNDS)
+        raise EntryError(f"data_path.py has no entry 'backgrounds': write {BACKGROUNDS_LAYOUT}")
+    behind = _mapping(backgrounds, f"the entry {whose}", BACKGROUNDS_LAYOUT)
     checked = {split: _split_entry(entry[split], name, split) for split in SPLITS if split in entry}
     return checked | {
         "backgrounds": {
@@ -74,13 +76,13 @@ def lacking(split: str) -> str:
     """What to say of an entry without a half of the data set, or with one that is not whole."""
     return (
         f"the entry in data_path.py has no {split!r} with 'fgr' and 'pha', or with 'rgba': write "
-        f"{LAYOUT} (what other programs call test is valid here)"
+        f"{ENTRY_LAYOUT} (what other programs call test is valid here)"
     )
 
 
 def lacking_backgrounds(split: str) -> str:
     """The same of backgrounds."""
-    return f"the backgrounds in data_path.py have no {split!r}: write {BACKGROUNDS}"
+    return f"the backgrounds in data_path.py have no {split!r}: write {BACKGROUNDS_LAYOUT}"
 
 
 def _mapping(value: Any, what: str, layout: str) -> dict:
@@ -103,7 +105,9 @@ def _folder(value: Any, where: str) -> Path:
 
 def _kind(value: Any) -> str:
     shown = repr(value)
-    shown = shown if len(shown) <= SHOWN else shown[: SHOWN - 3] + "..."
+    shown = (
+        shown if len(shown) <= MAX_VALUE_CHARACTERS else shown[: MAX_VALUE_CHARACTERS - 3] + "..."
+    )
     kinds: dict[type, str] = {str: "a text", list: "a list", tuple: "a tuple", set: "a set"}
     kind = kinds.get(type(value), f"of type {type(value).__name__}")
     return f"{kind}, {shown}"
@@ -120,7 +124,7 @@ def _file(module: Any) -> str:
 def _unreadable(error: Exception) -> str:
     if isinstance(error, SyntaxError):
         file, line, what = error.filename, error.lineno, str(error.msg)
-        near = f": {text}" if (text := (error.text or "").strip()[:SHOWN]) else ""
+        near = f": {text}" if (text := (error.text or "").strip()[:MAX_VALUE_CHARACTERS]) else ""
         return (
             f"{file}, line {line}: {what}{near}; mend it: python -m py_compile {file} shows where"
         )

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
     from dataset.tar import Member
 
-LOOKED_AT = 48  # alphas of a split, evenly spread
-SECONDS = {"train": 0.5, "valid": 0.25}  # in which one that is begun is to end, too
-AT_ONCE = 4
-PIXELS = 500_000  # of each, about; rows and columns between are left out
-GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, are spread evenly however many are taken
+MAX_ALPHAS = 48  # alphas of a split, evenly spread
+MAX_SECONDS_OF_SPLIT = {"train": 0.5, "valid": 0.25}  # in which one that is begun is to end, too
+ALPHAS_AT_ONCE = 4
+PIXELS_OF_ALPHA = 500_000  # of each, about; rows and columns between are left out
+# Multiples of it, modulo 1, are spread evenly however many are taken.
+GOLDEN_RATIO = 0.6180339887498949
 
 
 def look_at_alphas(splits: dict[str, Foregrounds], say: Say = quiet, skip: bool = False) -> None:
@@ -35,10 +36,10 @@ def look_at_alphas(splits: dict[str, Foregrounds], say: Say = quiet, skip: bool 
     where a foreground was turned by its camera and its alpha perhaps not. skip: one bad picture,
     or one in a hundred, is let pass, since it is left out when it is read."""
     for split, foregrounds in splits.items():
-        indices = spread(len(foregrounds), LOOKED_AT)
+        indices = spread(len(foregrounds), MAX_ALPHAS)
         pairs = [foregrounds.paths(index) for index in indices]
         mode = "L" if foregrounds.pha_folder else "RGBA"
-        judged = judge_files([pha or fgr for fgr, pha in pairs], SECONDS[split], mode)
+        judged = judge_files([pha or fgr for fgr, pha in pairs], MAX_SECONDS_OF_SPLIT[split], mode)
         allowed = max(1, len(judged) // 100) if skip else 0
         if fault := fault_of_sample(judged, len(foregrounds), allowed=allowed):
             raise DataError(fault[1])
@@ -55,7 +56,7 @@ def spread(count: int, at_most: int) -> list[int]:
     """Up to `at_most` of `count` indices; any first few of them are spread evenly, too."""
     if count <= at_most:
         return list(range(count))
-    return list(dict.fromkeys(int(k * GOLDEN % 1 * count) for k in range(at_most)))
+    return list(dict.fromkeys(int(k * GOLDEN_RATIO % 1 * count) for k in range(at_most)))
 
 
 def judge_files(paths: "Sequence[Path | Member]", seconds: float, mode: str) -> list[Judged]:
@@ -75,7 +76,7 @@ def judge_files(paths: "Sequence[Path | Member]", seconds: float, mode: str) -> 
         return found
 
     first = [judge(0)] if paths else []  # alone: it shows how long one takes
-    with ThreadPoolExecutor(AT_ONCE) as threads:
+    with ThreadPoolExecutor(ALPHAS_AT_ONCE) as threads:
         others = threads.map(judge, range(1, len(paths)))
         return [judged for judged in (*first, *others) if judged]
 
@@ -90,7 +91,7 @@ def faults_of(path: "Path | Member", mode: str) -> list[tuple[str, str]]:
         except AlphaError as error:
             return [(error.kind, error.figures)]
         alpha = ImageOps.exif_transpose(alpha) if orientation_of(picture) != 1 else alpha
-        step = max(1, round((alpha.width * alpha.height / PIXELS) ** 0.5))
+        step = max(1, round((alpha.width * alpha.height / PIXELS_OF_ALPHA) ** 0.5))
         return list(judge_alpha(np.asarray(alpha)[::step, ::step]))
 
 

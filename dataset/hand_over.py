@@ -19,7 +19,7 @@ from torch.utils.data import get_worker_info
 from common.errors import DataError
 from dataset.workers import cannot
 
-ALIGNED = 64  # bytes: at a multiple of these a tensor begins
+TENSOR_ALIGNMENT = 64  # bytes: at a multiple of these a tensor begins
 
 
 def handed_over(batch: dict) -> Any:
@@ -39,14 +39,14 @@ class Parcel:
     process, it is the nest itself, whose tensors lie in that memory. Raises OSError."""
 
     def __init__(self, content: Any) -> None:
-        self.size = ALIGNED  # a file of no bytes cannot be mapped
+        self.size = TENSOR_ALIGNMENT  # a file of no bytes cannot be mapped
         with _unnamed_file() as file:
 
             def put(tensor: Tensor) -> _Place:
                 place = _Place(tensor.dtype, tuple(tensor.shape), self.size)
                 file.seek(place.offset)
                 file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
-                self.size += -(-tensor.nbytes // ALIGNED) * ALIGNED
+                self.size += -(-tensor.nbytes // TENSOR_ALIGNMENT) * TENSOR_ALIGNMENT
                 return place
 
             self.skeleton = _replaced(content, Tensor, put)

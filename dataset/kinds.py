@@ -3,8 +3,8 @@
 import os
 from collections import Counter
 
-ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png")
-VIDEOS = (
+PICTURE_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png")
+VIDEO_ENDINGS = (
     ".mp4",
     ".mov",
     ".m4v",
@@ -21,20 +21,20 @@ VIDEOS = (
     ".3gp",
     ".ogv",
 )
-KINDS_NAMED = 6  # how many endings of files that are not read
-ENDING_AT_MOST = 10  # characters; more are no ending, but a name with a point in it
+MAX_ENDINGS_LISTED = 6  # of files that are not read
+MAX_ENDING_LENGTH = 10  # characters; more are no ending, but a name with a point in it
 
 
 def kind_of(name: str) -> str:
     """A file's ending, as messages say it."""
     ending = os.path.splitext(name)[1].lower()
-    return ending if 1 < len(ending) <= ENDING_AT_MOST else "without an ending"
+    return ending if 1 < len(ending) <= MAX_ENDING_LENGTH else "without an ending"
 
 
 def said_of_passed(passed: Counter[str]) -> str:
     """Counts by ending in words, the most first."""
     kinds = sorted(passed.items(), key=lambda item: (-item[1], item[0]))
-    said = [f"{count} {ending}" for ending, count in kinds[:KINDS_NAMED]]
-    if more := sum(count for _, count in kinds[KINDS_NAMED:]):
+    said = [f"{count} {ending}" for ending, count in kinds[:MAX_ENDINGS_LISTED]]
+    if more := sum(count for _, count in kinds[MAX_ENDINGS_LISTED:]):
         said.append(f"{more} of other endings")
     return ", ".join(said)

@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import DataError
-from dataset.kinds import ENDINGS, VIDEOS, kind_of, said_of_passed
+from dataset.kinds import PICTURE_ENDINGS, VIDEO_ENDINGS, kind_of, said_of_passed
 from dataset.names import Names
 from dataset.tar import TarFolder
 
-OF_VIDEO = "take the frames out of a video first: ffmpeg -i VIDEO FOLDER/%06d.png"
-NAMED_AT_MOST = 20  # how many offenders a message lists
-KINDS_NAMED = 6  # how many endings of files that are not read
-LINKS_AT_MOST = 3  # on the way to a picture
-LITTER = ("thumbs.db", "desktop.ini", "icon\r")  # which systems leave in folders of pictures
+VIDEO_ADVICE = "take the frames out of a video first: ffmpeg -i VIDEO FOLDER/%06d.png"
+MAX_NAMES_LISTED = 20  # of those that a message is about
+MAX_FOLDERS_LISTED = 6  # of those that lie where pictures are looked for
+MAX_LINKS = 3  # on the way to a picture
+LITTER_FILES = ("thumbs.db", "desktop.ini", "icon\r")  # which systems leave in folders of pictures
 
-OTHER_NAMES = {  # of the folders of a data set, in other programs
+FOREIGN_FOLDER_NAMES = {  # of the folders of a data set, in other programs
     "train": ("training", "trainset", "train_set"),
     "valid": ("test", "val", "validation", "eval", "testing", "dev"),
     "fgr": ("fg", "foreground", "foregrounds", "image", "images", "img", "imgs", "rgb"),
@@ -56,13 +56,13 @@ def find_pictures(folder: Path | TarFolder, say: Say = quiet) -> list[str]:
     others = said_of_passed(passed)
     if not found:
         there = f"; there are {others}, which are not read" if others else ""
-        if any(kind in VIDEOS for kind in passed):
-            raise DataError(f"no picture in {folder}{there}; {OF_VIDEO}")
+        if any(kind in VIDEO_ENDINGS for kind in passed):
+            raise DataError(f"no picture in {folder}{there}; {VIDEO_ADVICE}")
         raise DataError(
-            f"no picture ({', '.join(ENDINGS)}) in {folder}{there}; is it the right folder?"
+            f"no picture ({', '.join(PICTURE_ENDINGS)}) in {folder}{there}; is it the right folder?"
         )
     if others:
-        say(f"{folder}: not read: {others}; pictures are {', '.join(ENDINGS)}")
+        say(f"{folder}: not read: {others}; pictures are {', '.join(PICTURE_ENDINGS)}")
     return found
 
 
@@ -80,12 +80,14 @@ def _what_lies_there(missing: Path) -> str:
         return "check the path"
     folders = sorted(name for name, is_folder in there if is_folder)
     for name in folders:
-        if name.lower() == wanted or name.lower() in OTHER_NAMES.get(wanted, ()):
+        if name.lower() == wanted or name.lower() in FOREIGN_FOLDER_NAMES.get(wanted, ()):
             link = f"ln -s {shlex.quote(name)} {shlex.quote(str(place / wanted))}"
             return f"there is {place / name}: rename it to {wanted}, or type: {link}"
-    pictures = sum(name.lower().endswith(ENDINGS) for name, is_folder in there if not is_folder)
-    holds = [f"{name}/" for name in folders[:KINDS_NAMED]]
-    holds += ["..."] if len(folders) > KINDS_NAMED else []
+    pictures = sum(
+        name.lower().endswith(PICTURE_ENDINGS) for name, is_folder in there if not is_folder
+    )
+    holds = [f"{name}/" for name in folders[:MAX_FOLDERS_LISTED]]
+    holds += ["..."] if len(folders) > MAX_FOLDERS_LISTED else []
     holds += [f"{pictures} pictures"] if pictures else []
     if pictures and wanted in ("train", "valid"):
         return (
@@ -107,13 +109,13 @@ def _walk(top: str, passed: Counter[str]) -> Iterator[str]:
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
-                    is_picture = entry.name.lower().endswith(ENDINGS)
+                    is_picture = entry.name.lower().endswith(PICTURE_ENDINGS)
                     # a pipe would not end; a link to nothing is told of later
                     if is_picture and (entry.is_file() or not os.path.exists(entry.path)):
                         yield prefix + entry.name
                     elif _is_folder(entry):  # whatever its ending
                         folders.append(entry)
-                    elif entry.name.lower() not in LITTER:
+                    elif entry.name.lower() not in LITTER_FILES:
                         kind = kind_of(entry.name)
                         passed[f"{kind} that is no file" if is_picture else kind] += 1
         except OSError as error:
@@ -124,7 +126,7 @@ def _walk(top: str, passed: Counter[str]) -> Iterator[str]:
             real = os.path.realpath(real) if linked else real
             if real in way:
                 continue
-            if linked and links == LINKS_AT_MOST:
+            if linked and links == MAX_LINKS:
                 raise DataError(
                     f"{entry.path} is a link behind {links} others: folders that link to each "
                     "other have pictures without end; give the folder with the pictures itself"
@@ -197,5 +199,5 @@ def _differ_in_form(one: str, other: str) -> bool:
 
 def listed(items: Sequence) -> str:
     """The first of many, and how many more there are."""
-    more = len(items) - NAMED_AT_MOST
-    return ", ".join(map(str, items[:NAMED_AT_MOST])) + (f" and {more} more" if more > 0 else "")
+    more = len(items) - MAX_NAMES_LISTED
+    return ", ".join(map(str, items[:MAX_NAMES_LISTED])) + (f" and {more} more" if more > 0 else "")

@@ -6,18 +6,18 @@ import numpy as np
 from PIL import Image, ImageOps
 
 ORIENTATION_TAG = 0x0112
-TURNED = range(2, 9)  # the orientations of pictures that are not stored upright
+TURNED_ORIENTATIONS = range(2, 9)  # of pictures that are not stored upright
 
 
 def orientation_of(picture: Image.Image) -> int:
-    """How a camera was held, as EXIF counts it: 1, or one of TURNED."""
+    """How a camera was held, as EXIF counts it: 1, or one of TURNED_ORIENTATIONS."""
     if "exif" not in picture.info:
         return 1
     try:
         found = picture.getexif().get(ORIENTATION_TAG, 1)
     except Exception:  # Pillow's errors are of many kinds where EXIF is damaged; pixels are not
         return 1
-    return found if found in TURNED else 1
+    return found if found in TURNED_ORIENTATIONS else 1
 
 
 def upright_size(picture: Image.Image) -> tuple[int, int]:

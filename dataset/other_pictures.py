@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dataset.tar import Member
 
-HEAD = 64  # bytes of a file that are looked at
+HEAD_BYTES = 64  # bytes of a file that are looked at
 
 # (first bytes, what it is). Regular expressions, matched at the file's beginning.
-BEGINNINGS: tuple[tuple[bytes, str], ...] = (
+KINDS_BY_BEGINNING: tuple[tuple[bytes, str], ...] = (
     (rb"(?s)RIFF.{4}WEBP", "is a WebP; convert it to PNG"),
     (rb"GIF8[79]a", "is a GIF; convert it to PNG"),
     (rb"BM", "is a BMP; convert it to PNG"),
@@ -36,7 +36,7 @@ def what_it_is(path: "Path | Member") -> str:
         return ""
     try:
         with path.open("rb") if isinstance(path, Path) else path.open() as file:
-            head = file.read(HEAD)
+            head = file.read(HEAD_BYTES)
     except OSError:
         return ""
-    return next((what for beginning, what in BEGINNINGS if re.match(beginning, head)), "")
+    return next((what for beginning, what in KINDS_BY_BEGINNING if re.match(beginning, head)), "")

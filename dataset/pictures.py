@@ -16,9 +16,9 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from common.errors import DataError
 from dataset.alphas import refuse
-from dataset.colours import GREY, conversion_of, to_srgb
-from dataset.kinds import ENDINGS, VIDEOS
-from dataset.listing import OF_VIDEO, Say, find_pictures, listed, names_and_stems, quiet
+from dataset.colours import GREY_MODES, conversion_of, to_srgb
+from dataset.kinds import PICTURE_ENDINGS, VIDEO_ENDINGS
+from dataset.listing import VIDEO_ADVICE, Say, find_pictures, listed, names_and_stems, quiet
 from dataset.names import Names
 from dataset.orientation import orientation_of, upright_size, upright_to_stored
 from dataset.other_pictures import what_it_is
@@ -28,21 +28,21 @@ from dataset.whole import ends_early, lacks_pixels
 if TYPE_CHECKING:
     from dataset.tar import Member, TarFolder
 
-HEADERS_CHECKED_AT_MOST = 20_000  # beyond it, pairs evenly spaced; all are checked when read
-PIXELS_AT_MOST = 100_000_000  # in a picture; more are a mistake, or meant to exhaust memory
+MAX_HEADERS_CHECKED = 20_000  # beyond it, pairs evenly spaced; all are checked when read
+MAX_PICTURE_PIXELS = 100_000_000  # in a picture; more are a mistake, or meant to exhaust memory
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, 179 million, and its warnings: ours is lower
 
 # Pillow's modes of pictures that can be taken as RGB, L (grey) or RGBA; CMYK as RGB, too, where a
 # profile says what it is. In an alpha that has an alpha of its own it is not clear which is meant.
-MODES = {
-    "RGB": (*GREY, "P", "RGB", "LA", "PA", "RGBA"),
-    "L": (*GREY, "P", "RGB"),
-    "matte": (*GREY, "P", "RGB", "LA", "PA", "RGBA"),  # an alpha channel is the matte
+PIXEL_MODES = {
+    "RGB": (*GREY_MODES, "P", "RGB", "LA", "PA", "RGBA"),
+    "L": (*GREY_MODES, "P", "RGB"),
+    "matte": (*GREY_MODES, "P", "RGB", "LA", "PA", "RGBA"),  # an alpha channel is the matte
     "RGBA": ("P", "LA", "PA", "RGBA", "RGB", "L"),  # with an alpha, or a transparent colour
 }
 
 
-KINDS_OF = {
+WORDS_OF_MODE = {
     "RGB": "colours",
     "L": "an alpha",
     "matte": "an alpha",
@@ -129,7 +129,7 @@ def find_pairs(
         raise DataError(
             f"{len(orphans)} picture(s) without a partner of the same name in {fgr_folder} and "
             f"{pha_folder}: {listed(orphans)}; a foreground and its alpha have the same name but "
-            f"for the ending ({', '.join(ENDINGS)}): add what is missing or move these away"
+            f"for the ending ({', '.join(PICTURE_ENDINGS)}): add what is missing or move these away"
         )
     partners = np.empty_like(fgr_stems)
     partners[np.argsort(fgr_stems)] = np.argsort(pha_stems)
@@ -172,7 +172,7 @@ def _size_of(path: "Path | Member", mode: str) -> tuple[int, int]:
 
 
 def check_mode(picture: ImageFile.ImageFile, mode: str) -> None:
-    """Raises DataError where an opened picture cannot be taken as a mode of MODES."""
+    """Raises DataError where an opened picture cannot be taken as a mode of PIXEL_MODES."""
     path = os.fsdecode(picture.filename)
     if mode == "RGBA" and "A" not in picture.getbands() and "transparency" not in picture.info:
         raise DataError(
@@ -181,8 +181,8 @@ def check_mode(picture: ImageFile.ImageFile, mode: str) -> None:
             "as fgr with their mattes as pha"
         )
     inks = picture.mode == "CMYK" and mode == "RGB"
-    if picture.mode not in MODES[mode] and not (inks and conversion_of(picture)):
-        kind = KINDS_OF[mode]
+    if picture.mode not in PIXEL_MODES[mode] and not (inks and conversion_of(picture)):
+        kind = WORDS_OF_MODE[mode]
         bare = ", without a colour profile that can be used" if inks else ""
         mend = f"convert it to {mode}"
         if mode in ("L", "matte"):
@@ -217,8 +217,8 @@ def unlike(
 
 
 def _spread(items: Sequence) -> Iterator:
-    """All of the items, or HEADERS_CHECKED_AT_MOST evenly spaced ones."""
-    count = min(len(items), HEADERS_CHECKED_AT_MOST)
+    """All of the items, or MAX_HEADERS_CHECKED evenly spaced ones."""
+    count = min(len(items), MAX_HEADERS_CHECKED)
     return (items[index * len(items) // count] for index in range(count))
 
 
@@ -237,11 +237,11 @@ def open_picture(path: "Path | Member") -> ImageFile.ImageFile:
         raise DataError(f"{path} {what}; restore or remove it, and start again") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise _undecodable(str(path), error, what_it_is(path)) from None
-    if picture.width * picture.height > PIXELS_AT_MOST:
+    if picture.width * picture.height > MAX_PICTURE_PIXELS:
         picture.close()
         raise DataError(
             f"{path} is too large a picture: {picture.width}x{picture.height}, more than "
-            f"{PIXELS_AT_MOST // 1_000_000} million pixels; scale it down or remove it"
+            f"{MAX_PICTURE_PIXELS // 1_000_000} million pixels; scale it down or remove it"
         )
     return picture
 
@@ -302,7 +302,7 @@ def decode(
 
 
 def load(picture: ImageFile.ImageFile, mode: str, scale: int = 1) -> None:
-    """Decodes an opened picture that is to be taken as `mode`, of MODES. scale: a JPEG is
+    """Decodes an opened picture that is to be taken as `mode`, of PIXEL_MODES. scale: a JPEG is
     decoded so many times smaller. Raises DataError where it cannot be decoded, and AlphaError where
     its alpha is none."""
     try:
@@ -359,8 +359,8 @@ def as_8_bits(picture: Image.Image, mode: str) -> Image.Image:
 
 
 def _undecodable(path: str, error: Exception, other: str = "") -> DataError:
-    if path.lower().endswith(VIDEOS):
-        return DataError(f"{path} is a video, not a picture; {OF_VIDEO}")
+    if path.lower().endswith(VIDEO_ENDINGS):
+        return DataError(f"{path} is a video, not a picture; {VIDEO_ADVICE}")
     if os.path.exists(path) and not os.path.getsize(path):
         what = "is empty"
     elif isinstance(error, UnidentifiedImageError):

@@ -14,22 +14,23 @@ from typing import BinaryIO
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-FORMATS = ("JPEG", "PNG")
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PILLOW_FORMATS = ("JPEG", "PNG")
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Header, palette, what is transparent, pixels, end: with the checksums that they have.
-PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
-ORIENTATION, PROFILE = b"eXIf", b"iCCP"  # read whatever their checksums; nonsense is passed over
-LONGEST = 1 << 24  # bytes of those two; a printer's profile has some 3 million
+PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+# Read whatever their checksums; nonsense is passed over.
+ORIENTATION_CHUNK, PROFILE_CHUNK = b"eXIf", b"iCCP"
+MAX_CHUNK_BYTES = 1 << 24  # bytes of those two; a printer's profile has some 3 million
 
 
 def open_image(source: Path | BinaryIO) -> ImageFile.ImageFile:
     """A picture with its header read and its pixels not yet. Raises what Pillow raises."""
     try:
-        picture = Image.open(source, formats=FORMATS)
+        picture = Image.open(source, formats=PILLOW_FORMATS)
     except (UnidentifiedImageError, SyntaxError, ValueError):
         with source.open("rb") if isinstance(source, Path) else source as file:
             file.seek(0)
-            if file.read(len(SIGNATURE)) != SIGNATURE:
+            if file.read(len(PNG_SIGNATURE)) != PNG_SIGNATURE:
                 raise
             picture = _without_text(file)
     if picture.format == "PNG":
@@ -38,15 +39,15 @@ def open_image(source: Path | BinaryIO) -> ImageFile.ImageFile:
 
 
 def _without_text(file: BinaryIO) -> ImageFile.ImageFile:
-    profile, kept = b"", [SIGNATURE]
+    profile, kept = b"", [PNG_SIGNATURE]
     for kind, data, checksum in _chunks(file):
-        if kind == PROFILE:
+        if kind == PROFILE_CHUNK:
             profile = _profile_in(data)
             continue
-        if kind == ORIENTATION:
+        if kind == ORIENTATION_CHUNK:
             checksum = struct.pack(">I", zlib.crc32(kind + data))
         kept += [struct.pack(">I", len(data)), kind, data, checksum]
-    picture = Image.open(io.BytesIO(b"".join(kept)), formats=FORMATS)
+    picture = Image.open(io.BytesIO(b"".join(kept)), formats=PILLOW_FORMATS)
     if profile:
         picture.info["icc_profile"] = profile
     return picture
@@ -57,7 +58,9 @@ def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes, bytes]]:
     file is cut off."""
     while len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
-        if kind in PIXELS or (kind in (ORIENTATION, PROFILE) and length <= LONGEST):
+        if kind in PIXEL_CHUNKS or (
+            kind in (ORIENTATION_CHUNK, PROFILE_CHUNK) and length <= MAX_CHUNK_BYTES
+        ):
             yield kind, file.read(length), file.read(4)
         else:
             file.seek(length + 4, io.SEEK_CUR)
@@ -68,6 +71,6 @@ def _profile_in(data: bytes) -> bytes:
     where that is damaged."""
     inflate = zlib.decompressobj()
     try:
-        return inflate.decompress(data[data.index(b"\0") + 2 :], LONGEST)
+        return inflate.decompress(data[data.index(b"\0") + 2 :], MAX_CHUNK_BYTES)
     except (zlib.error, ValueError):
         return b""

@@ -31,10 +31,11 @@ from dataset.geometry import affine, fit
 from dataset.hand_over import handed_over
 from dataset.pictures import Backgrounds, Foregrounds, decode, open_picture, unlike, upright_size
 from dataset.sampler import SampleKey, seed_of
-from dataset.threads import PICTURES, in_threads
+from dataset.threads import PICTURE_NAMES, in_threads
 from dataset.workers import starting, watched, workers_that_fit
 
-TRIES = 100  # samples in a row that may be replaced; one bad background may meet several
+# Samples in a row that may be replaced; one bad background may meet several.
+MAX_REPLACED_IN_A_ROW = 100
 
 
 class MattingDataset(Dataset):
@@ -77,7 +78,7 @@ class MattingDataset(Dataset):
                 if not self.skip:
                     return error
                 bad = dict.fromkeys(faults)
-                if len(bad) > allowed_faults(len(self)) or len(faults) > TRIES:
+                if len(bad) > allowed_faults(len(self)) or len(faults) > MAX_REPLACED_IN_A_ROW:
                     return DataError(
                         f"more than 1 % of {len(self)} pictures are bad, these in a row: "
                         + "; ".join(bad)
@@ -177,7 +178,7 @@ def collate(samples: list[Any]) -> Any:
         "noise_seeds": torch.tensor([sample["noise_seeds"] for sample in samples]),
     }
     batch |= augmentation.choose(batch["numbers"])
-    for name in PICTURES:
+    for name in PICTURE_NAMES:
         pictures = [sample[name] for sample in samples]
         batch[name] = torch.from_numpy(
             np.concatenate([p.reshape(-1, p.shape[2]) for p in pictures])

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from common.errors import DataError
-from dataset.kinds import ENDINGS
+from dataset.kinds import PICTURE_ENDINGS
 from dataset.names import Names
 from dataset.tar_index import (
-    BLOCK,
-    LONG_NAME,
+    BLOCK_BYTES,
+    MAX_NAME_BYTES,
     Index,
     fits_header,
     index_path,
@@ -34,8 +34,8 @@ from dataset.tar_index import (
     write_index,
 )
 
-OPEN_AT_MOST = 64  # tars that a process holds open
-BUFFER = 1 << 16  # bytes read at once
+MAX_OPEN_TARS = 64  # tars that a process holds open
+BUFFER_BYTES = 1 << 16  # bytes read at once
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,15 @@ class Member:
         longer the one that was indexed."""
         try:
             descriptor = _descriptor(self.tar, self.tar_bytes)
-            header = os.pread(descriptor.number, BLOCK, self.offset - BLOCK)
-            before = b"" if fits_header(self.name) else descriptor.before(self.offset - BLOCK)
+            header = os.pread(descriptor.number, BLOCK_BYTES, self.offset - BLOCK_BYTES)
+            before = b"" if fits_header(self.name) else descriptor.before(self.offset - BLOCK_BYTES)
         except OSError as error:
             raise DataError(f"{self.tar} cannot be read ({error.strerror}); restore it") from None
         if zlib.crc32(header) != self.header:
             raise DataError(stale(self.tar, f"{self.name} is not where the index says"))
         if not is_header_of(self.name, self.size, header, before):
             raise DataError(stale(self.tar, f"where {self.name} should be is another member"))
-        return io.BufferedReader(_Part(descriptor, self), BUFFER)
+        return io.BufferedReader(_Part(descriptor, self), BUFFER_BYTES)
 
 
 class TarFolder:
@@ -163,8 +163,8 @@ def open_tars(folder: Path, kinds: tuple[str, ...], say: Callable[[str], None]) 
         names = (name for _, index in indices for name in index.names)
         has = "".join(f"; there is {name}" for name in islice(names, 1))
         raise DataError(
-            f"no picture ({', '.join(ENDINGS)}){wanted} in {folder}/*.tar{has}: pack them anew "
-            "with python pack_data.py"
+            f"no picture ({', '.join(PICTURE_ENDINGS)}){wanted} in {folder}/*.tar{has}: pack them "
+            "anew with python pack_data.py"
         )
     return found
 
@@ -177,7 +177,7 @@ class _Descriptor:
 
     def before(self, offset: int) -> bytes:
         """What lies in front of a member's header, as far as its name may."""
-        start = max(0, offset - LONG_NAME)
+        start = max(0, offset - MAX_NAME_BYTES)
         return os.pread(self.number, offset - start, start)
 
     def __del__(self) -> None:
@@ -185,7 +185,7 @@ class _Descriptor:
             os.close(self.number)
 
 
-@lru_cache(maxsize=OPEN_AT_MOST)
+@lru_cache(maxsize=MAX_OPEN_TARS)
 def _descriptor(path: str, tar_bytes: int) -> _Descriptor:
     """Of this process; those opened before it was forked serve it as well."""
     descriptor = _Descriptor(path)

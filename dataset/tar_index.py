@@ -22,13 +22,13 @@ import numpy as np
 from common.errors import DataError
 from common.files import beside
 from common.text import tell
-from dataset.kinds import ENDINGS, kind_of, said_of_passed
+from dataset.kinds import PICTURE_ENDINGS, kind_of, said_of_passed
 from dataset.names import Names
 
-FORMAT = "matting tar index 1"  # of INDEX files; another number for another layout
-INDEX = ".index"  # what its name adds to the tar's
-BLOCK = 512  # bytes; a tar is made of these, a member's header being the one before its bytes
-LONG_NAME = 16 * BLOCK  # in front of a header: more than any file system's name takes
+INDEX_FORMAT = "matting tar index 1"  # of INDEX_ENDING files; another number for another layout
+INDEX_ENDING = ".index"  # what its name adds to the tar's
+BLOCK_BYTES = 512  # bytes; a tar is made of these, a member's header being the one before its bytes
+MAX_NAME_BYTES = 16 * BLOCK_BYTES  # in front of a header: more than any file system's name takes
 HEADERS_CHECKED = 8  # of a tar at the start; every other one when its picture is read
 
 COMPRESSED = {  # how a file begins, the ending it has, and what unpacks it in place
@@ -63,12 +63,12 @@ def tars_in(folder: Path) -> list[Path]:
                 name = entry.name.lower()
                 if name.startswith("."):
                     continue
-                if name.endswith(ENDINGS):  # first, since there may be a million
+                if name.endswith(PICTURE_ENDINGS):  # first, since there may be a million
                     other = entry.name
                 elif name.endswith(".tar") and entry.is_file():
                     tars.add(entry.name)
-                elif name.endswith(".tar" + INDEX):
-                    indices.add(entry.name.removesuffix(INDEX))
+                elif name.endswith(".tar" + INDEX_ENDING):
+                    indices.add(entry.name.removesuffix(INDEX_ENDING))
                 elif name.endswith(COMPRESSED_ENDINGS):
                     compressed.append(entry.name)
                 elif entry.is_dir():
@@ -99,7 +99,7 @@ def scan(path: Path, say: Callable[[str], None] = tell) -> Index:
     passed: Counter[str] = Counter()
     try:
         with path.open("rb") as file:
-            start = file.read(BLOCK)
+            start = file.read(BLOCK_BYTES)
             if any(start.startswith(magic) for magic in COMPRESSED):
                 raise DataError(_unpack(path))
             file.seek(0)
@@ -115,7 +115,7 @@ def scan(path: Path, say: Callable[[str], None] = tell) -> Index:
                     parts = _parts(info.name)
                     if info.isdir():
                         continue
-                    if not info.name.lower().endswith(ENDINGS):
+                    if not info.name.lower().endswith(PICTURE_ENDINGS):
                         if parts and not any(part.startswith(".") for part in parts):
                             passed[kind_of(parts[-1])] += 1
                         continue
@@ -124,7 +124,7 @@ def scan(path: Path, say: Callable[[str], None] = tell) -> Index:
                         continue
                     if any(part.startswith(".") for part in parts):
                         continue
-                    header = os.pread(file.fileno(), BLOCK, info.offset_data - BLOCK)
+                    header = os.pread(file.fileno(), BLOCK_BYTES, info.offset_data - BLOCK_BYTES)
                     names.append("/".join(parts))
                     places.append((info.offset_data, info.size, zlib.crc32(header)))
                 _check_end(path, file, archive.offset, size)
@@ -137,7 +137,9 @@ def scan(path: Path, say: Callable[[str], None] = tell) -> Index:
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error})") from None
     if passed:
-        say(f"{path}: not read: {said_of_passed(passed)}; pictures are {', '.join(ENDINGS)}")
+        say(
+            f"{path}: not read: {said_of_passed(passed)}; pictures are {', '.join(PICTURE_ENDINGS)}"
+        )
     if left_out:
         say(
             f"{path}: left out {len(left_out)} member(s) that are no plain files or whose names "
@@ -151,8 +153,8 @@ def _check_end(path: Path, file: io.BufferedReader, offset: int, size: int) -> N
     """tarfile takes a header that it cannot read for the end, and does not miss the end's mark, a
     block of zeros."""
     file.seek(offset)
-    mark = file.read(BLOCK)
-    if len(mark) < BLOCK:
+    mark = file.read(BLOCK_BYTES)
+    if len(mark) < BLOCK_BYTES:
         raise DataError(
             f"{path} is cut off: it ends at byte {size} without a tar's end mark; copy or write it "
             "again"
@@ -170,7 +172,7 @@ def _check_end(path: Path, file: io.BufferedReader, offset: int, size: int) -> N
 def write_index(path: Path, index: Index) -> str | None:
     """Writes the index beside its tar. Returns what hindered it, if anything did."""
     content = {
-        "format": FORMAT,
+        "format": INDEX_FORMAT,
         "tar_bytes": index.tar_bytes,
         "names": list(index.names),
         "offsets": index.offsets.tolist(),
@@ -196,8 +198,8 @@ def read_index(path: Path) -> Index:
     source = index_path(path)
     try:
         content = json.loads(source.read_bytes())
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError(f"it is no {FORMAT!r}")
+        if not isinstance(content, dict) or content.get("format") != INDEX_FORMAT:
+            raise ValueError(f"it is no {INDEX_FORMAT!r}")
         columns = [np.array(content[name], np.int64) for name in ("offsets", "sizes", "headers")]
         names, tar_bytes = content["names"], int(content["tar_bytes"])
         offsets, sizes, headers = columns
@@ -206,7 +208,7 @@ def read_index(path: Path) -> Index:
         if not all(isinstance(name, str) for name in names):
             raise ValueError("a name is no text")
         if len(names) and (
-            offsets.min() < BLOCK or sizes.min() < 0 or (offsets + sizes).max() > tar_bytes
+            offsets.min() < BLOCK_BYTES or sizes.min() < 0 or (offsets + sizes).max() > tar_bytes
         ):
             raise ValueError("it leads outside of the tar")
     except OSError as error:
@@ -225,7 +227,9 @@ def read_index(path: Path) -> Index:
         raise DataError(stale(path, f"{size} bytes instead of {tar_bytes}"))
     with path.open("rb") as file:
         for place in np.linspace(0, len(names) - 1, min(len(names), HEADERS_CHECKED), dtype=int):
-            found = zlib.crc32(os.pread(file.fileno(), BLOCK, int(offsets[place]) - BLOCK))
+            found = zlib.crc32(
+                os.pread(file.fileno(), BLOCK_BYTES, int(offsets[place]) - BLOCK_BYTES)
+            )
             if found != headers[place]:
                 raise DataError(stale(path, f"{names[place]} is not where the index says"))
     index = Index(tar_bytes, Names(names), offsets, sizes, headers.astype(np.uint32))
@@ -269,20 +273,20 @@ def _parts(name: str) -> list[str]:
 
 
 def index_path(path: Path) -> Path:
-    return path.with_name(path.name + INDEX)
+    return path.with_name(path.name + INDEX_ENDING)
 
 
 def stale(path: Path | str, found: str) -> str:
     """What to say of a tar that is not the one which was indexed."""
     return (
-        f"{path} is not the tar that its index was made of ({found}): delete {path}{INDEX}, and "
-        "the next start makes it anew; or bring the right tar back"
+        f"{path} is not the tar that its index was made of ({found}): delete "
+        f"{path}{INDEX_ENDING}, and the next start makes it anew; or bring the right tar back"
     )
 
 
 def _unpack(path: Path) -> str:
     with path.open("rb") as file:
-        start = file.read(BLOCK)
+        start = file.read(BLOCK_BYTES)
     how = "no known program's file, in spite of its name"
     for magic, (ending, command) in COMPRESSED.items():
         if start.startswith(magic):

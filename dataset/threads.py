@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PICTURES = ("fgr", "pha", "bgr")
+PICTURE_NAMES = ("fgr", "pha", "bgr")
 
 
 def areas(batch: dict, name: str) -> list[int]:
-    """The pixels of each picture in one of PICTURES' blocks."""
+    """The pixels of each picture in one of PICTURE_NAMES' blocks."""
     return batch[f"{name}_size"].prod(1).tolist()
 
 
@@ -27,7 +27,8 @@ def one_by_one(batch: dict) -> Iterator[dict]:
     names = [name for name in names if name != "chosen"]
     count = len(batch["numbers"])
     rows = {
-        name: batch[name].split(areas(batch, name) if name in PICTURES else 1) for name in names
+        name: batch[name].split(areas(batch, name) if name in PICTURE_NAMES else 1)
+        for name in names
     }
     for number in range(count):
         yield {"size": batch["size"], **{name: rows[name][number] for name in names}}

@@ -12,21 +12,21 @@ import numpy as np
 
 from common.cli import command
 from common.errors import DataError
-from dataset.kinds import VIDEOS
-from dataset.listing import NAMED_AT_MOST
+from dataset.kinds import VIDEO_ENDINGS
+from dataset.listing import MAX_NAMES_LISTED
 from dataset.whole_video import pictures_of, what_lacks
 from dataset.wide_video import said, to_bt709
 
 ENCODERS = ("libx264", "libopenh264", "mpeg4")  # the first that this PyAV has
-QUALITY = {"crf": "16", "preset": "medium"}  # of libx264: hardly told from the original
+LIBX264_OPTIONS = {"crf": "16", "preset": "medium"}  # of libx264: hardly told from the original
 BT601, BT709 = 5, 1  # as H.264 and swscale number them
-UNSPECIFIED = 2
-HIGH = 720  # from this height on, pictures that do not say so are taken to be of BT.709
+UNSPECIFIED_COLOURS = 2
+MIN_BT709_ROWS = 720  # from this height on, pictures that do not say so are taken to be of BT.709
 
 
 def is_video(path: Path) -> bool:
     """By its ending."""
-    return path.suffix.lower() in VIDEOS and not path.is_dir()
+    return path.suffix.lower() in VIDEO_ENDINGS and not path.is_dir()
 
 
 def _av():
@@ -128,7 +128,7 @@ class VideoReader:
                     time = 0 if last is None else last + step
                 last = time
                 yield pixels, time
-            if (more := self._faults - NAMED_AT_MOST) > 0:
+            if (more := self._faults - MAX_NAMES_LISTED) > 0:
                 self._say(f"warning: {self.path}: {more} more such faults")
         except (self._av.FFmpegError, OSError) as error:
             raise DataError(self._unreadable(error)) from None
@@ -157,7 +157,7 @@ class VideoReader:
         if not self._skip:
             raise DataError(f"{what}; replace it", skippable=True)
         self._faults += 1
-        if self._faults <= NAMED_AT_MOST:
+        if self._faults <= MAX_NAMES_LISTED:
             self._say(f"warning: {what}")
 
     @property
@@ -188,8 +188,8 @@ def _wide(frame) -> str:
 
 def _upright_rgb(frame) -> np.ndarray:
     colours = frame.colorspace
-    if colours == UNSPECIFIED:
-        colours = BT709 if frame.height >= HIGH else BT601
+    if colours == UNSPECIFIED_COLOURS:
+        colours = BT709 if frame.height >= MIN_BT709_ROWS else BT601
     pixels = frame.reformat(format="rgb24", src_colorspace=int(colours)).to_ndarray()
     if _wide(frame):
         pixels = to_bt709(pixels, int(frame.color_trc), int(frame.color_primaries))
@@ -227,7 +227,7 @@ class VideoWriter:
         how = {"movflags": "+faststart", "movie_timescale": "90000"}
         self._container = av.open(os.fspath(path), "w", format="mp4", options=how)
         stream = self._container.add_stream(
-            encoder, rate=rate, options=QUALITY if encoder == "libx264" else {"q:v": "2"}
+            encoder, rate=rate, options=LIBX264_OPTIONS if encoder == "libx264" else {"q:v": "2"}
         )
         stream.height, stream.width = size
         odd = size[0] % 2 or size[1] % 2

@@ -14,16 +14,16 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image
 
-GREY = 128  # what libjpeg leaves
-UNIT = 16  # pixels: the side of such a unit
-SQUARE = 48  # pixels: three of the largest units in which a JPEG usually is coded, side by side
-MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # what ends coded data
-RESTART = re.compile(rb"\xff[\xd0-\xd7]")
-ABOVE, SUDDEN = 8, 0.5  # rows above the last, and the share of their pixels that it has
-PIECE = 1 << 12  # bytes inflated at once
-CODED_AT_END = 1 << 10  # bytes: more than two units of zeros take
+MISSING_GREY = 128  # what libjpeg leaves
+CODED_UNIT_SIDE = 16  # pixels: of the largest units in which a JPEG usually is coded
+COMPARED_SIDE = 48  # pixels: three such units side by side
+END_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # what ends coded data
+RESTART_MARKER = re.compile(rb"\xff[\xd0-\xd7]")
+ROWS_ABOVE, SUDDEN_SHARE = 8, 0.5  # rows above the last, and the share of their pixels that it has
+INFLATED_BYTES = 1 << 12  # bytes inflated at once
+CODED_BYTES_AT_END = 1 << 10  # bytes: more than two units of zeros take
 # Of an interlaced PNG: first column and row, and steps.
-PASSES = (
+INTERLACE_PASSES = (
     (0, 0, 8, 8),
     (4, 0, 8, 8),
     (0, 4, 4, 8),
@@ -32,7 +32,7 @@ PASSES = (
     (1, 0, 2, 2),
     (0, 1, 1, 2),
 )
-BITS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG's pixel by colour type, times the depth
+CHANNELS_OF_COLOUR_TYPE = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG's pixel
 
 
 def ends_early(picture: Image.Image, file_format: str | None, scale: int = 1) -> bool:
@@ -43,14 +43,14 @@ def ends_early(picture: Image.Image, file_format: str | None, scale: int = 1) ->
         return _ends_in_zeros(picture)
     if file_format != "JPEG" or picture.mode not in ("L", "RGB"):
         return False
-    long, short = -(-SQUARE // scale), -(-8 // scale)
+    long, short = -(-COMPARED_SIDE // scale), -(-8 // scale)
     if width >= long:
         box = (width - long, max(0, height - short), width, height)
     else:
         box = (0, max(0, height - long), width, height)
     extrema = picture.crop(box).getextrema()
     pairs = extrema if isinstance(extrema[0], tuple) else (extrema,)
-    return all(pair == (GREY, GREY) for pair in pairs)
+    return all(pair == (MISSING_GREY, MISSING_GREY) for pair in pairs)
 
 
 def _ends_in_zeros(picture: Image.Image) -> bool:
@@ -64,9 +64,9 @@ def _ends_in_zeros(picture: Image.Image) -> bool:
         return True
     last, above = (
         np.count_nonzero(np.asarray(picture.crop((0, row, width, row + 1))))
-        for row in (box[3] - 1, max(0, box[3] - 1 - ABOVE))
+        for row in (box[3] - 1, max(0, box[3] - 1 - ROWS_ABOVE))
     )
-    return bool(last >= SUDDEN * above)
+    return bool(last >= SUDDEN_SHARE * above)
 
 
 def lacks_pixels(file: BinaryIO, file_format: str | None) -> str | None:
@@ -85,18 +85,18 @@ def lacks_pixels(file: BinaryIO, file_format: str | None) -> str | None:
 
 def _png_lacks(content: bytes) -> str | None:
     width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", content[16:29])
-    passes = PASSES if interlaced else ((0, 0, 1, 1),)
+    passes = INTERLACE_PASSES if interlaced else ((0, 0, 1, 1),)
     wanted = 0
     for left, top, right, down in passes:
         columns, rows = -(-(width - left) // right), -(-(height - top) // down)
         if columns > 0 and rows > 0:
-            wanted += rows * (1 + -(-columns * depth * BITS[colour] // 8))
+            wanted += rows * (1 + -(-columns * depth * CHANNELS_OF_COLOUR_TYPE[colour] // 8))
     inflate, found, place = zlib.decompressobj(), 0, 8
     while place < len(content) and found < wanted and not inflate.eof:
         length, kind = struct.unpack(">I4s", content[place : place + 8])
         if kind == b"IDAT":
-            for start in range(place + 8, place + 8 + length, PIECE):
-                piece = content[start : min(start + PIECE, place + 8 + length)]
+            for start in range(place + 8, place + 8 + length, INFLATED_BYTES):
+                piece = content[start : min(start + INFLATED_BYTES, place + 8 + length)]
                 found += len(inflate.decompress(piece))
         place += 12 + length
     if found >= wanted:
@@ -120,9 +120,9 @@ def _jpeg_lacks(content: bytes) -> str | None:
     scan = _first_scan(content)
     if scan is None:
         return None
-    coded = RESTART.split(scan.data[-CODED_AT_END:])[-1].replace(b"\xff\x00", b"\xff")
+    coded = RESTART_MARKER.split(scan.data[-CODED_BYTES_AT_END:])[-1].replace(b"\xff\x00", b"\xff")
     bits = "".join(f"{byte:08b}" for byte in coded)
-    units = 1 if max(scan.size) <= UNIT else 2  # that small, it may have a single one
+    units = 1 if max(scan.size) <= CODED_UNIT_SIDE else 2  # that small, it may have a single one
     if scan.zeros and any(
         bits[: len(bits) - pad].endswith(scan.zeros * units)
         for pad in range(8)
@@ -164,7 +164,7 @@ def _first_scan(content: bytes) -> Scan | None:
                 if not progressive:
                     block += tables[16 | table & 15].get(0, "")
                 zeros += block * (sampling[component] if len(parts) > 1 else 1)
-            end = MARKER.search(content, place)
+            end = END_MARKER.search(content, place)
             return Scan(zeros, content[place : end.start() if end else None], size)
     return None
 

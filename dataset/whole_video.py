@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 # Whose headers say how long the video is; of others FFmpeg guesses it by what is there.
-PROMISE = ("mov", "matroska", "avi", "asf", "flv")
-BY_STREAM = ("mov", "avi")  # which say it of each stream, to the frame
-DELAY = 1.0  # seconds: what decoders begin with
+FORMATS_WITH_DURATION = ("mov", "matroska", "avi", "asf", "flv")
+FORMATS_WITH_STREAM_DURATION = ("mov", "avi")  # which say it of each stream, to the frame
+MAX_DECODER_DELAY_S = 1.0  # seconds: what decoders begin with
 FRAMES, SECONDS, SHARE = 1.5, 0.1, 0.01  # that may lack: of a stream; of a file, the greater
 
 
@@ -64,14 +64,16 @@ def _read_through(container: Any, kind: str, av: Any) -> list[str]:
     if damaged:
         faults.append(f"{damaged} of its packets are damaged, the first at {first:.2f} s")
     promised, start, end = 0.0, min(starts.values(), default=0.0), max(ends.values(), default=0.0)
-    if kind in BY_STREAM and video.duration:
+    if kind in FORMATS_WITH_STREAM_DURATION and video.duration:
         promised = float(video.duration * video.time_base)
         allowed = FRAMES / float(video.average_rate or 25)
         start, end = starts.get(video.index, 0.0), ends.get(video.index, 0.0)
-    elif kind in PROMISE and container.duration:
+    elif kind in FORMATS_WITH_DURATION and container.duration:
         promised = container.duration / av.time_base
         allowed = max(SECONDS, SHARE * promised)
-    came = end if 0 < start < DELAY else end - start  # some count from 0, whatever comes first
+    came = (
+        end if 0 < start < MAX_DECODER_DELAY_S else end - start
+    )  # some count from 0, whatever comes first
     if promised and came < promised - allowed:
         faults.insert(0, f"it ends after {came:.2f} s of the {promised:.2f} s that it promises")
     return faults

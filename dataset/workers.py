@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from common.errors import DataError
-from dataset.kinds import ENDINGS
+from dataset.kinds import PICTURE_ENDINGS
 
-SHM = Path("/dev/shm")  # where Linux keeps semaphores, a page each
+SHARED_MEMORY = Path("/dev/shm")  # where Linux keeps semaphores, a page each
 # What torch's DataLoader takes for itself and for each worker: semaphores, and files that this
 # process has open (pipes, and two batches that are there already), some being left for others.
 SEMAPHORES, OF_EACH = 8, 3
@@ -36,14 +36,14 @@ def workers_that_fit(asked: int, say: Callable[[str], object]) -> int:
 
 def _room_for_semaphores() -> tuple[int | None, str]:
     try:
-        system = os.statvfs(SHM)
+        system = os.statvfs(SHARED_MEMORY)
     except (OSError, AttributeError):  # no such folder, or system
         return None, ""
     if not system.f_blocks:  # without a limit
         return None, ""
     pages = system.f_bavail * system.f_frsize // max(system.f_frsize, 4096)
     return (pages - SEMAPHORES) // OF_EACH, (
-        f"{SHM} is full; remove what is left there, or give a container more (docker run "
+        f"{SHARED_MEMORY} is full; remove what is left there, or give a container more (docker run "
         "--shm-size 1g)"
     )
 
@@ -78,8 +78,8 @@ def cannot(error: OSError) -> str:
     reason = error.strerror or str(error)
     if error.errno == errno.ENOSPC:
         return (
-            f"{reason}: {SHM}, or the folder for temporary files, is full; make room, give a "
-            "container more (docker run --shm-size 1g), or type --num-workers 0"
+            f"{reason}: {SHARED_MEMORY}, or the folder for temporary files, is full; make room, "
+            "give a container more (docker run --shm-size 1g), or type --num-workers 0"
         )
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return f"{reason}: type ulimit -n 1024 before the command, or fewer --num-workers"
@@ -90,7 +90,7 @@ def cannot(error: OSError) -> str:
 
 # ---- What they do -------------------------------------------------------------------------------
 
-STATES = {
+PROCESS_STATES = {
     "R": "computes",
     "S": "sleeps",
     "D": "waits for a disk or a network",
@@ -147,12 +147,12 @@ def doing(process: int) -> str:
     place, what = Path("/proc") / str(process), "cannot be looked at here"
     with contextlib.suppress(OSError, IndexError):
         letter = (place / "stat").read_text().rpartition(")")[2].split()[0]
-        what = STATES.get(letter, f"is in state {letter}")
+        what = PROCESS_STATES.get(letter, f"is in state {letter}")
         names = set()
         for each in (place / "fd").iterdir():
             with contextlib.suppress(OSError):  # closed meanwhile
                 names.add(os.readlink(each))
-        if read := [name for name in sorted(names) if name.lower().endswith(ENDINGS)]:
+        if read := [name for name in sorted(names) if name.lower().endswith(PICTURE_ENDINGS)]:
             what += f", with {' and '.join(read)} open"
     who = "the program" if process == os.getpid() else f"process {process}, which reads pictures,"
     return f"{who} {what}"

@@ -18,8 +18,8 @@ from torch import Tensor
 from common.errors import DataError
 from common.text import printable
 from dataset.alphas import fault_of_sample
-from dataset.first_look import LOOKED_AT, SECONDS, judge_files, spread
-from dataset.listing import NAMED_AT_MOST, Say, by_stem, quiet
+from dataset.first_look import MAX_ALPHAS, MAX_SECONDS_OF_SPLIT, judge_files, spread
+from dataset.listing import MAX_NAMES_LISTED, Say, by_stem, quiet
 from dataset.orientation import orientation_of, upright_size
 from dataset.pictures import alpha_of, check_mode, load, open_picture
 from evaluation.metrics import dtssd, unknown_region
@@ -27,10 +27,10 @@ from evaluation.scores import Batch, Score, has_region
 
 # A trimap is 0, 128 and 255; a JPEG, or another program's 127, is near enough to it.
 UNKNOWN_GREYS = (64 / 255, 192 / 255)
-FOREIGN = ("colour_alpha", "scaled_alpha")  # what no matte can be, predicted ones neither
-GREY = ("flat_alpha", "middle_alpha")
+NO_MATTE_FAULTS = ("colour_alpha", "scaled_alpha")  # what no matte can be, predicted ones neither
+ONE_GREY_FAULTS = ("flat_alpha", "middle_alpha")
 OTHER_OUTPUTS = ("fgr", "com", "err")  # folders of predict.py beside pha
-FRAME = re.compile(r"(.*?)(\d+)", re.DOTALL)
+FRAME_NUMBER = re.compile(r"(.*?)(\d+)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ def mattes_beside(folder: Path) -> Path | None:
 
 
 def listed(faults: Sequence[str]) -> str:
-    more = len(faults) - NAMED_AT_MOST
-    return "; ".join(faults[:NAMED_AT_MOST]) + (f"; and {more} more" if more > 0 else "")
+    more = len(faults) - MAX_NAMES_LISTED
+    return "; ".join(faults[:MAX_NAMES_LISTED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _unlike(pair: Pair) -> str | None:
@@ -149,11 +149,11 @@ def look_at_mattes(pairs: Sequence[Pair], say: Say) -> None:
     """Raises DataError where some of the mattes show that they are none. say: told of predicted
     ones that are all empty, full, grey or maps of labels, which a network may well have made; and
     of true ones that are all grey, against which errors can be measured all the same."""
-    some = [pairs[index] for index in spread(len(pairs), LOOKED_AT)]
+    some = [pairs[index] for index in spread(len(pairs), MAX_ALPHAS)]
     for what, paths in (("true", [p.true for p in some]), ("predicted", [p.pred for p in some])):
-        judged = judge_files(paths, SECONDS["train"], "matte")
+        judged = judge_files(paths, MAX_SECONDS_OF_SPLIT["train"], "matte")
         kind, said = fault_of_sample(judged, len(pairs), f"{what} mattes") or ("", "")
-        if kind in FOREIGN or (what == "true" and kind not in ("", *GREY)):
+        if kind in NO_MATTE_FAULTS or (what == "true" and kind not in ("", *ONE_GREY_FAULTS)):
             raise DataError(said)
         if kind:
             say(f"note: {printable(said.partition(';')[0])}")
@@ -241,7 +241,7 @@ def follows(name: str, before: str) -> bool:
     """Whether `name` is the frame after `before`: in a folder, the same but for the next number."""
     if not clip_of(name):
         return False
-    first, second = FRAME.fullmatch(before), FRAME.fullmatch(name)
+    first, second = FRAME_NUMBER.fullmatch(before), FRAME_NUMBER.fullmatch(name)
     if not first or not second or first[1] != second[1]:
         return False
     return int(second[2]) == int(first[2]) + 1
@@ -249,6 +249,6 @@ def follows(name: str, before: str) -> bool:
 
 def _order(name: str) -> tuple[str, str, int, str]:
     """By folder, then by number: frame 10 comes after frame 9."""
-    found = FRAME.fullmatch(name)
+    found = FRAME_NUMBER.fullmatch(name)
     start, number = (found[1], int(found[2])) if found else (name, 0)
     return clip_of(name), start, number, name

@@ -25,7 +25,7 @@ from evaluation.scores import Batch
 # A background that was captured before the person came differs from what is behind the person.
 # Moved as in training; gamma and noise as Sengupta et al., CVPR 2020, drew them to train.
 GAMMA_DEVIATION = 0.12
-NOISE = (2 / 255, 6 / 255)
+NOISE_DEVIATIONS = (2 / 255, 6 / 255)
 
 
 class Compositions(MattingDataset):
@@ -50,7 +50,7 @@ class Compositions(MattingDataset):
         if self.captured:
             rng = random.Random(seed_of(self.seed, "captured", key.index, key.draw))
             moved = affine(key.size, **draw_misalignment_affine(rng))
-            numbers = NEUTRAL | {"misaligned": 1.0, "bgr_noise": rng.uniform(*NOISE)}
+            numbers = NEUTRAL | {"misaligned": 1.0, "bgr_noise": rng.uniform(*NOISE_DEVIATIONS)}
             noise_seed = rng.getrandbits(63)
         frames = (np.eye(3), np.eye(3), moved, np.eye(3))
         return self._sample(key, self.chosen[key.draw], numbers, frames, (0, noise_seed))

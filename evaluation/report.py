@@ -17,14 +17,23 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from common.files import write_bytes
-from evaluation.scores import TITLES, WHOLE, Batch, Result, Score, counted, said_of_empty, units
+from evaluation.scores import (
+    TITLES,
+    WHOLE_IMAGE,
+    Batch,
+    Result,
+    Score,
+    counted,
+    said_of_empty,
+    units,
+)
 from prediction.frames import read_rgb
 
-SIDE = 480  # pixels: the longer side of the page's pictures
-BINS = 24  # of a histogram
+PICTURE_SIDE = 480  # pixels: the longer side of the page's pictures
+HISTOGRAM_BINS = 24
 # What an error is painted with, from none to the whole of alpha: too opaque, too transparent.
 NONE, OPAQUE, TRANSPARENT = (18, 18, 20), (255, 150, 30), (60, 150, 255)
-DIM = 0.3  # of that, where it was not measured
+DIM_WHERE_UNMEASURED = 0.3  # of that, where it was not measured
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,7 @@ def error_map(
     difference = pred_pha - true_pha
     strength = np.sqrt(np.abs(difference))
     if region is not None:
-        strength = np.where(region, strength, DIM * strength)
+        strength = np.where(region, strength, DIM_WHERE_UNMEASURED * strength)
     base, opaque, transparent = (np.array(colour) for colour in (NONE, OPAQUE, TRANSPARENT))
     colour = np.where(difference[..., None] > 0, opaque, transparent)
     return (base + (colour - base) * strength[..., None]).round().clip(0, 255).astype(np.uint8)
@@ -103,7 +112,7 @@ def _picture(values: np.ndarray) -> Image.Image:
 
 
 def _scaled(image: Image.Image) -> Image.Image:
-    image.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
+    image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BOX)
     return image
 
 
@@ -155,7 +164,7 @@ class Distribution:
 def distribution(title: str, values: list[float]) -> Distribution:
     """Bars of like width from 0 to the greatest value."""
     high = max(values) or 1.0
-    bins = min(BINS, max(5, math.ceil(2 * math.sqrt(len(values)))))
+    bins = min(HISTOGRAM_BINS, max(5, math.ceil(2 * math.sqrt(len(values)))))
     counts, edges = np.histogram(values, bins, (0, high))
     bars = [
         Bar(float(low), float(up), int(count), float(count / counts.max()))
@@ -187,7 +196,7 @@ def write_report(path: Path, result: Result, gallery: Gallery, title: str) -> No
         names=names,
         titles=TITLES,
         units=units(result),
-        partly=result.over != WHOLE,
+        partly=result.over != WHOLE_IMAGE,
         images=counted(len(result.images), "image"),
         empty=said_of_empty(result) if result.empty else "",
         distributions=[

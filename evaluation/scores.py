@@ -30,8 +30,8 @@ TITLES = {
     "fgr_mse": "fgr MSE",
     "dtssd": "dtSSD",
 }
-WHOLE, UNKNOWN = "the whole image", "the unknown region"
-SHOWN = 5  # of the worst images, and of the worst clips
+WHOLE_IMAGE, UNKNOWN_REGION = "the whole image", "the unknown region"
+WORST_LISTED = 5  # of the worst images, and of the worst clips
 
 
 @dataclass(frozen=True)
@@ -162,18 +162,18 @@ def said_of_empty(result: Result) -> str:
 
 
 def _worst_of(scores: Sequence[Score], title: str) -> str:
-    few = len(scores) <= SHOWN
+    few = len(scores) <= WORST_LISTED
     return (
         f"by {title}, the worst first:"
         if few
-        else f"the worst {SHOWN} of {len(scores)} by {title}:"
+        else f"the worst {WORST_LISTED} of {len(scores)} by {title}:"
     )
 
 
 def _worst(scores: Sequence[Score]) -> list[str]:
     return [
         _line([f"{value:.4f}" for value in score.figures.values()], score.name)
-        for score in scores[:SHOWN]
+        for score in scores[:WORST_LISTED]
     ]
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 import check_data
 import evaluate
-from common.files import NAME_AT_MOST, beside, write_bytes
+from common.files import MAX_NAME_BYTES, beside, write_bytes
 from dataset import shard
 from tests.conftest import make_data
 from tests.support.alpha_pictures import disc, saved
@@ -28,7 +28,7 @@ def test_a_name_as_long_as_can_be_is_written(name: str, tmp_path: Path) -> None:
     assert path.read_bytes() == b"here" and os.listdir(tmp_path) == [name]
     for ending in (".partial-1234567", ".index"):
         found = beside(path, ending)
-        assert len(os.fsencode(found.name)) <= NAME_AT_MOST and found.name.endswith(ending)
+        assert len(os.fsencode(found.name)) <= MAX_NAME_BYTES and found.name.endswith(ending)
         found.write_bytes(b"x")
 
 

@@ -17,7 +17,7 @@ from common.choices import SPLITS
 from common.errors import DataError
 from dataset import first_look, shard
 from dataset.alphas import AlphaError, Judged, fault_of_sample, judge_alpha
-from dataset.first_look import LOOKED_AT, faults_of, judge_files, look_at_alphas, spread
+from dataset.first_look import MAX_ALPHAS, faults_of, judge_files, look_at_alphas, spread
 from dataset.folders import data_folders, open_split
 from dataset.pictures import decode, open_picture
 from tests.conftest import REAL, figure, make_data
@@ -164,9 +164,9 @@ def test_how_many_make_a_fault() -> None:
 
 def test_a_sample_is_spread_however_few_are_looked_at(tmp_path: Path) -> None:
     assert spread(5, 48) == list(range(5)) and spread(0, 48) == []
-    chosen = spread(240_000, LOOKED_AT)
-    assert len(set(chosen)) == LOOKED_AT
-    for few in (8, 24, LOOKED_AT):
+    chosen = spread(240_000, MAX_ALPHAS)
+    assert len(set(chosen)) == MAX_ALPHAS
+    for few in (8, 24, MAX_ALPHAS):
         gaps = np.diff(sorted([0, *chosen[:few], 240_000]))
         assert gaps.max() < 3 * 240_000 / few
     paths = [saved(tmp_path / f"{n}.png", disc()) for n in range(9)]
@@ -331,7 +331,7 @@ def test_evaluate_does_not_measure_it_in_silence(
 def test_the_last_of_many_mattes_is_looked_at_too(
     here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evaluation.folders.LOOKED_AT", 1)
+    monkeypatch.setattr("evaluation.folders.MAX_ALPHAS", 1)
     for number in range(3):
         saved(here / f"true/{number}.png", disc(40, 4, (90, 120)))
         saved(
@@ -362,5 +362,5 @@ def test_real_alphas_are_alphas() -> None:
 
 
 def test_labels_are_judged_in_reasonable_time() -> None:
-    assert first_look.SECONDS["train"] + first_look.SECONDS["valid"] < 1
+    assert first_look.MAX_SECONDS_OF_SPLIT["train"] + first_look.MAX_SECONDS_OF_SPLIT["valid"] < 1
     assert list(judge_alpha(disc(400, 4, (1080, 1920)))) == []

@@ -105,7 +105,7 @@ def test_a_member_reads_as_a_file_of_its_own(background: Callable) -> None:
 
 
 def test_few_tars_are_open_at_once(background: Callable, capsys: pytest.CaptureFixture) -> None:
-    count = tar.OPEN_AT_MOST + 20
+    count = tar.MAX_OPEN_TARS + 20
     for number in range(count):
         folder = background(1, f"{number:03}.tar")
         with tarfile.open(folder / f"{number:03}.tar", "w") as archive:
@@ -116,7 +116,7 @@ def test_few_tars_are_open_at_once(background: Callable, capsys: pytest.CaptureF
     first = (tars / "000.jpg").open()
     for name in tars.names:
         (tars / name).open().read()
-    assert len(os.listdir("/proc/self/fd")) - before <= tar.OPEN_AT_MOST + 1
+    assert len(os.listdir("/proc/self/fd")) - before <= tar.MAX_OPEN_TARS + 1
     assert first.read() == jpeg(1)  # its tar is closed only with it
     tar._descriptor.cache_clear()
 

@@ -209,7 +209,9 @@ def test_a_video_that_is_stopped_leaves_nothing_half(
 
     monkeypatch.setattr(Matter, "__call__", asking)
     # An encoder that writes each frame at once, so that there is something half.
-    monkeypatch.setattr("dataset.video.QUALITY", {"preset": "ultrafast", "tune": "zerolatency"})
+    monkeypatch.setattr(
+        "dataset.video.LIBX264_OPTIONS", {"preset": "ultrafast", "tune": "zerolatency"}
+    )
     argv = video_words(weights, clip, tmp_path / "bgr.png", "--batch-size", 1)
     assert predict.main(argv) == 130
     assert there == [f"pha/clip.mp4.partial-{os.getpid()}"] and files(tmp_path / "out") == []
