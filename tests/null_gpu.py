@@ -93,10 +93,14 @@ def _as_torchrun(processes: int) -> list[dict[str, str]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     common = {
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": processes,
-        "LOCAL_WORLD_SIZE": processes, "GROUP_WORLD_SIZE": 1, "TORCHELASTIC_RUN_ID": "null",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": processes,
+        "LOCAL_WORLD_SIZE": processes,
+        "GROUP_WORLD_SIZE": 1,
+        "TORCHELASTIC_RUN_ID": "null",
         "TORCHELASTIC_RESTART_COUNT": 0,
-    }  # fmt: skip
+    }
     each = [common | {"RANK": rank, "LOCAL_RANK": rank} for rank in range(processes)]
     return [{name: str(value) for name, value in words.items()} for words in each]
 
@@ -127,9 +131,12 @@ class Zygote:
             for path in (output, errors):
                 path.touch()
             request = {
-                "argv": argv, "folder": str(folder), "environment": environment,
-                "output": str(output), "errors": str(errors),
-            }  # fmt: skip
+                "argv": argv,
+                "folder": str(folder),
+                "environment": environment,
+                "output": str(output),
+                "errors": str(errors),
+            }
             children = self._answer(request)
             late = threading.Event()
 

@@ -14,20 +14,38 @@ from tests.conftest import make_data, published_file
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 FOLDERS = (
-    "benchmarks", "checking", "common", "dataset", "docs", "evaluation", "exporting", "model",
-    "prediction", "tests", "training",
-)  # fmt: skip
+    "benchmarks",
+    "checking",
+    "common",
+    "dataset",
+    "docs",
+    "evaluation",
+    "exporting",
+    "model",
+    "prediction",
+    "tests",
+    "training",
+)
 SOURCES = [*ROOT.glob("*.py"), *(path for each in FOLDERS for path in (ROOT / each).rglob("*.py"))]
 SMALL = {  # what is put behind a command, so that it takes seconds; the rest is as it is written
     "check_data": ["--crop-size", "32", "64", "--num-workers", "1"],
     "train_base": [
-        "--crop-size", "32", "64", "--batch-size", "2", "--num-workers", "0", "--device", "cpu",
-        "--max-steps", "2",
+        "--crop-size",
+        "32",
+        "64",
+        "--batch-size",
+        "2",
+        "--num-workers",
+        "0",
+        "--device",
+        "cpu",
+        "--max-steps",
+        "2",
     ],
     "evaluate": ["--size", "64", "--backgrounds", "1", "--num-workers", "0", "--device", "cpu"],
     "predict": ["--size", "64", "--device", "cpu"],
     "export": ["--size", "64", "64"],
-}  # fmt: skip
+}
 
 
 def commands(document: Path) -> list[str]:
@@ -40,8 +58,10 @@ def commands(document: Path) -> list[str]:
 def test_the_recipe_is_there() -> None:
     scripts = [each.split()[1] for each in commands(ROOT / "docs/training.md")]
     assert scripts == ["check_data.py"] + 4 * ["train_base.py"] + [
-        "evaluate.py", "predict.py", "export.py",
-    ]  # fmt: skip
+        "evaluate.py",
+        "predict.py",
+        "export.py",
+    ]
 
 
 @pytest.mark.slow
@@ -164,8 +184,23 @@ def test_options_that_are_named_exist(document: Path) -> None:
 
 
 OTHERS = {  # of torchrun, SLURM, TensorBoard, pip and so on
-    "--logdir", "--nproc-per-node", "--nnodes", "--max-restarts", "--rdzv-backend", "--rdzv-id",
-    "--rdzv-endpoint", "--signals-to-handle", "--shutdown-timeout", "--nodes", "--ntasks-per-node",
-    "--gpus-per-node", "--cpus-per-task", "--time", "--requeue", "--open-mode", "--signal",
-    "--help", "--cov",
-}  # fmt: skip
+    "--logdir",
+    "--nproc-per-node",
+    "--nnodes",
+    "--max-restarts",
+    "--rdzv-backend",
+    "--rdzv-id",
+    "--rdzv-endpoint",
+    "--signals-to-handle",
+    "--shutdown-timeout",
+    "--nodes",
+    "--ntasks-per-node",
+    "--gpus-per-node",
+    "--cpus-per-task",
+    "--time",
+    "--requeue",
+    "--open-mode",
+    "--signal",
+    "--help",
+    "--cov",
+}

@@ -34,8 +34,10 @@ def test_it_is_one_line_and_status_2(script: str) -> None:
     as_old += "runpy.run_module(sys.argv[0], run_name='__main__')"
     done = subprocess.run(
         [sys.executable, "-c", as_old, script, "--help"],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(r"error: this is Python 3.9.18 .* needs 3.10 or later; .*\n", done.stderr)
 

@@ -148,8 +148,10 @@ def test_parts_run_from_the_command_line(drawn: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     parts = json.loads((tmp_path / "gpu.json").read_text())["parts"]
     assert {name: of["status"][:12] for name, of in parts.items()} == {
-        "machine": "done", "data": "done", "graph": "not possible",
-    }  # fmt: skip
+        "machine": "done",
+        "data": "done",
+        "graph": "not possible",
+    }
     assert "device null GPU" in (tmp_path / "gpu.md").read_text()
 
 

@@ -38,8 +38,13 @@ def test_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures = json.loads(path.read_text())
     ratios = figures["over_plain"]["mobilenetv2"]["fp32"]["64"]["2"]
     assert ratios["plain"] == 1.0 and set(ratios) == {
-        "plain", "foreach", "fused", "channels_last", "channels_last, fused", "program",
-    }  # fmt: skip
+        "plain",
+        "foreach",
+        "fused",
+        "channels_last",
+        "channels_last, fused",
+        "program",
+    }
     # Forward and backward of a network of some 1e9 multiplications at this size.
     assert 0 < figures["cases"][0]["teraflop_a_step"] < 1
 

@@ -43,10 +43,20 @@ def test_the_same_file_under_another_name(folders: Path) -> None:
     Path("behind.json").hardlink_to("other/c.png")
     Path("way").symlink_to("in/sub")
     for output in (
-        "in/a.png", "in/../in/a.png", folders / "in/a.png", "link.json", "hard.json",
-        "behind.json", "other/c.png", "in/new.json", "in/sub/new/new.json", "other/new.json",
-        "way/new.json", "in", "in/sub",
-    ):  # fmt: skip
+        "in/a.png",
+        "in/../in/a.png",
+        folders / "in/a.png",
+        "link.json",
+        "hard.json",
+        "behind.json",
+        "other/c.png",
+        "in/new.json",
+        "in/sub/new/new.json",
+        "other/new.json",
+        "way/new.json",
+        "in",
+        "in/sub",
+    ):
         with pytest.raises(OptionError, match="is read"):
             check_apart([Path(output)], [Path("in")])
     os.chdir("in/sub")
@@ -85,11 +95,16 @@ def test_evaluate(here: Path, weights: Path, capsys: pytest.CaptureFixture) -> N
     mattes = ["--pred-dir", "pred", "--true-dir", "true", "--device", "cpu", "--overwrite"]
     mattes += ["--trimap-dir", "trimap", "--src-dir", "src"]
     for option, output in (
-        ("--report", "pred/a.png"), ("--json", "true/../true/a.png"), ("--csv", "trimap/a.png"),
-        ("--report", "src/b.png"), ("--report", "link.html"),
-    ):  # fmt: skip
-        assert "which is read" in (said := refused(capsys, evaluate.main, *mattes, option, output))\
-            or "and is read" in said  # fmt: skip
+        ("--report", "pred/a.png"),
+        ("--json", "true/../true/a.png"),
+        ("--csv", "trimap/a.png"),
+        ("--report", "src/b.png"),
+        ("--report", "link.html"),
+    ):
+        assert (
+            "which is read" in (said := refused(capsys, evaluate.main, *mattes, option, output))
+            or "and is read" in said
+        )
     make_data(here / "data")
     shutil.copy(weights, "w.pth")
     network = ["--model-checkpoint", "w.pth", "--dataset-dir", "data", "--device", "cpu"]

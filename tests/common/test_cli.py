@@ -125,15 +125,31 @@ def test_a_batch_beyond_all_memory_is_refused_before_it_is_read() -> None:
     with pytest.raises(OptionError, match=r"takes 703,\d+ GB for the pictures alone"):
         resolve.check_memory(65536, asked, torch.device("cpu"))
     asked = options.parse_base_options(["--batch-size", "65536"])
-    resolve.check_memory(resolve.share_of_batch(options.parse_base_options([]), Team()), asked,
-                         torch.device("cpu"))  # fmt: skip
+    resolve.check_memory(
+        resolve.share_of_batch(options.parse_base_options([]), Team()), asked, torch.device("cpu")
+    )
 
 
 @pytest.mark.parametrize(
     "name",
-    ["x\udcff", "a\nb", "a\x1b[31mb", ".", "..", "a/../b", "", " ", "/a", "-x", "a/-x", "a" * 256,
-     "/".join(["a" * 200] * 6), "a\u2028b", "..."],
-)  # fmt: skip
+    [
+        "x\udcff",
+        "a\nb",
+        "a\x1b[31mb",
+        ".",
+        "..",
+        "a/../b",
+        "",
+        " ",
+        "/a",
+        "-x",
+        "a/-x",
+        "a" * 256,
+        "/".join(["a" * 200] * 6),
+        "a\u2028b",
+        "...",
+    ],
+)
 def test_names_that_are_no_folder(here: Path, capsys: pytest.CaptureFixture, name: str) -> None:
     line = line_of(capsys, "train_base", f"--model-name={name}")
     assert "must be a name below checkpoint/ and log/" in line and line.isprintable()
@@ -198,9 +214,16 @@ def test_windows_has_other_quotes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [(0, "0 bytes"), (9, "9 bytes"), (4_200, "4.20 kB"), (3.1e6, "3.10 MB"), (1.5e9, "1.50 GB"),
-     (704e9, "704 GB"), (math.nan, "unknown")],
-)  # fmt: skip
+    [
+        (0, "0 bytes"),
+        (9, "9 bytes"),
+        (4_200, "4.20 kB"),
+        (3.1e6, "3.10 MB"),
+        (1.5e9, "1.50 GB"),
+        (704e9, "704 GB"),
+        (math.nan, "unknown"),
+    ],
+)
 def test_sizes_say_something_however_small(size: float, expected: str) -> None:
     assert cli.size_said(size) == expected
 

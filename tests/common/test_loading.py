@@ -26,8 +26,11 @@ def test_a_python_without_the_packages_is_told_what_to_type(script: str) -> None
     bare += "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
     done = subprocess.run(
         [sys.executable, "-S", "-c", bare, script, *WORDS[script]],
-        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ""},
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": ""},
+    )
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith(f"{script}.py: error: this Python ({sys.executable}) has no ")
     assert done.stderr.endswith("pip install -r requirements.txt\n")

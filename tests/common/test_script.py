@@ -50,8 +50,11 @@ def test_the_last_line_is_last_where_both_streams_go_to_one_file() -> None:
     code = "from tests.common.test_script import *; sys.exit(ended(OSError('no good')))"
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; {code}"],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     assert (done.returncode, done.stdout) == (2, "at work\nx.py: error: no good\n")
 
 

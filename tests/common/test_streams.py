@@ -39,9 +39,11 @@ def test_a_program_ends_as_it_would(tmp_path: Path, how: str) -> None:
         pytest.skip("no /dev/full here")
     done = subprocess.run(
         ["sh", "-c", f"{{ '{sys.executable}' -c \"$SAYS\"; echo $? > status; }} {how}"],
-        cwd=tmp_path, capture_output=True, text=True,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "SAYS": SAYS, "PYTHONIOENCODING": "ascii"},
-    )  # fmt: skip
+    )
     assert (tmp_path / "made").read_text() == "kept"
     assert done.stderr == ("" if "2>&-" in how else "told\n")
     assert (tmp_path / "status").read_text() == "3\n"

@@ -97,7 +97,7 @@ GOOD: dict[str, Change] = {
     "a faint figure": lambda a: a // 12,
     "smoke over all but a corner": lambda a: (a // 3 + 90) * (disc(4, 1) == 0),
     "a figure that fills it but for a corner": lambda a: 255 - disc(4, 3),
-}  # fmt: skip
+}
 BINARY = {"a mask of 0 and 255", "a mask of one bit", "a mask of 0 and 254"}
 
 
@@ -147,13 +147,31 @@ def sample(*kinds: str, own: bool = False) -> list[Judged]:
 def test_how_many_make_a_fault() -> None:
     empty, full, label = "empty_alpha", "full_alpha", "label_alpha"
     flat, middle = "flat_alpha", "middle_alpha"
-    for fine in (["", empty], ["", full, full, empty], ["", label], [], ["binary_alpha"] * 3,
-                 ["", "inverted_alpha"], ["", flat, flat], ["", middle, middle], [empty, middle],
-                 [full, middle]):  # fmt: skip
+    for fine in (
+        ["", empty],
+        ["", full, full, empty],
+        ["", label],
+        [],
+        ["binary_alpha"] * 3,
+        ["", "inverted_alpha"],
+        ["", flat, flat],
+        ["", middle, middle],
+        [empty, middle],
+        [full, middle],
+    ):
         assert fault_of_sample(sample(*fine), len(fine)) is None, fine
-    for bad in ([empty], [full, full], [empty, full], [label, label, ""], ["", "", "scaled_alpha"],
-                ["", "colour_alpha", "", ""], [flat] * 4, [middle] * 4, [empty, flat, full],
-                [flat, middle]):  # fmt: skip
+    for bad in (
+        [empty],
+        [full, full],
+        [empty, full],
+        [label, label, ""],
+        ["", "", "scaled_alpha"],
+        ["", "colour_alpha", "", ""],
+        [flat] * 4,
+        [middle] * 4,
+        [empty, flat, full],
+        [flat, middle],
+    ):
         assert fault_of_sample(sample(*bad), len(bad)), bad
     assert fault_of_sample(sample("", "colour_alpha"), 2, allowed=1) is None
     assert fault_of_sample(sample(empty, empty, empty), 9) is None  # three of nine: too few

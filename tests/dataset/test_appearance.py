@@ -124,9 +124,11 @@ def test_hue_turns_colours_and_keeps_grey_and_luma() -> None:
     torch.testing.assert_close(result[:, :, 0, 1], grey.expand(2, 3), atol=1e-4, rtol=0)
     luma = torch.tensor(augmentation.LUMA)
     torch.testing.assert_close(
-        torch.einsum("bchw,c->bhw", result, luma), torch.einsum("bchw,c->bhw", tensor, luma),
-        atol=1e-4, rtol=0,
-    )  # fmt: skip
+        torch.einsum("bchw,c->bhw", result, luma),
+        torch.einsum("bchw,c->bhw", tensor, luma),
+        atol=1e-4,
+        rtol=0,
+    )
     expected = TF.adjust_hue(tensor[0], 0.05)[:, 0, 0], TF.adjust_hue(tensor[0], -0.05)[:, 0, 0]
     # YIQ is not HSV, but at the same grey a small turn goes the same way and about as far.
     for ours, theirs in zip(result[:, :, 0, 0], expected, strict=True):
@@ -158,9 +160,12 @@ def test_a_shadow_is_that_of_a_warp_and_a_blur_at_full_size(side: float) -> None
     )
     expected = 1 - 0.3 * to_tensor(drawn.filter(ImageFilter.BoxBlur((side - 1) / 2)))
     result = augmentation.cast_shadow(
-        torch.ones(1, 3, *size), to_tensor(pha)[None], torch.tensor(matrix).float()[None],
-        torch.tensor([0.3]), torch.tensor([side]),
-    )[0]  # fmt: skip
+        torch.ones(1, 3, *size),
+        to_tensor(pha)[None],
+        torch.tensor(matrix).float()[None],
+        torch.tensor([0.3]),
+        torch.tensor([side]),
+    )[0]
     assert (result - expected).abs().max() < 0.018  # along the rim, of a shadow that is 0.3 deep
     assert (result - expected).abs().mean() < 0.002
 

@@ -180,17 +180,29 @@ def test_rare_steps_are_as_frequent_as_the_recipe_says() -> None:
     rng = random.Random(0)
     drawn = [augmentation.draw_numbers(rng) for _ in range(4000)]
     for name, probability in {
-        "fgr_blur": 0.1, "fgr_sharpen": 0.1, "bgr_blur": 0.1, "bgr_sharpen": 0.1,
-        "shadow_strength": 0.3, "src_noise": 0.4, "bgr_noise": 0.4, "input_hue": 0.8,
+        "fgr_blur": 0.1,
+        "fgr_sharpen": 0.1,
+        "bgr_blur": 0.1,
+        "bgr_sharpen": 0.1,
+        "shadow_strength": 0.3,
+        "src_noise": 0.4,
+        "bgr_noise": 0.4,
+        "input_hue": 0.8,
         "misaligned": 0.3,
-    }.items():  # fmt: skip
+    }.items():
         share = np.mean([numbers[name] != NEUTRAL[name] for numbers in drawn])
         assert share == pytest.approx(probability, abs=0.03), name
     for name, low, high in (
-        ("fgr_blur", 0, 5), ("fgr_brightness", 0.85, 1.15), ("bgr_contrast", 0.85, 1.15),
-        ("fgr_hue", -0.05, 0.05), ("input_saturation", 0.82, 1.18), ("input_hue", -0.1, 0.1),
-        ("shadow_strength", 0, 0.3), ("shadow_blur", 20, 40), ("src_noise", 0, 0.03),
-    ):  # fmt: skip
+        ("fgr_blur", 0, 5),
+        ("fgr_brightness", 0.85, 1.15),
+        ("bgr_contrast", 0.85, 1.15),
+        ("fgr_hue", -0.05, 0.05),
+        ("input_saturation", 0.82, 1.18),
+        ("input_hue", -0.1, 0.1),
+        ("shadow_strength", 0, 0.3),
+        ("shadow_blur", 20, 40),
+        ("src_noise", 0, 0.03),
+    ):
         values = [numbers[name] for numbers in drawn]
         assert low <= min(values) and max(values) <= high, name
         assert max(values) - min(values) > 0.9 * (high - low), name
@@ -211,10 +223,13 @@ def test_affine_steps_are_as_wide_as_the_recipe_says(
     rng = random.Random(0)
     drawn = [draw(rng) for _ in range(1000)]
     for name, low, high in (
-        ("rotate", -rotate, rotate), ("translate_x", -translate, translate),
-        ("translate_y", -translate, translate), ("scale", *scale), ("shear", -shear, shear),
+        ("rotate", -rotate, rotate),
+        ("translate_x", -translate, translate),
+        ("translate_y", -translate, translate),
+        ("scale", *scale),
+        ("shear", -shear, shear),
         ("flip", 0, flip),
-    ):  # fmt: skip
+    ):
         values = [float(each[name]) for each in drawn]
         assert low <= min(values) and max(values) <= high, name
         assert max(values) - min(values) >= 0.9 * (high - low), name

@@ -63,8 +63,9 @@ def test_skipping_counts_says_each_once_and_has_a_limit() -> None:
     left_out.note(["a.jpg is bad", "b.jpg is bad"])
     left_out.note(["a.jpg is bad"])
     left_out.note(["c.jpg is bad"])
-    assert said == [f"left out (bad picture {n}): {name}.jpg is bad" for n, name in
-                    enumerate("abc", 1)]  # fmt: skip
+    assert said == [
+        f"left out (bad picture {n}): {name}.jpg is bad" for n, name in enumerate("abc", 1)
+    ]
     assert left_out.samples == 4
     with pytest.raises(DataError, match="4 pictures were left out, which is more than 1 % of 300"):
         left_out.note(["d.jpg is bad"])
@@ -149,9 +150,13 @@ def test_links_that_lead_back_do_not_hang_the_scan(tmp_path: Path) -> None:
     (tmp_path / "b/loop").symlink_to("loop")
     found = find_pictures(tmp_path)
     assert found == [
-        "a/1.png", "a/deep/1.png", "a/over/1.png",
-        "b/1.png", "b/over/1.png", "b/over/deep/1.png",
-    ]  # fmt: skip
+        "a/1.png",
+        "a/deep/1.png",
+        "a/over/1.png",
+        "b/1.png",
+        "b/over/1.png",
+        "b/over/deep/1.png",
+    ]
 
 
 def test_one_bad_background_of_few_is_skipped(tmp_path: Path) -> None:

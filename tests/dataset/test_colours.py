@@ -88,8 +88,9 @@ def test_alpha_is_no_colour(tmp_path: Path, pixels: np.ndarray) -> None:
     assert np.array_equal(found[..., 3], rgba[..., 3])
     assert np.abs(found[..., :3].astype(int) - pixels).max() > 50
     for name, mode, profile in (
-        ("grey", "L", grey_profile(1.0)), ("colour", "RGB", WIDE["Adobe RGB"]),
-    ):  # fmt: skip
+        ("grey", "L", grey_profile(1.0)),
+        ("colour", "RGB", WIDE["Adobe RGB"]),
+    ):
         path = tmp_path / f"{name}.png"
         Image.fromarray(pixels).convert("L").convert(mode).save(path, icc_profile=profile)
         found, _ = decode(open_picture(path), "L", (40, 60), np.eye(3)[:2])

@@ -155,9 +155,13 @@ def test_ctrl_c_that_another_thread_gets_waits_for_the_start_of_a_process_too() 
 def test_ctrl_c_while_it_draws_ends_it_and_its_processes(tmp_path: Path, times: int) -> None:
     draw = "from dataset.demo import make_demo; make_demo('demo', workers=2)"
     process = subprocess.Popen(
-        [sys.executable, "-c", draw], cwd=tmp_path, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+        [sys.executable, "-c", draw],
+        cwd=tmp_path,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     while not list(tmp_path.rglob("*.jpg")):
         assert process.poll() is None
         time.sleep(0.05)

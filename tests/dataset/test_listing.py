@@ -66,8 +66,9 @@ def test_a_tar_says_it_too(tmp_path: Path) -> None:
             add(archive, name, jpeg(0))
     said: list[str] = []
     assert list(scan(tmp_path / "a.tar", said.append).names) == ["0.jpg"]
-    assert said == [f"{tmp_path}/a.tar: not read: 2 .webp; pictures are "
-                    ".jpg, .jpeg, .jpe, .jfif, .png"]  # fmt: skip
+    assert said == [
+        f"{tmp_path}/a.tar: not read: 2 .webp; pictures are .jpg, .jpeg, .jpe, .jfif, .png"
+    ]
 
 
 def test_every_script_that_lists_says_it(here: Path, capsys: pytest.CaptureFixture) -> None:
@@ -81,8 +82,11 @@ def test_every_script_that_lists_says_it(here: Path, capsys: pytest.CaptureFixtu
     check_data.main([str(word) for word in [*words, "--contact-rows", "0"]])
     checked = capsys.readouterr().out
     for said in (trained, checked):
-        for name in ("train/fgr: not read: 1 .webp", "valid/pha: not read: 1 .bmp",
-                     "backgrounds/train: not read: 1 .tif"):  # fmt: skip
+        for name in (
+            "train/fgr: not read: 1 .webp",
+            "valid/pha: not read: 1 .bmp",
+            "backgrounds/train: not read: 1 .tif",
+        ):
             assert said.count(f"{data}/{name};") == 1
     true = str(data / "valid/pha")
     evaluate.main(["--pred-dir", true, "--true-dir", true])
@@ -100,8 +104,9 @@ def test_names_meet_whatever_their_unicode_form(tmp_path: Path) -> None:
         figure(20, 16, 0)[folder == "pha"].save(path)
     pairs = find_pairs(tmp_path / "fgr", tmp_path / "pha")
     assert [path.name for path in pairs.paths(0)] == [
-        os.path.basename(f"{COMPOSED}.jpg"), os.path.basename(f"{DECOMPOSED}.png")
-    ]  # fmt: skip
+        os.path.basename(f"{COMPOSED}.jpg"),
+        os.path.basename(f"{DECOMPOSED}.png"),
+    ]
     frames, _ = find_frames(tmp_path / "pha", tmp_path / "fgr")
     assert [frame.name for frame in frames] == [DECOMPOSED]  # outputs are named as the source is
 

@@ -160,8 +160,11 @@ def test_the_tool_says_what_it_wrote_and_how_to_train_on_it(
 def test_what_it_was_called_before_goes_on_working_and_says_so(data: Path, here: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "dataset.shard", data, "new", "--shard-size", "1"],
-        cwd=here, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+        cwd=here,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0, done.stderr
     first, *others = done.stdout.splitlines()
     assert re.search(r"pack_data\.py .* new --shard-size 1$", first)
@@ -196,9 +199,13 @@ def test_wrong_places(data: Path, here: Path, capsys: pytest.CaptureFixture) -> 
 @pytest.mark.parametrize("there", [False, True])
 @pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_signal_leaves_the_target_as_it_was(
-    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
-    number: int, there: bool,
-) -> None:  # fmt: skip
+    data: Path,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    number: int,
+    there: bool,
+) -> None:
     added = shard._add
 
     def add_and_signal(archive: tarfile.TarFile, name: str, *more: object) -> None:
@@ -265,9 +272,12 @@ def test_what_others_put_into_the_target_meanwhile_is_left_alone(
 
 @pytest.mark.parametrize("change", [-10, 10])
 def test_a_picture_that_changes_while_it_is_packed(
-    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
+    data: Path,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
     change: int,
-) -> None:  # fmt: skip
+) -> None:
     size_of = shard._size_of
     monkeypatch.setattr(shard, "_size_of", lambda path: size_of(path) - change)
     assert packing(data, "new") == 2

@@ -244,11 +244,21 @@ def test_a_tar_that_is_cut_off_or_gone_while_it_is_used(background: Callable) ->
         open_picture(tars / "1.jpg")
 
 
-@pytest.mark.parametrize(("there", "instead"), [
-    ("}", ""), ("{", "[" * 100_000 + "{"), ("index 1", "index 0"), ('"0.jpg", ', ""),
-    ('"0.jpg"', "null"), ('"sizes": [', '"sizes": [-'), ('"offsets": [', '"offsets": [9'),
-    ("headers", "x"), ('"sizes": [', '"sizes": [99999999999999999999'), ("[512", "[0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("there", "instead"),
+    [
+        ("}", ""),
+        ("{", "[" * 100_000 + "{"),
+        ("index 1", "index 0"),
+        ('"0.jpg", ', ""),
+        ('"0.jpg"', "null"),
+        ('"sizes": [', '"sizes": [-'),
+        ('"offsets": [', '"offsets": [9'),
+        ("headers", "x"),
+        ('"sizes": [', '"sizes": [99999999999999999999'),
+        ("[512", "[0"),
+    ],
+)
 def test_an_index_that_is_damaged(background: Callable, there: str, instead: str) -> None:
     path = background() / "a.tar"
     write_index(path, scan(path))

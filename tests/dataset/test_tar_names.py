@@ -17,9 +17,14 @@ from tests.support.running import error_of
 from tests.support.tars import add, jpeg, open_all, train
 
 NAMES = [
-    "0.jpg", "./a//./1.jpg", "café/é.jpg", f"{'d' * 90}/{'e' * 120}.jpg", f"{'f' * 99}.jpg",
-    f"{'ü' * 90}.jpg", "caf\udce9.jpg",
-]  # fmt: skip
+    "0.jpg",
+    "./a//./1.jpg",
+    "café/é.jpg",
+    f"{'d' * 90}/{'e' * 120}.jpg",
+    f"{'f' * 99}.jpg",
+    f"{'ü' * 90}.jpg",
+    "caf\udce9.jpg",
+]
 
 
 def swap(index: Path, one: str, other: str, *columns: str, sealed: bool = False) -> None:

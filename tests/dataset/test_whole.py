@@ -21,9 +21,14 @@ NOISE = RNG.integers(1, 256, (96, 128, 3), dtype=np.uint8)
 RAMP = np.stack([X * 2, Y * 2, X * 0 + 40], axis=-1).astype(np.uint8)
 HALF_GREY = np.where((Y > 40)[..., None], 128, NOISE).astype(np.uint8)
 WAYS: list[dict] = [
-    {"quality": 50}, {"quality": 100}, {"progressive": True}, {"subsampling": 0},
-    {"restart_marker_rows": 1}, {"restart_marker_blocks": 3}, {"optimize": True},
-]  # fmt: skip
+    {"quality": 50},
+    {"quality": 100},
+    {"progressive": True},
+    {"subsampling": 0},
+    {"restart_marker_rows": 1},
+    {"restart_marker_blocks": 3},
+    {"optimize": True},
+]
 MODES = ["1", "L", "P", "RGB", "RGBA", "LA", "I;16"]
 
 
@@ -85,9 +90,11 @@ def test_a_jpeg_that_was_cut_and_given_an_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_png_of_more_rows_than_its_data(mode: str, tmp_path: Path) -> None:
-    whole = Image.fromarray(NOISE[..., 0]).convert(mode) if mode != "I;16" else (
-        Image.fromarray(NOISE[..., 0].astype(np.uint16) * 257)
-    )  # fmt: skip
+    whole = (
+        Image.fromarray(NOISE[..., 0]).convert(mode)
+        if mode != "I;16"
+        else (Image.fromarray(NOISE[..., 0].astype(np.uint16) * 257))
+    )
     wanted = "RGBA" if mode in ("RGBA", "LA") else "RGB"
     read(tmp_path / "a.png", png(whole), mode=wanted)
     with pytest.raises(DataError, match=r"a\.png cannot be decoded .*its pixels end after 9.? %"):

@@ -33,9 +33,13 @@ def loader(data: Path, count: int, **more: object) -> DataLoader:
         0, 4, range(1), 1, count=len(foregrounds), batch_size=2, seed=0, crop_size=(32, 64)
     )
     return DataLoader(
-        MattingDataset(foregrounds, backgrounds), batch_sampler=sampler, collate_fn=collate,
-        num_workers=count, worker_init_fn=begin_worker, **more,
-    )  # fmt: skip
+        MattingDataset(foregrounds, backgrounds),
+        batch_sampler=sampler,
+        collate_fn=collate,
+        num_workers=count,
+        worker_init_fn=begin_worker,
+        **more,
+    )
 
 
 def equal(one: dict, other: dict) -> bool:
@@ -226,8 +230,10 @@ def test_without_room_for_a_pool_data_are_drawn_all_the_same_and_a_check_is_a_li
 
 def test_who_waits_for_a_worker_is_told_what_it_does() -> None:
     said: list[str] = []
-    told, asleep = threading.Event(), subprocess.Popen([sys.executable, "-c", "input()"],
-                                                       stdin=subprocess.PIPE)  # fmt: skip
+    told, asleep = (
+        threading.Event(),
+        subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE),
+    )
 
     def say(line: str) -> None:
         said.append(line)
@@ -298,9 +304,12 @@ def test_a_small_dev_shm_is_trained_with(data: Path, here: Path, size: str) -> N
 def test_sixteen_workers_need_no_more_than_256_open_files(data: Path, here: Path) -> None:
     command = trained(here, data, "ulimit -n 256;", 16)
     done = subprocess.run(
-        ["sh", "-c", command], capture_output=True, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=200,
-    )  # fmt: skip
+        ["sh", "-c", command],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=200,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "ulimit" not in done.stdout
 

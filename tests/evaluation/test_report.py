@@ -16,9 +16,15 @@ from tests.evaluation.test_evaluate import FIXTURES, checkpoint, mattes, of_chec
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-    "--no-first-run", "--disable-component-update", "--disable-sync", "--window-size=1200,1000",
-)  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1200,1000",
+)
 __all__ = ["checkpoint"]  # a fixture
 
 
@@ -52,8 +58,9 @@ def test_pictures_of_the_worst(here: Path) -> None:
     run(*mattes(here), "--report", "out.html", "--report-images", 2)
     page = Path("out.html").read_text()
     assert re.findall(r'id="name-\d+"><span class="rank">\d+</span> (\w+)<', page) == [
-        "scale", "shift",
-    ]  # fmt: skip
+        "scale",
+        "shift",
+    ]
     assert "The worst 2 of 5 images" in page and all(n in page for n in ("blur", "noise", "holes"))
     links = re.findall(r'<a href="#image-(\d)">(\w+)</a>', page)
     assert links == [("1", "scale"), ("2", "shift")]

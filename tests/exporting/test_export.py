@@ -29,9 +29,14 @@ ROOT = Path(export.__file__).parent
 SIZE = (3, 33, 47)  # batch, height, width; none of those that the export itself compares at
 
 STATE = {
-    "format": 2, "step": 1234, "steps_per_epoch": 300, "optimizer": {}, "scaler": {}, "data": {},
+    "format": 2,
+    "step": 1234,
+    "steps_per_epoch": 300,
+    "optimizer": {},
+    "scaler": {},
+    "data": {},
     "options": {"dataset_dir": "/home/somebody/pictures", "dataset_name": None},
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +108,13 @@ def test_onnx_is_one_file_that_says_what_it_is(onnx_file: Path) -> None:
     network = onnx.load(onnx_file)
     assert [(each.domain, each.version) for each in network.opset_import] == [("", 18)]
     assert {each.key: each.value for each in network.metadata_props} == {
-        "network": "MattingBase", "backbone": "mobilenetv2", "precision": "fp32", "step": "1234",
-        "dataset": "pictures", "licence": "CC BY 4.0",
-    }  # fmt: skip
+        "network": "MattingBase",
+        "backbone": "mobilenetv2",
+        "precision": "fp32",
+        "step": "1234",
+        "dataset": "pictures",
+        "licence": "CC BY 4.0",
+    }
     sizes = {
         each.name: [dim.dim_param or dim.dim_value for dim in each.type.tensor_type.shape.dim]
         for each in (*network.graph.input, *network.graph.output)
@@ -217,9 +226,13 @@ def test_safetensors_holds_every_entry_and_says_what_it_is(trained: Path, tmp_pa
         said = file.metadata()
     assert "licence of the data they were trained on" in said.pop("licence")
     assert said == {
-        "format": "pt", "network": "MattingBase", "backbone": "mobilenetv2", "precision": "fp32",
-        "step": "1234", "dataset": "pictures",
-    }  # fmt: skip
+        "format": "pt",
+        "network": "MattingBase",
+        "backbone": "mobilenetv2",
+        "precision": "fp32",
+        "step": "1234",
+        "dataset": "pictures",
+    }
     # What a file of ours says is carried on into the next format.
     run(path, "torchscript", tmp_path / "again.pt", "--licence", "MIT")
     extra = {"metadata.json": ""}
@@ -351,9 +364,12 @@ def test_a_state_of_other_weights_is_refused(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_quietly(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch,
+    trained: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
     number: int,
-) -> None:  # fmt: skip
+) -> None:
     def interrupted(*_: object) -> None:
         signal.raise_signal(number)
 

@@ -15,20 +15,27 @@ from training.saving import write_checkpoint
 
 ROOT = Path(export.__file__).parent
 STATE = {
-    "format": 2, "step": 1234, "steps_per_epoch": 300, "optimizer": {}, "scaler": {}, "data": {},
+    "format": 2,
+    "step": 1234,
+    "steps_per_epoch": 300,
+    "optimizer": {},
+    "scaler": {},
+    "data": {},
     "options": {"dataset_dir": None, "dataset_name": "demo"},
-}  # fmt: skip
+}
 
 # What MattingRefine adds to MattingBase's entries: its refiner's, for kernels of 3x3.
 REFINER = {
-    "refiner.conv1.weight": [24, 42, 3, 3], "refiner.conv2.weight": [16, 24, 3, 3],
-    "refiner.conv3.weight": [12, 22, 3, 3], "refiner.conv4.weight": [4, 12, 3, 3],
+    "refiner.conv1.weight": [24, 42, 3, 3],
+    "refiner.conv2.weight": [16, 24, 3, 3],
+    "refiner.conv3.weight": [12, 22, 3, 3],
+    "refiner.conv4.weight": [4, 12, 3, 3],
     "refiner.conv4.bias": [4],
 } | {
     f"refiner.bn{number}.{entry}": [] if entry == "num_batches_tracked" else [channels]
     for number, channels in ((1, 24), (2, 16), (3, 12))
     for entry in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-}  # fmt: skip
+}
 
 
 class Listed(nn.Module):

@@ -92,7 +92,7 @@ CASES = {
     "README": ("# Weights\n\nUm sie zu laden, \u00f6ffne".encode() * 50, r"is a text"),
     "train.py": (b"import torch\n", r"begins 'import torch'"),
     "pointer.pth": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", r"git lfs pull"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -55,20 +55,25 @@ def no_gradients():
 
 
 @pytest.mark.parametrize(
-    "listing", [*EVERYDAY, *(pytest.param(path, marks=pytest.mark.slow) for path in ALL)],
+    "listing",
+    [*EVERYDAY, *(pytest.param(path, marks=pytest.mark.slow) for path in ALL)],
     ids=lambda path: f"{path.parent.name}-{path.stem}",
-)  # fmt: skip
+)
 def test_outputs_are_those_of_the_published_network(listing: Path) -> None:
     reference = np.load(listing.with_suffix(".npz"))
     for name, case in json.loads(listing.read_text()).items():
         settings = {
             key: case[key]
             for key in (
-                "backbone", "backbone_scale", "refine_mode", "refine_sample_pixels",
-                "refine_threshold", "refine_prevent_oversampling",
+                "backbone",
+                "backbone_scale",
+                "refine_mode",
+                "refine_sample_pixels",
+                "refine_threshold",
+                "refine_prevent_oversampling",
             )
             if case[key] is not None
-        }  # fmt: skip
+        }
         model = network(case["refine_kernel_size"], **settings)
         outputs = model(*inputs(case["batch"], case["height"], case["width"]))
         seen = slice(case["offset"], None, case["stride"]), slice(None, None, case["sm_stride"])
@@ -97,9 +102,9 @@ def test_entries_are_the_base_networks_and_then_the_refiners(
 @pytest.mark.parametrize(("kernel_size", "atol"), [(3, 0), (1, 1e-6)])
 def test_refining_every_patch_is_refining_the_whole(kernel_size: int, atol: float) -> None:
     full = network(kernel_size, refine_mode="full")(*inputs(2))
-    every = network(
-        kernel_size, refine_sample_pixels=10**9, refine_prevent_oversampling=False
-    )(*inputs(2))  # fmt: skip
+    every = network(kernel_size, refine_sample_pixels=10**9, refine_prevent_oversampling=False)(
+        *inputs(2)
+    )
     for name, ours, expected in zip(full._fields, every, full, strict=True):
         torch.testing.assert_close(ours, expected, atol=atol, rtol=0, msg=name)
 

@@ -40,7 +40,7 @@ CASES: dict[str, tuple[str, Callable[[Tensor], Tensor], str]] = {
     "sparse": (WEIGHT, lambda v: v.to_sparse(), "sparse"),
     "quantised": (WEIGHT, quantised, "quantised"),
     "meta": (WEIGHT, lambda v: v.to("meta"), "meta, without values"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -36,11 +36,27 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 @pytest.mark.parametrize(
     "keys",
     [
-        *[[key] for key in ("model_state_dict", "net", "network", "params", "params_ema", "ema",
-                            "generator", "weights", "anything at all", 7)],
-        ["ema", "module"], ["a", 0, "b"], [1], ["models", "matting", "state_dict"],
+        *[
+            [key]
+            for key in (
+                "model_state_dict",
+                "net",
+                "network",
+                "params",
+                "params_ema",
+                "ema",
+                "generator",
+                "weights",
+                "anything at all",
+                7,
+            )
+        ],
+        ["ema", "module"],
+        ["a", 0, "b"],
+        [1],
+        ["models", "matting", "state_dict"],
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("state", [STATE, DEEPLAB])
 def test_under_any_key(keys: list[str | int], state: dict[str, Tensor]) -> None:
     content: object = dict(state)
@@ -56,9 +72,18 @@ def test_under_any_key(keys: list[str | int], state: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize(
     "prefix",
-    ["net.", "network.", "model.", "net.0.", "module.net.0.", "_orig_mod.module.generator.",
-     "pl_module.model.net._orig_mod.", "_fsdp_wrapped_module.", "student.model."],
-)  # fmt: skip
+    [
+        "net.",
+        "network.",
+        "model.",
+        "net.0.",
+        "module.net.0.",
+        "_orig_mod.module.generator.",
+        "pl_module.model.net._orig_mod.",
+        "_fsdp_wrapped_module.",
+        "student.model.",
+    ],
+)
 def test_behind_any_prefix(tmp_path: Path, prefix: str) -> None:
     """As are losses and other networks beside it, which do not count."""
     more = {"criterion.weight": torch.ones(3), "discriminator.0.weight": torch.ones(3, 3)}
@@ -110,7 +135,7 @@ def test_an_averaged_model(tmp_path: Path, capsys: pytest.CaptureFixture) -> Non
         ({"a": behind("model.", OTHER) | behind("ema_model.")}, "['a'] ema_model.*"),
         ({"module_avg": behind("module."), "module": behind("module.", OTHER)}, "['module_avg']"),
     ],
-)  # fmt: skip
+)
 def test_an_average_is_taken_and_the_choice_is_said(
     tmp_path: Path, content: dict, taken: str
 ) -> None:

@@ -18,9 +18,12 @@ HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / ".pytest_cache" / "null_cuda"  # git ignores it, `make clean` removes it
 NAMES = re.compile(r"_*cuda[A-Z]|cublas[A-Z]|cublasLt|cudnn[A-Z]|nccl[A-Z]")
 ANSWERED = {  # by the libraries themselves
-    "cudnnGetVersion", "cudnnGetProperty", "cudnnGetCudartVersion", "ncclGetVersion",
+    "cudnnGetVersion",
+    "cudnnGetProperty",
+    "cudnnGetCudartVersion",
+    "ncclGetVersion",
     "cublasLtGetVersion",
-}  # fmt: skip
+}
 
 
 class BuildError(RuntimeError):

@@ -87,8 +87,9 @@ DAMAGE = [
     *(("head-first.mp4", how) for how in (cut, cut_a_little, overwritten)),
     *(("a.avi", how) for how in (cut, overwritten)),
     *(("a.webm", how) for how in (cut, overwritten)),
-    ("a.mp4", overwritten), ("a.ts", overwritten),
-]  # fmt: skip
+    ("a.mp4", overwritten),
+    ("a.ts", overwritten),
+]
 
 
 @pytest.mark.parametrize("name", [*NAMES, "sound.mkv", "sound.mp4"])
@@ -180,9 +181,10 @@ def test_what_came_before_a_damaged_frame_is_kept_under_another_name(
 
 def test_pixels_keep_their_shape(tmp_path: Path, weights: Path) -> None:
     for name, aspect, turned, expected in (
-        ("a", Fraction(4, 3), 0, Fraction(4, 3)), ("b", Fraction(4, 3), 90, Fraction(3, 4)),
+        ("a", Fraction(4, 3), 0, Fraction(4, 3)),
+        ("b", Fraction(4, 3), 90, Fraction(3, 4)),
         ("c", None, 0, None),
-    ):  # fmt: skip
+    ):
         path = tmp_path / f"{name}.mp4"
         with av.open(str(path), "w") as container:
             stream = container.add_stream("libx264", rate=25)
@@ -239,8 +241,9 @@ def test_light_of_high_dynamic_range(transfer: int) -> None:
     light = np.where(found > 0.04045, ((found + 0.055) / 1.055) ** 2.4, found / 12.92)[:, 0]
     assert np.allclose(light[:5], nits[:5] / 203, rtol=0.01)
     assert (np.diff(light) > 0.005).all() and light[5] > 0.85 and abs(light[-1] - 1) < 1e-3
-    table = to_bt709(np.round(np.repeat(grey[:, None, None], 3, axis=2) * 255).astype(np.uint8),
-                     transfer, 9)  # fmt: skip
+    table = to_bt709(
+        np.round(np.repeat(grey[:, None, None], 3, axis=2) * 255).astype(np.uint8), transfer, 9
+    )
     assert np.abs(table[:, 0] / 255 - found).max() < 0.03
 
 

@@ -285,8 +285,9 @@ def test_the_best_weights_so_far_are_kept(
     run(data, "--max-steps", 5, *resumed)
     assert same(weights("checkpoint/run/epoch-2-iter-5.pth"), weights("checkpoint/run/best.pth"))
     assert checkpoint.load_state(Path("checkpoint/run/epoch-2-iter-5.pth"))["best"] == {
-        "step": 5, "mad": 2.0,
-    }  # fmt: skip
+        "step": 5,
+        "mad": 2.0,
+    }
 
 
 def test_best_weights_that_a_start_does_not_know_of_are_not_lost(

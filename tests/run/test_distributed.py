@@ -74,9 +74,12 @@ def single(folder: Path, data: Path, *words: object) -> str:
     folder.mkdir(exist_ok=True)
     command = [sys.executable, str(ROOT / "train_base.py"), "--dataset-dir", str(data)]
     done = subprocess.run(
-        [*command, *WORDS, *map(str, words)], cwd=folder, capture_output=True, text=True,
+        [*command, *WORDS, *map(str, words)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -110,9 +113,12 @@ def seen(data: Path, processes: int, accumulate: int, workers: int) -> list[tupl
     for rank in range(processes):
         parts = range(rank * accumulate, (rank + 1) * accumulate)
         loader = DataLoader(
-            dataset, batch_sampler=BatchSampler(4, 7, parts, count, **order),
-            num_workers=workers, collate_fn=collate, worker_init_fn=begin_worker,
-        )  # fmt: skip
+            dataset,
+            batch_sampler=BatchSampler(4, 7, parts, count, **order),
+            num_workers=workers,
+            collate_fn=collate,
+            worker_init_fn=begin_worker,
+        )
         steps.append([augment(batch, torch.device("cpu")) for batch in batches(loader)])
     whole = []
     for step in range(3):
@@ -202,8 +208,9 @@ def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
         launcher = [sys.executable, "-m", "torch.distributed.run"]
         command = [*launcher, "--nproc-per-node", str(processes), str(SUPPORT / "gradients.py")]
         paths = [str(tmp_path / f"{processes}{how}.pt") for how in ("", "-kernels")]
-        subprocess.run([*command, *paths, *networks], check=True, env={
-            **os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+        subprocess.run(
+            [*command, *paths, *networks], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
     one, *others = (
         torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1", "2", "2-kernels")
     )
@@ -346,9 +353,14 @@ def test_a_killed_process_changes_nothing(many: Path, tmp_path: Path) -> None:
     step = random.randint(1, 6)
     print(f"killed at step {step}")
     killed = launch(
-        tmp_path / "run", many, 2, *words, fault=f"1:SIGKILL:{step}", max_restarts=3,
+        tmp_path / "run",
+        many,
+        2,
+        *words,
+        fault=f"1:SIGKILL:{step}",
+        max_restarts=3,
         monitor_interval=0.2,
-    )  # fmt: skip
+    )
     told = end_of(killed)
     assert killed.returncode == 0, told
     assert told.count("run: mobilenetv2") == 2  # it was started again
@@ -358,9 +370,7 @@ def test_a_killed_process_changes_nothing(many: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_process_that_hangs_ends_the_job(many: Path, tmp_path: Path) -> None:
     words = ["--max-steps", 6, "--dist-timeout", 10]
-    hanging = launch(
-        tmp_path / "run", many, 2, *words, fault="1:SIGSTOP:3", shutdown_timeout=3
-    )  # fmt: skip
+    hanging = launch(tmp_path / "run", many, 2, *words, fault="1:SIGSTOP:3", shutdown_timeout=3)
     told = end_of(hanging)
     assert hanging.returncode != 0
     (line,) = [line for line in told.splitlines() if "has lost another one in step 3" in line]

@@ -326,8 +326,11 @@ def test_a_signal_while_workers_are_started_ends_the_program(data: Path, here: P
     with open("output.txt", "w") as output:  # both streams into one file, as a cluster has it
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", code, *map(str, words)],
-            env=environment, stdout=output, stderr=output, timeout=120,
-        )  # fmt: skip
+            env=environment,
+            stdout=output,
+            stderr=output,
+            timeout=120,
+        )
     told = Path("output.txt").read_text()
     assert done.returncode == 128 + signal.SIGTERM, told
     assert told.strip().splitlines()[-1].startswith("stopped; "), told

@@ -155,10 +155,14 @@ def test_a_terminal_that_is_closed_costs_no_step(data: Path, here: Path) -> None
     own = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY); "
     own += "os.execv(sys.argv[1], sys.argv[1:])"
     process = subprocess.Popen(
-        [sys.executable, "-c", own, *command], cwd=here, start_new_session=True,
-        stdin=program, stdout=program, stderr=program,
+        [sys.executable, "-c", own, *command],
+        cwd=here,
+        start_new_session=True,
+        stdin=program,
+        stdout=program,
+        stderr=program,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     os.close(program)
     shown = b""
     while b"saved checkpoint/run/" not in shown:
@@ -284,8 +288,10 @@ def test_torchrun_s_processes_save_at_sighup(data: Path, here: Path, whom: str) 
     with Path("told").open("w") as told:
         launcher = subprocess.Popen(
             [*command, "--epoch-end", "9999", "--checkpoint-interval", "3"],
-            stdout=told, stderr=told, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+            stdout=told,
+            stderr=told,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
     while not list(here.glob("checkpoint/run/*.pth")):
         assert launcher.poll() is None
         time.sleep(0.1)

@@ -44,9 +44,17 @@ def _profile(space: bytes, connection: bytes, kind: bytes, tags: dict[bytes, byt
         table += tag + struct.pack(">II", 132 + 12 * len(tags) + len(body), len(data))
         body += data + bytes(-len(data) % 4)
     head = struct.pack(
-        ">I4sI4s4s4s12s4s40s", 128 + len(table) + len(body), b"", 0x02400000, kind, space,
-        connection, bytes(12), b"acsp", bytes(28) + b"".join(map(_fixed, D50)),
-    )  # fmt: skip
+        ">I4sI4s4s4s12s4s40s",
+        128 + len(table) + len(body),
+        b"",
+        0x02400000,
+        kind,
+        space,
+        connection,
+        bytes(12),
+        b"acsp",
+        bytes(28) + b"".join(map(_fixed, D50)),
+    )
     return head.ljust(128, b"\0") + table + body
 
 

@@ -57,8 +57,11 @@ def has_little_shm(command: str, size: str) -> subprocess.CompletedProcess:
     try:
         done = subprocess.run(
             ["unshare", "-m", "sh", "-c", mounted],
-            capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=200,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
     except FileNotFoundError:
         pytest.skip("no unshare here")
     if done.returncode == 77 or "unshare failed" in done.stderr:

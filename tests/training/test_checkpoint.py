@@ -30,9 +30,15 @@ def test_names_say_epoch_and_step() -> None:
 
 def test_the_newest_is_found_by_number_and_not_by_text_or_date(tmp_path: Path) -> None:
     in_order = [
-        "epoch-0-iter-5.pth", "epoch-0.pth", "epoch-2-iter-25.pth", "epoch-2-iter-100.pth",
-        "epoch-2.pth", "epoch-9.pth", "epoch-10-iter-500.pth", "epoch-10.pth",
-    ]  # fmt: skip
+        "epoch-0-iter-5.pth",
+        "epoch-0.pth",
+        "epoch-2-iter-25.pth",
+        "epoch-2-iter-100.pth",
+        "epoch-2.pth",
+        "epoch-9.pth",
+        "epoch-10-iter-500.pth",
+        "epoch-10.pth",
+    ]
     for name in reversed(in_order):
         (tmp_path / name).touch()
     for name in ("epoch-11.state.pth", "epoch-12.pth.partial-7", "best.pth", "epoch-x.pth"):
@@ -45,8 +51,15 @@ def test_the_newest_is_found_by_number_and_not_by_text_or_date(tmp_path: Path) -
     start = checkpoint.progress_at(0, 10)
     assert all(checkpoint.progress_of(name) > start for name in in_order)
     assert [checkpoint.steps_of(name, 50) for name in in_order] == [
-        5, 50, 150, 150, 150, 500, 550, 550,
-    ]  # fmt: skip
+        5,
+        50,
+        150,
+        150,
+        150,
+        500,
+        550,
+        550,
+    ]
     assert checkpoint.steps_of("downloaded.pth", 50) == 0
 
 

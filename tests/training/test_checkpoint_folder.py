@@ -64,9 +64,13 @@ def test_where_no_checkpoint_is_intact_none_is_renamed(folder: CheckpointFolder)
 def test_old_states_go_and_the_weights_of_epochs_stay(folder: CheckpointFolder) -> None:
     folder.prune(keep=2)
     assert names(folder) == [
-        "best.pth", "epoch-0.pth", "epoch-1.pth", "epoch-1.state.pth",
-        "epoch-2-iter-5.pth", "epoch-2-iter-5.state.pth",
-    ]  # fmt: skip
+        "best.pth",
+        "epoch-0.pth",
+        "epoch-1.pth",
+        "epoch-1.state.pth",
+        "epoch-2-iter-5.pth",
+        "epoch-2-iter-5.state.pth",
+    ]
     before = names(folder)
     folder.prune(keep=2)
     assert names(folder) == before

@@ -33,8 +33,9 @@ def test_the_next_start_removes_what_a_killed_dry_run_left(
 ) -> None:
     Path("checkpoint").mkdir()
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    killed = subprocess.Popen([sys.executable, "-c", KILLED], env=environment,
-                              start_new_session=True)  # fmt: skip
+    killed = subprocess.Popen(
+        [sys.executable, "-c", KILLED], env=environment, start_new_session=True
+    )
     killed.wait()
     (left,) = Path("checkpoint").iterdir()
     assert (left / "epoch-0.pth").exists()

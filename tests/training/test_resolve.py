@@ -32,9 +32,15 @@ def test_a_batch_is_shared_out_equally_or_refused() -> None:
 
 @pytest.mark.parametrize(
     ("batch", "size", "asked", "synced"),
-    [(8, 1, None, False), (8, 2, None, True), (16, 2, None, False), (16, 2, True, True),
-     (8, 2, False, False), (8, 1, True, False)],
-)  # fmt: skip
+    [
+        (8, 1, None, False),
+        (8, 2, None, True),
+        (16, 2, None, False),
+        (16, 2, True, True),
+        (8, 2, False, False),
+        (8, 1, True, False),
+    ],
+)
 def test_batch_norm_is_over_all_where_a_process_has_few(
     batch: int, size: int, asked: bool | None, synced: bool
 ) -> None:

@@ -196,9 +196,12 @@ def test_ctrl_c_saves_and_ends_both(data: Path, here: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
     with Path("output").open("w") as output:
         run = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
             env=environment,
-        )  # fmt: skip
+        )
     try:
         until = time.monotonic() + 120
         while "saved" not in Path("output").read_text() and time.monotonic() < until:
