@@ -34,8 +34,7 @@ from pathlib import Path
 import pytest
 
 from tests.null_cuda import build
-
-ROOT = Path(__file__).parents[1]
+from tests.support import ROOT
 
 
 def _missing() -> str:

@@ -9,40 +9,18 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
-from tests.conftest import make_data, published_file
+from tests.support import ROOT
+from tests.support.drawn import make_data
+from tests.support.published import published_file
 
-ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
-FOLDERS = (
-    "benchmarks",
-    "checking",
-    "common",
-    "dataset",
-    "docs",
-    "evaluation",
-    "exporting",
-    "model",
-    "prediction",
-    "tests",
-    "training",
-)
+FOLDERS = ["docs", *(path.parent.name for path in ROOT.glob("*/__init__.py"))]
 SOURCES = [*ROOT.glob("*.py"), *(path for each in FOLDERS for path in (ROOT / each).rglob("*.py"))]
+ALONE = ["--num-workers", "0", "--device", "cpu"]
 SMALL = {  # what is put behind a command, so that it takes seconds; the rest is as it is written
     "check_data": ["--crop-size", "32", "64", "--num-workers", "1"],
-    "train_base": [
-        "--crop-size",
-        "32",
-        "64",
-        "--batch-size",
-        "2",
-        "--num-workers",
-        "0",
-        "--device",
-        "cpu",
-        "--max-steps",
-        "2",
-    ],
-    "evaluate": ["--size", "64", "--backgrounds", "1", "--num-workers", "0", "--device", "cpu"],
+    "train_base": ["--crop-size", "32", "64", "--batch-size", "2", *ALONE, "--max-steps", "2"],
+    "evaluate": ["--size", "64", "--backgrounds", "1", *ALONE],
     "predict": ["--size", "64", "--device", "cpu"],
     "export": ["--size", "64", "64"],
 }
@@ -57,11 +35,8 @@ def commands(document: Path) -> list[str]:
 
 def test_the_recipe_is_there() -> None:
     scripts = [each.split()[1] for each in commands(ROOT / "docs/training.md")]
-    assert scripts == ["check_data.py"] + 4 * ["train_base.py"] + [
-        "evaluate.py",
-        "predict.py",
-        "export.py",
-    ]
+    assert scripts[0] == "check_data.py" and scripts[1:5] == 4 * ["train_base.py"]
+    assert scripts[5:] == ["evaluate.py", "predict.py", "export.py"]
 
 
 @pytest.mark.slow
@@ -177,30 +152,14 @@ def test_options_that_are_named_exist(document: Path) -> None:
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+[a-z]", document.read_text()))
     unknown = {
         each
-        for each in named - OTHERS
+        for each in named - set(OTHERS.split())
         if f'"{each}"' not in known and f'"--{each.removeprefix("--no-")}"' not in known
     }
     assert not unknown
 
 
-OTHERS = {  # of torchrun, SLURM, TensorBoard, pip and so on
-    "--logdir",
-    "--nproc-per-node",
-    "--nnodes",
-    "--max-restarts",
-    "--rdzv-backend",
-    "--rdzv-id",
-    "--rdzv-endpoint",
-    "--signals-to-handle",
-    "--shutdown-timeout",
-    "--nodes",
-    "--ntasks-per-node",
-    "--gpus-per-node",
-    "--cpus-per-task",
-    "--time",
-    "--requeue",
-    "--open-mode",
-    "--signal",
-    "--help",
-    "--cov",
-}
+OTHERS = """
+--logdir --nproc-per-node --nnodes --max-restarts --rdzv-backend --rdzv-id --rdzv-endpoint
+--signals-to-handle --shutdown-timeout --nodes --ntasks-per-node --gpus-per-node --cpus-per-task
+--time --requeue --open-mode --signal --help --cov
+"""  # of torchrun, SLURM, TensorBoard, pip and so on

@@ -3,7 +3,8 @@
 import ast
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests.support import ROOT
+
 COMMANDS = {"training", "checking", "evaluation", "prediction", "exporting"}
 MAY_IMPORT = {  # folder → the others that its files may import
     **{folder: COMMANDS | {"dataset", "model", "common"} for folder in COMMANDS},

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.running import ROOT
+from tests.support import ROOT
 
 SCRIPTS = ["train_base", "train_refine", "evaluate", "predict", "export", "check_data", "pack_data"]
 OLD = [path for minor in range(6, 10) for path in Path("/").glob(f"usr/bin/python3.{minor}")]

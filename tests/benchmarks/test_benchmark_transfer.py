@@ -9,7 +9,7 @@ from PIL import Image
 
 from benchmarks import transfer
 from benchmarks.scenes import CLASSES, draw_scene, draw_scenes
-from tests.conftest import STATE_DICTS
+from tests.support.published import STATE_DICTS
 
 
 def test_its_deeplab_is_saved_under_the_published_names() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import common, loader, run, step
+from benchmarks import common, export, loader, run, step
 
 pytestmark = pytest.mark.slow
 
@@ -65,3 +65,15 @@ def test_the_run(drawn: Path, tmp_path: Path) -> None:
 def test_pictures_have_the_size_of_photographs(drawn: Path) -> None:
     sizes = [path.stat().st_size for path in drawn.glob("train/fgr/*.jpg")]
     assert all(200_000 < size < 400_000 for size in sizes)
+
+
+@pytest.mark.slow
+def test_exported_formats(tmp_path: Path) -> None:
+    export.main(["--quick", "--json", str(tmp_path / "export.json")])
+    (case,) = json.loads((tmp_path / "export.json").read_text())["cases"]
+    assert set(case["seconds"]) == set(case["times_as_fast"]) and len(case["seconds"]) == 5
+    assert case["times_as_fast"]["PyTorch"] == 1.0
+    for name, ratio in case["times_as_fast"].items():
+        least, most = (case["seconds"][name][of] for of in ("least", "most"))
+        plain = case["seconds"]["PyTorch"]
+        assert plain["least"] / most <= ratio <= plain["most"] / least

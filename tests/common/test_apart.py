@@ -13,7 +13,7 @@ import pack_data
 import predict
 from common.errors import OptionError
 from common.files import check_apart
-from tests.conftest import make_data
+from tests.support.drawn import make_data
 from tests.support.predicting import save_weights, scene
 from tests.support.running import run as train
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from common.loading import loading, memory_limit
-from tests.support.running import ROOT
+from tests.support import ROOT
 
 SCRIPTS = ["train_base", "evaluate", "predict", "export", "check_data", "pack_data"]
 WORDS = {

@@ -13,8 +13,8 @@ import check_data
 import evaluate
 from common.files import MAX_NAME_BYTES, beside, write_bytes
 from dataset import shard
-from tests.conftest import make_data
 from tests.support.alpha_pictures import disc, saved
+from tests.support.drawn import make_data
 from tests.support.running import run
 from tests.support.tars import add, jpeg, open_all
 

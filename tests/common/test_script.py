@@ -11,7 +11,7 @@ import pytest
 from common.errors import DataError, OptionError, UserError
 from common.script import run_script
 from common.signals import Stopped, StopRequest
-from tests.support.running import ROOT
+from tests.support import ROOT
 
 
 def no_options(_argv: list[str] | None) -> argparse.Namespace:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from common.streams import lasting_streams
-from tests.support.running import ROOT, run
+from tests.support import ROOT
+from tests.support.running import run
 
 SAYS = """
 import os, sys

@@ -16,11 +16,11 @@ from dataset.folders import data_folders, open_split
 from dataset.sample import MattingDataset, collate
 from dataset.sampler import SampleKey
 from model.batch_norm import count_batch
+from tests.support import ROOT
 from training import checkpoint
 from training.batch_norm import GlobalBatchNorm2d, GlobalPatchNorm
 from training.checkpoint_folder import CheckpointFolder
 
-ROOT = Path(train_base.__file__).parent
 pytestmark = [
     pytest.mark.cuda,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),

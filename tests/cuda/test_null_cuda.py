@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.null_gpu import needs_null_gpu, run_code, run_script
-from tests.support.running import ROOT
+from tests.support import ROOT
 
 pytestmark = needs_null_gpu
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import published_file
 from tests.null_gpu import needs_null_gpu, run_code, run_script
+from tests.support import ROOT
 from tests.support.predicting import save_weights, scene
-from tests.support.running import AUTO, ROOT, run
+from tests.support.published import published_file
+from tests.support.running import AUTO, run
 from training import checkpoint
 
 pytestmark = needs_null_gpu

@@ -20,8 +20,9 @@ from dataset.alphas import AlphaError, Judged, fault_of_sample, judge_alpha
 from dataset.first_look import MAX_ALPHAS, faults_of, judge_files, look_at_alphas, spread
 from dataset.folders import data_folders, open_split
 from dataset.pictures import decode, open_picture
-from tests.conftest import REAL, figure, make_data
+from tests.support import REAL
 from tests.support.alpha_pictures import checked, disc, hard, saved
+from tests.support.drawn import figure, make_data
 from tests.support.running import error_of, run
 
 Change = Callable[[np.ndarray], object]

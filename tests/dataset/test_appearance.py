@@ -11,7 +11,7 @@ from torchvision.transforms.functional import to_tensor
 from dataset import augmentation
 from dataset.augmentation import box_blur, colour_jitter
 from dataset.geometry import affine, coverage, fit, source_points, warp
-from tests.conftest import backdrop
+from tests.support.drawn import backdrop
 
 # ---- Geometry -----------------------------------------------------------------------------------
 

@@ -22,7 +22,8 @@ from dataset.folders import data_folders, open_split
 from dataset.sample import MattingDataset, batches, collate, validation_keys
 from dataset.sampler import BatchSampler, SampleKey
 from dataset.threads import in_threads
-from tests.conftest import backdrop, torch_threads
+from tests.support.drawn import backdrop
+from tests.support.running import torch_threads
 
 CPU = torch.device("cpu")
 

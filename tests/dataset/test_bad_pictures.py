@@ -13,8 +13,8 @@ from dataset.folders import data_folders, open_split
 from dataset.pictures import decode, find_pictures, open_picture
 from dataset.sample import LeftOut, MattingDataset
 from dataset.sampler import SampleKey
-from tests.conftest import make_data, torch_threads
-from tests.support.running import error_of, run
+from tests.support.drawn import make_data
+from tests.support.running import error_of, run, torch_threads
 
 
 @pytest.fixture

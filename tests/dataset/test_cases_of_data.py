@@ -8,7 +8,7 @@ import pytest
 import check_data
 import data_path
 import train_base
-from tests.conftest import CASES
+from tests.support import CASES
 from tests.support.running import error_of, run
 
 pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="no ../shared/cases beside this clone")

@@ -12,8 +12,9 @@ import train_base
 from dataset.demo import make_demo
 from dataset.entries import EntryError, entries, entry_of
 from dataset.folders import data_folders
-from tests.conftest import backdrop, make_data
-from tests.support.running import ROOT, error_of
+from tests.support import ROOT
+from tests.support.drawn import backdrop, make_data
+from tests.support.running import error_of
 
 PAIR = {"fgr": "a", "pha": "b"}
 GOOD = {"train": PAIR, "valid": PAIR, "backgrounds": {"train": "c", "valid": "d"}}

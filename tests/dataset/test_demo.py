@@ -23,8 +23,8 @@ from dataset.demo import (
     make_demo,
 )
 from dataset.pictures import find_backgrounds, find_pairs
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[2]
 FEW = {"train": 3, "valid": 1, "backgrounds_train": 2, "backgrounds_valid": 1}
 
 

@@ -22,7 +22,7 @@ from dataset.pictures import (
     upright_size,
 )
 from dataset.video import VideoReader
-from tests.conftest import backdrop, make_data
+from tests.support.drawn import backdrop, make_data
 
 
 def test_names_come_back_as_they_went_in() -> None:

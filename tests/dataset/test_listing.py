@@ -14,7 +14,7 @@ from dataset.listing import by_stem, find_pictures, stem_of
 from dataset.pictures import find_pairs
 from dataset.tar_index import scan
 from prediction.frames import find_frames
-from tests.conftest import backdrop, figure, make_data
+from tests.support.drawn import backdrop, figure, make_data
 from tests.support.running import run
 from tests.support.tars import add, jpeg
 

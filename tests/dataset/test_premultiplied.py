@@ -8,7 +8,7 @@ from PIL import Image
 
 from common.choices import SPLITS
 from dataset.alphas import premultiplied
-from tests.conftest import REAL
+from tests.support import REAL
 from tests.support.alpha_pictures import checked, disc, hard, saved
 
 

@@ -16,7 +16,6 @@ import torch
 from torch.utils.data import DataLoader
 
 import pack_data
-import train_base
 from benchmarks import shards
 from common.processes import STOP_SIGNALS
 from dataset import shard
@@ -24,11 +23,9 @@ from dataset.folders import describe
 from dataset.sample import MattingDataset, collate
 from dataset.sampler import batch_of_step
 from dataset.tar_index import tars_in
-from tests.conftest import SMALL, backdrop, figure, make_data
+from tests.support import ROOT
+from tests.support.drawn import SMALL, backdrop, figure, make_data
 from tests.support.tars import contents, opened, train
-
-ROOT = Path(train_base.__file__).parent
-
 
 # ---- The same samples ----------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from dataset import tar
 from dataset.folders import describe
 from dataset.pictures import decode, find_pairs, open_picture
 from dataset.tar_index import read_index, scan, write_index
-from tests.conftest import figure
+from tests.support.drawn import figure
 from tests.support.tars import add, contents, jpeg, open_all, opened, train
 
 

@@ -12,7 +12,7 @@ from common.errors import DataError
 from dataset import shard
 from dataset.pictures import open_picture
 from dataset.tar_index import read_index, scan, write_index
-from tests.conftest import make_data
+from tests.support.drawn import make_data
 from tests.support.running import error_of
 from tests.support.tars import add, jpeg, open_all, train
 

@@ -12,7 +12,7 @@ from PIL import Image
 from common.errors import DataError
 from dataset import shard
 from dataset.pictures import decode, open_picture
-from tests.conftest import make_data
+from tests.support.drawn import make_data
 from tests.support.running import error_of, run
 
 RNG = np.random.default_rng(0)

@@ -22,8 +22,9 @@ from dataset.folders import data_folders, open_split
 from dataset.hand_over import Parcel
 from dataset.sample import MattingDataset, batches, begin_worker, collate
 from dataset.sampler import BatchSampler
-from tests.conftest import make_data
-from tests.support.running import ROOT, error_of, has_little_shm, run, same, weights
+from tests.support import ROOT
+from tests.support.drawn import make_data
+from tests.support.running import error_of, has_little_shm, run, same, weights
 from training import team as distributed
 
 

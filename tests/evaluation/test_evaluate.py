@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-import evaluate
 from dataset.augmentation import augment
 from dataset.folders import data_folders, open_split
 from dataset.sample import collate
@@ -18,45 +17,17 @@ from evaluation.folders import follows, read_matte
 from evaluation.network import Compositions, choose_backgrounds
 from model import MattingBase
 from prediction.frames import read_rgb
-from tests.conftest import DATA, STATE_DICTS, make_data, reference_entry
-
-FIXTURES = DATA / "metrics"
-EXPECTED = json.loads((FIXTURES / "expected.json").read_text())
-NAMES = ("sad", "mad", "mse", "grad", "conn")
-
-
-def run(*arguments: object, status: int = 0) -> None:
-    try:
-        found = evaluate.main([str(word) for word in ["--device", "cpu", *arguments]])
-    except SystemExit as stop:  # argparse's own way
-        found = stop.code
-    assert found == status
-
-
-def error_of(capsys: pytest.CaptureFixture, *arguments: object) -> str:
-    run(*arguments, status=2)
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert lines[-1].startswith("evaluate.py: error: ")
-    assert sum("error" in line for line in lines) == 1 and "Traceback" not in "".join(lines)
-    return lines[-1]
-
-
-def mattes(folder: Path, *names: str) -> list[object]:
-    """The published pairs, in folders as another program would leave them; the options to read
-    them."""
-    for name in names or EXPECTED:
-        for kind in ("pred", "true", "trimap"):
-            path = folder / kind / f"{name}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes((FIXTURES / f"{name}_{kind}.png").read_bytes())
-    return ["--pred-dir", folder / "pred", "--true-dir", folder / "true"]
-
-
-def matte(path: Path, value: float | np.ndarray, size: tuple[int, int] = (8, 8)) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((np.ones(size) * value * 255).round().astype(np.uint8)).save(path)
-    return path
-
+from tests.support.drawn import make_data
+from tests.support.evaluating import (
+    EXPECTED,
+    FIXTURES,
+    NAMES,
+    error_of,
+    matte,
+    mattes,
+    of_checkpoint,
+    run,
+)
 
 # ------------------------------------------------------------------------------------------------
 # Folders of mattes
@@ -232,20 +203,6 @@ def test_a_name_of_any_bytes(here: Path, capsys: pytest.CaptureFixture) -> None:
 
 # ------------------------------------------------------------------------------------------------
 # A checkpoint on a data set
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights with which every sample has a prediction of its own."""
-    path = tmp_path_factory.mktemp("run") / "epoch-0.pth"
-    shapes = STATE_DICTS["mattingbase_mobilenetv2"]
-    torch.save({name: reference_entry(name, shape) for name, shape in shapes.items()}, path)
-    return path
-
-
-def of_checkpoint(checkpoint: Path, data: Path) -> list[object]:
-    options = ["--model-checkpoint", checkpoint, "--dataset-dir", data, "--size", 64]
-    return [*options, "--num-workers", 0, "--batch-size", 3]
 
 
 def test_each_foreground_meets_each_background(checkpoint: Path, here: Path) -> None:

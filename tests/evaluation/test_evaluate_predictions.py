@@ -8,7 +8,7 @@ from PIL import Image
 
 import evaluate
 import predict
-from tests.conftest import figure
+from tests.support.drawn import figure
 from tests.support.predicting import save_weights, scene, words
 
 

@@ -2,7 +2,6 @@
 where there is nothing to measure. tests/data/metrics is explained in its README."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from evaluation import metrics
-from tests.conftest import DATA
+from tests.support import DATA, SHARED
 
 FOLDER = DATA / "metrics"
 EXPECTED = json.loads((FOLDER / "expected.json").read_text())
@@ -164,7 +163,7 @@ def test_on_a_gpu_as_on_a_processor() -> None:
 
 
 def test_the_copied_fixtures_are_the_shared_ones() -> None:
-    shared = Path(__file__).parents[3] / "shared" / "fixtures" / "metrics"
+    shared = SHARED / "fixtures/metrics"
     if not shared.is_dir():
         pytest.skip(f"there is no {shared}: a clone of the project alone")
     for path in shared.iterdir():

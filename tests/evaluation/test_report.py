@@ -12,20 +12,13 @@ import pytest
 from PIL import Image
 
 from evaluation.report import NONE, OPAQUE, TRANSPARENT, distribution, error_map, number
-from tests.evaluation.test_evaluate import FIXTURES, checkpoint, mattes, of_checkpoint, run
+from tests.support.evaluating import FIXTURES, mattes, of_checkpoint, run
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--no-first-run",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1200,1000",
+    "--headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run "
+    "--disable-component-update --disable-sync --window-size=1200,1000"
 )
-__all__ = ["checkpoint"]  # a fixture
 
 
 def test_error_map() -> None:
@@ -110,7 +103,7 @@ def browser(tmp_path: Path):
     webdriver = pytest.importorskip("selenium.webdriver")
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
+    for flag in (*FLAGS.split(), f"--user-data-dir={tmp_path / 'profile'}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     service = webdriver.ChromeService(DRIVER)

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,13 @@ from exporting import formats as exporting
 from exporting.inference import Inference
 from model import MattingBase
 from model.load import load_matting_base
-from tests.conftest import STATE_DICTS, published_state, reference_entry
+from tests.support import ROOT, scripts
+from tests.support.published import STATE_DICTS, published_state, reference_entry
 from training.saving import write_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
 
-ROOT = Path(export.__file__).parent
+error_of = partial(scripts.error_of, export.main)
 SIZE = (3, 33, 47)  # batch, height, width; none of those that the export itself compares at
 
 STATE = {
@@ -61,18 +63,6 @@ def onnx_file(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(checkpoint: Path, kind: str, output: Path, *more: object, status: int = 0) -> None:
     argv = ["--model-checkpoint", checkpoint, "--format", kind, "--output", output, *more]
     assert export.main([str(word) for word in argv]) == status
-
-
-def error_of(capsys: pytest.CaptureFixture, *arguments: object) -> str:
-    try:
-        status = export.main([str(word) for word in arguments])
-    except SystemExit as stop:  # argparse's own way
-        status = stop.code
-    assert status == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert lines[-1].startswith("export.py: error: ")
-    assert sum("error" in line for line in lines) == 1 and "Traceback" not in "".join(lines)
-    return lines[-1]
 
 
 def pictures(batch: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -397,17 +387,3 @@ def test_inference_is_mattingbase_and_leaves_it_alone(trained: Path) -> None:
     after = model.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert all(parameter.requires_grad for parameter in model.parameters())
-
-
-@pytest.mark.slow
-def test_the_benchmark_runs_and_says_what_it_measured(tmp_path: Path) -> None:
-    from benchmarks import export as benchmark
-
-    benchmark.main(["--quick", "--json", str(tmp_path / "export.json")])
-    (case,) = json.loads((tmp_path / "export.json").read_text())["cases"]
-    assert set(case["seconds"]) == set(case["times_as_fast"]) and len(case["seconds"]) == 5
-    assert case["times_as_fast"]["PyTorch"] == 1.0
-    for name, ratio in case["times_as_fast"].items():
-        least, most = (case["seconds"][name][of] for of in ("least", "most"))
-        plain = case["seconds"]["PyTorch"]
-        assert plain["least"] / most <= ratio <= plain["most"] / least

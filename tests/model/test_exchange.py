@@ -10,10 +10,10 @@ from torch import nn
 import export
 from model import MattingBase
 from model.load import load_matting_base
-from tests.conftest import STATE_DICTS, published_state
+from tests.support import ROOT
+from tests.support.published import STATE_DICTS, published_state
 from training.saving import write_checkpoint
 
-ROOT = Path(export.__file__).parent
 STATE = {
     "format": 2,
     "step": 1234,

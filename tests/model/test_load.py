@@ -8,7 +8,7 @@ import torch
 from model import MattingBase, MattingRefine
 from model.load import load_matting, load_matting_base
 from model.weights_file import WeightsFileError
-from tests.conftest import published_file, published_state
+from tests.support.published import published_file, published_state
 
 
 @pytest.mark.parametrize("backbone", ["resnet50", "resnet101", "mobilenetv2"])

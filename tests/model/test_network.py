@@ -11,8 +11,9 @@ from common.choices import BACKBONES, OUTPUTS
 from exporting.inference import Inference
 from model import MattingBase
 from model.matting_base import Outputs, clamp
-from tests.conftest import DATA, STATE_DICTS, reference_entry, reference_image
+from tests.support import DATA
 from tests.support.operations import Operations
+from tests.support.published import STATE_DICTS, reference_entry, reference_image
 from training.loss import matting_loss, sobel, total
 from training.options import parse_base_options
 from training.run import parameter_groups

@@ -19,7 +19,7 @@ import export
 import predict
 import train_base
 from model.weights_file import WeightsFileError, read_file, read_weights
-from tests.conftest import backdrop, make_data
+from tests.support.drawn import backdrop, make_data
 
 
 def saved() -> bytes:

@@ -12,10 +12,11 @@ import torch
 from common.choices import BACKBONES
 from model import MattingRefine, matting_base, matting_refine
 from model.refiner import cut_patches, replace_patches
-from tests.conftest import DATA, STATE_DICTS, reference_entry, reference_image
+from tests.support import DATA, SHARED
+from tests.support.published import STATE_DICTS, reference_entry, reference_image
 from training.loss import REFINE_TERMS, refine_loss, total
 
-FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures"
+FIXTURES = SHARED / "fixtures"
 EVERYDAY = sorted(DATA.glob("refine/mattingrefine_*.json"))
 ALL = sorted(FIXTURES.glob("mattingrefine_*x*.json"))
 

@@ -14,7 +14,7 @@ from model.download import WEIGHTS, torchvision_file
 from model.sources import SOURCES, backbone_of, canonical, recognise
 from model.transfer import TransferError, fold_rgb_stem, transfer
 from model.weights_file import WeightsFileError
-from tests.conftest import STATE_DICTS, published_state
+from tests.support.published import STATE_DICTS, published_state
 
 TOTAL = {"resnet50": 374, "resnet101": 680, "mobilenetv2": 362}
 

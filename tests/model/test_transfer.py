@@ -11,7 +11,7 @@ from model import MattingBase
 from model.sources import SOURCES
 from model.transfer import TransferError, transfer
 from model.weights_file import read_weights
-from tests.conftest import SOURCE_OF, STATE_DICTS, published_file, published_state
+from tests.support.published import SOURCE_OF, STATE_DICTS, published_file, published_state
 
 VAINF = next(source for source in SOURCES if source.name == "DeepLabV3 (VainF)")
 MATCHED = {"resnet50": (353, 374), "resnet101": (659, 680), "mobilenetv2": (341, 362)}

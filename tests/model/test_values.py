@@ -11,7 +11,7 @@ from model import MattingBase
 from model.load import load_matting_base
 from model.transfer import TransferError, transfer
 from model.weights_file import WeightsFileError, read_weights
-from tests.conftest import published_state
+from tests.support.published import published_state
 from training import checkpoint
 from training.checkpoint import CheckpointError
 

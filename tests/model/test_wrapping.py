@@ -14,7 +14,7 @@ from model.sources import prefixes
 from model.transfer import transfer
 from model.weights_file import WeightsFileError, read_weights
 from model.wrapping import AmbiguousError, find_weights
-from tests.conftest import published_state
+from tests.support.published import published_state
 from training import checkpoint
 from training.checkpoint import CheckpointError
 

@@ -19,8 +19,9 @@ from common.errors import DataError
 from predict import Matter
 from prediction import pipeline as streaming
 from prediction.frames import cover, read_rgb
-from tests.conftest import published_file
-from tests.support.predicting import ROOT, error_of, files, save_weights, scene, words
+from tests.support import ROOT
+from tests.support.predicting import error_of, files, save_weights, scene, words
+from tests.support.published import published_file
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +150,7 @@ def test_wrong_input_is_one_line(weights: Path, pairs: Path, capsys: pytest.Capt
         changed = [*argv, *map(str, more)]
         for index, value in ((1, ck), (3, src), (5, bgr)):
             changed[index] = str(value or changed[index])
-        return error_of(capsys, changed)
+        return error_of(capsys, *changed)
 
     assert f"there is no file or folder {pairs / 'none'}; check --src" in line(src=pairs / "none")
     assert "check --bgr" in line(bgr=pairs / "none")
@@ -180,7 +181,7 @@ def test_a_picture_unlike_its_background_in_size_is_named(
     weights: Path, pairs: Path, capsys: pytest.CaptureFixture
 ) -> None:
     scene(1, (61, 44))[1].save(pairs / "bgr/a/1.png")
-    line = error_of(capsys, words(weights, pairs))
+    line = error_of(capsys, *words(weights, pairs))
     assert "1.JPG (60x44)" in line and "1.png (61x44)" in line and not (pairs / "out").exists()
 
 
@@ -194,7 +195,7 @@ def test_a_truncated_picture_stops_it_and_what_was_done_stays(
     with monkeypatch.context() as patch:  # so that some still wait to be written
         slowly = lambda *of: (time.sleep(0.3), original(*of))  # noqa: E731
         patch.setattr(streaming, "write_pictures", slowly)
-        assert f"{path} cannot be decoded" in error_of(capsys, argv)
+        assert f"{path} cannot be decoded" in error_of(capsys, *argv)
     assert files(pairs / "out") == ["pha/0.png", "pha/4.png"]
     for name in ("0", "4"):
         Image.open(pairs / f"out/pha/{name}.png").load()
@@ -209,21 +210,21 @@ def test_a_file_that_is_no_picture(
     weights: Path, pairs: Path, capsys: pytest.CaptureFixture
 ) -> None:
     (pairs / "bgr/4.png").write_text("hello")
-    assert "4.png cannot be decoded" in error_of(capsys, words(weights, pairs))
+    assert "4.png cannot be decoded" in error_of(capsys, *words(weights, pairs))
     assert not (pairs / "out").exists()
     assert predict.main(words(weights, pairs, "--on-bad-image", "skip")) == 0
     assert len(files(pairs / "out")) == 4
     for path in (pairs / "src").rglob("*.JPG"):
         path.write_text("hello")
     argv = words(weights, pairs, "--on-bad-image", "skip", "--overwrite")
-    assert "no picture could be read" in error_of(capsys, argv)
+    assert "no picture could be read" in error_of(capsys, *argv)
 
 
 def test_outputs_that_are_there(weights: Path, pairs: Path, capsys: pytest.CaptureFixture) -> None:
     (pairs / "out/pha").mkdir(parents=True)
     (pairs / "out/pha/0.png").write_text("mine")
     argv = words(weights, pairs, "--type", "pha", "err")
-    line = error_of(capsys, argv)
+    line = error_of(capsys, *argv)
     assert "1 output(s) are there already" in line and "pha/0.png" in line
     assert files(pairs / "out") == ["pha/0.png"]
     assert predict.main([*argv, "--skip-existing"]) == 0
@@ -243,7 +244,7 @@ def test_an_input_is_never_written_over(
     argv = words(weights, pairs, "--overwrite")
     argv[5] = str(pairs / "out/pha")
     before = (pairs / "out/pha/0.png").read_bytes()
-    assert "would be written over, and is read" in error_of(capsys, argv)
+    assert "would be written over, and is read" in error_of(capsys, *argv)
     assert (pairs / "out/pha/0.png").read_bytes() == before
 
 
@@ -283,7 +284,7 @@ def test_a_full_disk(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("training.saving.os.fsync", full)
-    line = error_of(capsys, words(weights, pairs))
+    line = error_of(capsys, *words(weights, pairs))
     assert "could not be written (No space left on device)" in line
     assert files(pairs / "out") == []
 
@@ -295,7 +296,7 @@ def test_weights_that_give_no_number(
     state["decoder.conv4.bias"][0] = torch.nan
     torch.save(state, pairs / "bad.pth")
     assert "not finite, such as decoder.conv4.bias" in error_of(
-        capsys, words(pairs / "bad.pth", pairs)
+        capsys, *words(pairs / "bad.pth", pairs)
     )
     assert not (pairs / "out").exists()
 

@@ -15,7 +15,8 @@ from PIL import Image
 
 import predict
 from predict import Matter
-from tests.support.predicting import ROOT, error_of, files, save_weights, scene, words
+from tests.support import ROOT
+from tests.support.predicting import error_of, files, save_weights, scene, words
 
 
 @pytest.fixture(scope="module")
@@ -175,22 +176,22 @@ def test_wrong_videos_are_one_line(
     clip = make_clip(tmp_path / "clip.mp4")
     bgr = tmp_path / "bgr.png"
     scene(0)[1].save(bgr)
-    line = error_of(capsys, video_words(weights, clip, bgr, "--type", "com"))
+    line = error_of(capsys, *video_words(weights, clip, bgr, "--type", "com"))
     assert "a video has no transparency" in line
     picture = f"type --bgr {tmp_path / 'PICTURE.png'}"
     for none, what in ((tmp_path, "is a folder"), (tmp_path / "no.png", "does not exist")):
-        line = error_of(capsys, video_words(weights, clip, none))
+        line = error_of(capsys, *video_words(weights, clip, none))
         assert f"--bgr {none} {what}" in line and picture in line
     scene(0, (62, 44))[1].save(tmp_path / "wide.png")
-    line = error_of(capsys, video_words(weights, clip, tmp_path / "wide.png"))
+    line = error_of(capsys, *video_words(weights, clip, tmp_path / "wide.png"))
     assert "60x44" in line and "62x44" in line
     (tmp_path / "broken.mp4").write_bytes(clip.read_bytes()[:900])
-    line = error_of(capsys, video_words(weights, tmp_path / "broken.mp4", bgr))
+    line = error_of(capsys, *video_words(weights, tmp_path / "broken.mp4", bgr))
     assert "broken.mp4 cannot be read as a video" in line
-    assert "there is no file" in error_of(capsys, video_words(weights, tmp_path / "no.mp4", bgr))
+    assert "there is no file" in error_of(capsys, *video_words(weights, tmp_path / "no.mp4", bgr))
     assert not files(tmp_path / "out") if (tmp_path / "out").exists() else True
     monkeypatch.setitem(sys.modules, "av", None)
-    assert "pip install av" in error_of(capsys, video_words(weights, clip, bgr))
+    assert "pip install av" in error_of(capsys, *video_words(weights, clip, bgr))
 
 
 def test_a_video_that_is_stopped_leaves_nothing_half(

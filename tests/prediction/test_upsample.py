@@ -14,10 +14,10 @@ from benchmarks.upsampling import brought_back, composites, measures
 from prediction import predictor as matter
 from prediction.predictor import Matter, as_bytes, network_size, reduced
 from prediction.upsample import enlarge_rows, guided_alpha, guided_factors
-from tests.conftest import REAL
+from tests.support import REAL, SHARED
 from tests.support.predicting import save_weights
 
-METRICS = REAL.parent / "fixtures/metrics"
+METRICS = SHARED / "fixtures/metrics"
 
 
 @pytest.fixture(scope="module")

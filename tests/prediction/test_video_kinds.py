@@ -15,7 +15,7 @@ import predict
 from common.errors import DataError
 from dataset.video import VideoReader, VideoWriter
 from dataset.wide_video import HLG, PQ, converted, to_bt709
-from tests.conftest import make_data
+from tests.support.drawn import make_data
 from tests.support.predicting import error_of, files, save_weights, words
 from tests.support.running import error_of as training_error_of
 from tests.support.running import run as train
@@ -151,7 +151,7 @@ def test_what_is_missing_is_told_before_anything_is_written(
     for src, bgr in ((half, whole), (whole, half)):
         argv = words(weights, tmp_path)
         argv[3], argv[5] = str(src), str(bgr)
-        said = error_of(capsys, argv)
+        said = error_of(capsys, *argv)
         assert "half.mkv is cut short" in said and "of the 1.60 s that it promises" in said
         assert not (tmp_path / "out").exists()
     argv[3], argv[5] = str(half), str(whole)
@@ -166,7 +166,7 @@ def test_what_came_before_a_damaged_frame_is_kept_under_another_name(
     path.write_bytes(overwritten(path.read_bytes()))
     argv = words(weights, tmp_path, "--type", "pha", "fgr", "--batch-size", 2)
     argv[3] = argv[5] = str(path)
-    said = error_of(capsys, argv)
+    said = error_of(capsys, *argv)
     assert " s)" in said and "what was predicted before it is in" in said
     assert "; replace it, or type --on-bad-image skip to take what there is; what was" in said
     kept = sorted((tmp_path / "out").rglob("*.mp4"))
@@ -175,7 +175,7 @@ def test_what_came_before_a_damaged_frame_is_kept_under_another_name(
     assert 0 < count < COUNT and all(str(each) in said for each in kept)
     with VideoReader(kept[0]) as video:
         assert len(list(video)) == count
-    assert error_of(capsys, [*argv, "--skip-existing"]) == said  # it is not taken for the whole
+    assert error_of(capsys, *argv, "--skip-existing") == said  # it is not taken for the whole
     assert len(files(tmp_path / "out")) == 4  # the earlier ones were renamed
 
 
@@ -333,12 +333,12 @@ def test_videos_where_pictures_are_wanted(
     clip = make(here / "clip.mts".upper(), count=2)
     argv = words(weights, here, "--type", "com", "--com-bgr", str(clip))
     argv[3] = argv[5] = str(clip)
-    assert "CLIP.MTS is a video, not a picture" in error_of(capsys, argv)
+    assert "CLIP.MTS is a video, not a picture" in error_of(capsys, *argv)
     assert predict.main([*argv[:-4], "--type", "pha"]) == 0  # of any ending
     (here / "many").mkdir()
     make(here / "many/1.wmv.mp4", count=1)
     argv[3] = str(here / "many")
-    said = error_of(capsys, argv[:-4])
+    said = error_of(capsys, *argv[:-4])
     assert "1 .mp4, which are not read; take the frames out of a video first: ffmpeg" in said
     data = make_data(here / "data")
     for each in (data / "train/fgr").rglob("*.jpg"):

@@ -8,7 +8,9 @@ import torch
 from PIL import Image
 
 import train_base
-from tests.conftest import make_data, published_file
+from tests.support import scripts
+from tests.support.drawn import make_data
+from tests.support.published import published_file
 from training import resolve
 from training.options import parse_base_options
 from training.team import Team
@@ -22,16 +24,9 @@ def own(tmp_path: Path) -> Path:
 def error_of(capsys: pytest.CaptureFixture, *arguments: object) -> str:
     argv = ["--model-backbone", "mobilenetv2", "--model-name", "run", "--crop-size", 32, 32]
     argv += ["--batch-size", 2, "--num-workers", 0, "--device", "cpu", "--max-steps", 1]
-    try:
-        status = train_base.main([str(word) for word in [*argv, *arguments]])
-    except SystemExit as stop:  # argparse's own way
-        status = stop.code
-    assert status == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert lines[-1].startswith("train_base.py: error: ")
-    assert sum("error" in line for line in lines) == 1 and "Traceback" not in "".join(lines)
+    line = scripts.error_of(train_base.main, capsys, *argv, *arguments)
     assert not Path("checkpoint/run").exists()
-    return lines[-1]
+    return line
 
 
 def test_checkpoints(own: Path, here: Path, capsys: pytest.CaptureFixture) -> None:

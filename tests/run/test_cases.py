@@ -15,9 +15,9 @@ from PIL import Image
 
 import predict
 from model import MattingBase
-from tests.conftest import CASES
+from tests.support import CASES, ROOT
 from tests.support.predicting import save_weights
-from tests.support.running import ROOT, has_little_shm
+from tests.support.running import has_little_shm
 
 pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="no ../shared/cases beside this clone")
 

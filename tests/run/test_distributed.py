@@ -24,14 +24,14 @@ from dataset.folders import data_folders, open_split
 from dataset.sample import MattingDataset, batches, begin_worker, collate, validation_keys
 from dataset.sampler import BatchSampler, places_of
 from model.dropout import SampleDropout
-from tests.conftest import make_data
+from tests.support import ROOT
+from tests.support.drawn import make_data
 from training import checkpoint
 from training import team as distributed
 from training.batch_norm import GlobalBatchNorm2d, GlobalPatchNorm
 from training.checkpoint_folder import CheckpointFolder
 from training.team import Team
 
-ROOT = Path(__file__).parents[2]
 SUPPORT = ROOT / "tests/support"
 WORDS = ["--model-backbone", "mobilenetv2", "--model-name", "run", "--crop-size", "32", "64"]
 WORDS += ["--batch-size", "4", "--num-workers", "0", "--device", "cpu"]

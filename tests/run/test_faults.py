@@ -15,8 +15,9 @@ import torch
 from common import memory
 from dataset.folders import data_folders, describe, open_split
 from model import MattingBase
-from tests.conftest import make_data
-from tests.support.running import AUTO, ROOT, error_of, run, weights
+from tests.support import ROOT
+from tests.support.drawn import make_data
+from tests.support.running import AUTO, error_of, run, weights
 from training import checkpoint, resolve, saving, start
 from training.checkpoint_folder import CheckpointFolder
 from training.guarded_optimizer import loss_scaler

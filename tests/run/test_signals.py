@@ -17,11 +17,11 @@ import train_base
 from common.cli import interpreter
 from common.processes import STOP_SIGNALS, deferred_signals
 from common.signals import Stopped, StopRequest
+from tests.support import ROOT
 from training import checkpoint, launch
 from training.checkpoint_folder import CheckpointFolder
 from training.saving import Saver
 
-ROOT = Path(train_base.__file__).parent
 WORDS = ["--model-backbone", "mobilenetv2", "--model-name", "run", "--crop-size", "32", "64"]
 WORDS += ["--batch-size", "4", "--device", "cpu", "--num-workers", "0"]
 

@@ -17,13 +17,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import train_base
 from common.processes import STOP_SIGNALS
-from tests.conftest import make_data
+from tests.support import ROOT
+from tests.support.drawn import make_data
 from training import checkpoint
 from training.checkpoint_folder import CheckpointFolder
 
-ROOT = Path(train_base.__file__).parent
 pytestmark = pytest.mark.slow
 STEPS = 24
 

@@ -19,8 +19,10 @@ from model import MattingBase, decoder
 from model.download import WEIGHTS
 from model.matting_base import Outputs
 from prediction.predictor import Matter
-from tests.conftest import REAL, make_data, published_file, published_state
-from tests.support.running import ROOT, run, weights
+from tests.support import REAL, ROOT
+from tests.support.drawn import make_data
+from tests.support.published import published_file, published_state
+from tests.support.running import run, weights
 from training import checkpoint
 from training.checkpoint_folder import CheckpointFolder
 from training.option_groups import LR_SCALES

@@ -1,16 +1,17 @@
 """What the tests of predict.py share: weights that give something, scenes, and command lines."""
 
+from functools import partial
 from pathlib import Path
 
-import pytest
 import torch
 from PIL import Image
 
 import predict
 from model import MattingBase
-from tests.conftest import backdrop, figure
+from tests.support import scripts
+from tests.support.drawn import backdrop, figure
 
-ROOT = Path(predict.__file__).parent
+error_of = partial(scripts.error_of, predict.main)
 
 
 def save_weights(path: Path) -> Path:
@@ -38,14 +39,3 @@ def words(weights: Path, folder: Path, *more: object) -> list[str]:
 
 def files(folder: Path) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-
-
-def error_of(capsys: pytest.CaptureFixture, argv: list[str]) -> str:
-    try:
-        status = predict.main(argv)
-    except SystemExit as stop:  # argparse's own way
-        status = stop.code
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert status == 2 and lines[-1].startswith("predict.py: error: ")
-    assert sum("error" in line for line in lines) == 1
-    return lines[-1]

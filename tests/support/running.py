@@ -1,7 +1,9 @@
 """What the tests of a run share: a script's command line in this process, and what it says."""
 
+import contextlib
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -10,9 +12,8 @@ import torch
 
 import train_base
 import train_refine
+from tests.support.scripts import error_line
 
-ROOT = Path(train_base.__file__).parent
-SAID = ("train_base.py: error: ", "train_refine.py: error: ")
 AUTO = ["--model-last-checkpoint", "auto"]
 
 
@@ -39,8 +40,7 @@ def run(
 
 
 def error_of(capsys: pytest.CaptureFixture) -> str:
-    lines = capsys.readouterr().err.splitlines()
-    return [line for line in lines if line.startswith(SAID)][-1]
+    return error_line(capsys, "train_base", "train_refine")
 
 
 def weights(name: str) -> dict[str, torch.Tensor]:
@@ -67,3 +67,13 @@ def has_little_shm(command: str, size: str) -> subprocess.CompletedProcess:
     if done.returncode == 77 or "unshare failed" in done.stderr:
         pytest.skip("a /dev/shm of one's own needs root")
     return done
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dataset import tar
 from dataset.folders import data_folders, open_split
-from tests.conftest import backdrop
+from tests.support.drawn import backdrop
 from tests.support.running import run
 
 

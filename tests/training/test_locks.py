@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.running import ROOT
+from tests.support import ROOT
 from training import locks, start
 from training.options import parse_base_options
 

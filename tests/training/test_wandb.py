@@ -20,6 +20,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from torchvision.utils import make_grid
 
 import train_base
+from tests.support import ROOT
 from training import options
 from training.journal import Journal
 from training.pictures import as_bytes
@@ -27,7 +28,6 @@ from training.wandb_log import WandbLog
 
 wandb = pytest.importorskip("wandb")
 
-ROOT = Path(train_base.__file__).parent
 BLOCK = 32768  # of the file that wandb keeps: a log of LevelDB's kind behind a head of 7 bytes
 
 
