@@ -16,7 +16,7 @@ from common.cli import (
     MAX_WORKERS,
     Formatter,
     Parser,
-    whole,
+    integer,
 )
 from common.files import check_apart, check_output, write_bytes
 from common.script import run_script
@@ -270,23 +270,23 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "the header, what is in alphas, or duplicates",
     )
     data.add_argument(
-        "--num-workers", type=whole(0, MAX_WORKERS), metavar="N",
+        "--num-workers", type=integer(0, MAX_WORKERS), metavar="N",
         help="processes that read and decode pictures; 0: none, the program itself (default: one "
         "a core, at most 16)",
     )
 
     run = parser.add_argument_group("the training that it is for")
     run.add_argument(
-        "--crop-size", type=whole(32, MAX_PIXELS), nargs=2, default=[256, 512],
+        "--crop-size", type=integer(32, MAX_PIXELS), nargs=2, default=[256, 512],
         metavar=("MIN", "MAX"),
         help="sides of the training crops in pixels; a picture with a side below MAX is small",
     )
     run.add_argument(
-        "--batch-size", type=whole(1, MAX_BATCH), default=8, metavar="N",
+        "--batch-size", type=integer(1, MAX_BATCH), default=8, metavar="N",
         help="samples a step, of all processes together",
     )
     run.add_argument(
-        "--epoch-end", type=whole(1, MAX_EPOCHS), default=8, metavar="N",
+        "--epoch-end", type=integer(1, MAX_EPOCHS), default=8, metavar="N",
         help="epochs",
     )
 
@@ -298,7 +298,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "that is taken)",
     )
     out.add_argument(
-        "--contact-rows", type=whole(0), default=12, metavar="N",
+        "--contact-rows", type=integer(0), default=12, metavar="N",
         help="pairs on it, and at most as many again that something is wrong with; 0: no picture",
     )
     out.add_argument("--overwrite", action="store_true", help="replace output files that exist")

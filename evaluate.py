@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.cli import MAX_BATCH, MAX_PIXELS, MAX_WORKERS, Formatter, Parser, seed, whole
+from common.cli import MAX_BATCH, MAX_PIXELS, MAX_WORKERS, Formatter, Parser, integer, seed
 from common.script import run_script
 from common.text import printable, tell
 from training.option_groups import add_dataset_name
@@ -228,11 +228,11 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         help="instead: read DIR/valid/{fgr,pha} and DIR/backgrounds/valid",
     )
     model.add_argument(
-        "--foregrounds", type=whole(1), metavar="N",
+        "--foregrounds", type=integer(1), metavar="N",
         help="at most so many, evenly spaced (default: all)",
     )
     model.add_argument(
-        "--backgrounds", type=whole(1), default=4, metavar="K",
+        "--backgrounds", type=integer(1), default=4, metavar="K",
         help="compose each foreground on each of K backgrounds, chosen by the seed",
     )
     model.add_argument(
@@ -242,17 +242,17 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     )
     model.add_argument(
         "--size",
-        type=whole(32, MAX_PIXELS),
+        type=integer(32, MAX_PIXELS),
         default=512,
         metavar="PIXELS",
         help="side of the compositions",
     )
     model.add_argument("--seed", type=seed, default=0, metavar="N", help="of all randomness")
     model.add_argument(
-        "--batch-size", type=whole(1, MAX_BATCH), default=4, metavar="N", help="images at once"
+        "--batch-size", type=integer(1, MAX_BATCH), default=4, metavar="N", help="images at once"
     )
     model.add_argument(
-        "--num-workers", type=whole(0, MAX_WORKERS), metavar="N",
+        "--num-workers", type=integer(0, MAX_WORKERS), metavar="N",
         help="processes that read and decode pictures; 0: none, the program itself (default: one "
         "a core, at most 16; 0 on a CPU)",
     )
@@ -306,7 +306,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         help="a page with distributions and pictures, complete in one file",
     )
     both.add_argument(
-        "--report-images", type=whole(0), default=50, metavar="N",
+        "--report-images", type=integer(0), default=50, metavar="N",
         help="how many images have pictures in the report: the worst, some 0.15 MB each",
     )
     both.add_argument("--overwrite", action="store_true", help="replace output files that exist")

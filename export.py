@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from common.choices import OUTPUTS
-from common.cli import MAX_PIXELS, Formatter, Parser, command, said, size_said, whole
+from common.cli import MAX_PIXELS, Formatter, Parser, command, integer, said, size_said
 from common.script import run_script
 from common.text import printable, tell
 
@@ -70,7 +70,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     )
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument(
-        "--size", type=whole(32, MAX_PIXELS), nargs=2, metavar=("H", "W"),
+        "--size", type=integer(32, MAX_PIXELS), nargs=2, metavar=("H", "W"),
         help="onnx: for pictures of this height and width alone, one at a time",
     )
     sizes.add_argument(

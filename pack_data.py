@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from common.cli import Formatter, Parser, whole
+from common.cli import Formatter, Parser, integer
 from common.script import run_script
 from common.signals import StopRequest
 from common.text import printable
@@ -45,7 +45,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("source", type=Path, metavar="SOURCE", help="a data set")
     parser.add_argument("target", type=Path, metavar="TARGET", help="a folder, empty or new")
     parser.add_argument(
-        "--shard-size", type=whole(1, 10**9 - 1), default=1000, metavar="MB",
+        "--shard-size", type=integer(1, 10**9 - 1), default=1000, metavar="MB",
         help="of a tar file, at most, unless a single pair is larger",
     )
     # fmt: on

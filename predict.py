@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.choices import TYPES
-from common.cli import MAX_BATCH, MAX_WORKERS, Formatter, Parser, command, whole
+from common.cli import MAX_BATCH, MAX_WORKERS, Formatter, Parser, command, integer
 from common.script import message_of, run_script
 from common.text import tell
 
@@ -130,7 +130,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
 
     quality = parser.add_argument_group("quality")
     quality.add_argument(
-        "--size", type=whole(32), default=512, metavar="N",
+        "--size", type=integer(32), default=512, metavar="N",
         help="the network sees a larger picture scaled down to the pixels of a square of N: as in "
         "training (--crop-size); smaller ones as they are",
     )
@@ -149,11 +149,11 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "computes convolutions in TF32, with 10 bits of fraction",
     )
     machine.add_argument(
-        "--batch-size", type=whole(1, MAX_BATCH), default=4, metavar="N",
+        "--batch-size", type=integer(1, MAX_BATCH), default=4, metavar="N",
         help="pictures of one size at a time; fewer where they are large",
     )
     machine.add_argument(
-        "--num-workers", type=whole(1, MAX_WORKERS), default=4, metavar="N",
+        "--num-workers", type=integer(1, MAX_WORKERS), default=4, metavar="N",
         help="threads that read pictures, and as many that write them",
     )
     # fmt: on

@@ -145,18 +145,18 @@ def _short(path: str) -> str:
     return str(below) if len(below.parts) > 1 else os.path.join(".", below)
 
 
-def whole(least: int, most: int = MAX_STEPS) -> Callable[[str], int]:
-    """An argparse type: a whole number from `least` to `most`."""
+def integer(at_least: int, at_most: int = MAX_STEPS) -> Callable[[str], int]:
+    """An argparse type: a whole number from `at_least` to `at_most`."""
 
     def whole_number(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{said(text)!r} is no whole number") from None
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{said(text)} is below {least}")
-        if value > most:
-            raise argparse.ArgumentTypeError(f"{said(text)} is above {most}, the most allowed")
+        if value < at_least:
+            raise argparse.ArgumentTypeError(f"{said(text)} is below {at_least}")
+        if value > at_most:
+            raise argparse.ArgumentTypeError(f"{said(text)} is above {at_most}, the most allowed")
         return value
 
     return whole_number

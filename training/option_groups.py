@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.choices import BACKBONES
-from common.cli import MAX_BATCH, MAX_EPOCHS, MAX_PIXELS, MAX_WORKERS, positive, seed, whole
+from common.cli import MAX_BATCH, MAX_EPOCHS, MAX_PIXELS, MAX_WORKERS, integer, positive, seed
 from common.processes import usable_processors
 from dataset.entries import EntryError, entries
 
@@ -52,13 +52,13 @@ def add_data(parser: argparse.ArgumentParser, stage: Stage) -> None:
         "zip: number i always meets number i",
     )
     data.add_argument(
-        "--crop-size", type=whole(32, MAX_PIXELS), nargs=2, default=list(stage.crop_size),
+        "--crop-size", type=integer(32, MAX_PIXELS), nargs=2, default=list(stage.crop_size),
         metavar=("MIN", "MAX"),
         help="sides of the training crops in pixels, drawn anew for every batch: MIN plus a "
         "multiple of 64, or of 32 where MAX is less than 128 above MIN; validation uses MAX x MAX",
     )
     data.add_argument(
-        "--num-workers", type=whole(0, MAX_WORKERS), metavar="N",
+        "--num-workers", type=integer(0, MAX_WORKERS), metavar="N",
         help="processes that read and decode pictures; 0: none, the program itself, between two "
         "steps (default: one a core, at most 16, shared among the processes that train on the "
         "machine; 0 where a CPU trains, whose cores have the step to compute)",
@@ -115,23 +115,23 @@ def add_length(parser: argparse.ArgumentParser, stage: Stage) -> None:
     """How long it trains."""
     length = parser.add_argument_group("length")
     length.add_argument(
-        "--batch-size", type=whole(1, MAX_BATCH), default=stage.batch_size, metavar="N",
+        "--batch-size", type=integer(1, MAX_BATCH), default=stage.batch_size, metavar="N",
         help="samples a step, of all processes together",
     )
     length.add_argument(
-        "--accumulate", type=whole(1, MAX_BATCH), default=1, metavar="N",
+        "--accumulate", type=integer(1, MAX_BATCH), default=1, metavar="N",
         help="split each process's share of a batch into N backward passes, to save memory",
     )
     length.add_argument(
-        "--epoch-start", type=whole(0, MAX_EPOCHS), default=0, metavar="N",
+        "--epoch-start", type=integer(0, MAX_EPOCHS), default=0, metavar="N",
         help="first epoch; a checkpoint with its state file knows better",
     )
     length.add_argument(
-        "--epoch-end", type=whole(1, MAX_EPOCHS), default=stage.epochs, metavar="N",
+        "--epoch-end", type=integer(1, MAX_EPOCHS), default=stage.epochs, metavar="N",
         help="stop before this epoch",
     )
     length.add_argument(
-        "--max-steps", type=whole(1), metavar="N",
+        "--max-steps", type=integer(1), metavar="N",
         help="stop after N completed steps in all, with a checkpoint",
     )
     length.add_argument(
@@ -178,7 +178,7 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
         "than 8)",
     )
     machine.add_argument(
-        "--dist-timeout", type=whole(1, MAX_SECONDS), metavar="S",
+        "--dist-timeout", type=integer(1, MAX_SECONDS), metavar="S",
         help="seconds in which every process must answer, or the run ends (default: 300 in "
         "start-up, 120 in training)",
     )
@@ -197,15 +197,15 @@ def add_watching(parser: argparse.ArgumentParser, stage: Stage) -> None:
         "environment's WANDB_MODE=offline sends nothing",
     )
     watching.add_argument(
-        "--log-train-loss-interval", type=whole(1), default=10, metavar="N",
+        "--log-train-loss-interval", type=integer(1), default=10, metavar="N",
         help="loss, speed and learning rates to TensorBoard",
     )
     watching.add_argument(
-        "--log-train-images-interval", type=whole(1), default=stage.images_interval, metavar="N",
+        "--log-train-images-interval", type=integer(1), default=stage.images_interval, metavar="N",
         help="pictures of the training batch, its first five samples, to TensorBoard",
     )
     watching.add_argument(
-        "--log-valid-interval", type=whole(1), default=stage.valid_interval, metavar="N",
+        "--log-valid-interval", type=integer(1), default=stage.valid_interval, metavar="N",
         help="validation; also before the first step and after the last",
     )
     watching.add_argument(
@@ -213,11 +213,11 @@ def add_watching(parser: argparse.ArgumentParser, stage: Stage) -> None:
         help="validation measures connectivity too, which takes a second of a core a sample",
     )
     watching.add_argument(
-        "--checkpoint-interval", type=whole(1), default=stage.checkpoint_interval, metavar="N",
+        "--checkpoint-interval", type=integer(1), default=stage.checkpoint_interval, metavar="N",
         help="checkpoints; also at the end of every epoch",
     )
     watching.add_argument(
-        "--checkpoint-keep", type=whole(2), default=2, metavar="N",
+        "--checkpoint-keep", type=integer(2), default=2, metavar="N",
         help="state files kept, the newest; of older checkpoints the weights at the ends of "
         "epochs stay",
     )

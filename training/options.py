@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from common.choices import KERNEL_SIZES, REFINE_MODES
-from common.cli import Formatter, Parser, command, positive, said, whole
+from common.cli import Formatter, Parser, command, integer, positive, said
 from training import option_groups
 from training.launchers import another_launcher
 from training.option_groups import LR_SCALES, Stage
@@ -189,7 +189,7 @@ def add_refiner(parser: argparse.ArgumentParser) -> None:
         "where it is above --model-refine-threshold, which may be nowhere; full: everything",
     )
     refiner.add_argument(
-        "--model-refine-sample-pixels", type=whole(16, MAX_SAMPLE_PIXELS), default=80_000,
+        "--model-refine-sample-pixels", type=integer(16, MAX_SAMPLE_PIXELS), default=80_000,
         metavar="N", help="of each picture, in patches of 16; what sampling refines at most",
     )
     refiner.add_argument(
@@ -201,7 +201,7 @@ def add_refiner(parser: argparse.ArgumentParser) -> None:
         metavar="ERROR", dest="model_refine_threshold", help="the same, by its published name",
     )
     refiner.add_argument(
-        "--model-refine-kernel-size", type=whole(1, 3), choices=KERNEL_SIZES, default=3,
+        "--model-refine-kernel-size", type=integer(1, 3), choices=KERNEL_SIZES, default=3,
         help="of the refiner's convolutions",
     )
     # fmt: on
