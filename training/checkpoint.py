@@ -4,7 +4,6 @@
 `epoch-3.state.pth` beside it all else that continuing needs. The weights are written last.
 """
 
-import argparse
 import re
 import zlib
 from dataclasses import dataclass
@@ -114,28 +113,28 @@ def state_path(weights: Path) -> Path:
 def training_state(
     step: int,
     steps_per_epoch: int,
-    options: argparse.Namespace,
+    options: dict[str, Any],
     data: dict[str, Any],
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     best: dict[str, float] | None,
 ) -> dict[str, Any]:
     """All that continuing needs beside the weights. Randomness is computed from the step and the
-    seed, so there is none to keep. data: what folders.describe says of each split. best: step and
-    MAD of the best validation so far."""
+    seed, so there is none to keep. options: by name, as Run records them. data: what
+    folders.describe says of each split. best: step and MAD of the best validation so far."""
     plain = {
         name: str(value.resolve()) if isinstance(value, Path) else value
-        for name, value in vars(options).items()
+        for name, value in options.items()
     }
     return {
         "format": STATE_FORMAT,
         "step": step,
         "steps_per_epoch": steps_per_epoch,
         "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict() if options.precision == "fp16" else {},
+        "scaler": scaler.state_dict() if options["precision"] == "fp16" else {},
         "options": plain,
-        "stage": options.stage,
-        "crop_grid": crop_grid(options.crop_size),
+        "stage": options["stage"],
+        "crop_grid": crop_grid(options["crop_size"]),
         "data": data,
         "best": best,
     }

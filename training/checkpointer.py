@@ -85,7 +85,7 @@ class Checkpointer:
         kept = checkpoint.training_state(
             step,
             epoch_steps,
-            run.settings,
+            run.recorded,
             self._data.described,
             state.optimizer,
             state.scaler,

@@ -35,7 +35,7 @@ def open_data(run: Run) -> Data:
     """Both splits of the run's data set. Headers are looked into once a machine. Raises DataError,
     also where the processes see different data sets."""
     options, team = run.options, run.team
-    where = options.dataset_name, options.dataset_dir
+    where = options.dataset_name or "", options.dataset_dir
     team.run_on_all(
         lambda: data_folders(*where, tell) if team.local_rank == 0 else None
     )  # may draw

@@ -70,11 +70,11 @@ def open_journal(run: "Run", data: "Data", start: "Start") -> "Journal":
     )
     run.enter(journal)
     if run.writes and run.options.log_to == "wandb":
-        journal.sinks.append(WandbLog(run.settings, journal.say))
+        journal.sinks.append(WandbLog(run.recorded, journal.say))
     run.stop.defers = True  # not before: wandb may wait a minute for the network
     if run.writes:
         provenance.record(
-            run.log_folder / "run.json", run.settings, run.device, start, data.described
+            run.log_folder / "run.json", run.recorded, run.device, start, data.described
         )
         if start.transferred:
             journal.text(run.step, "transfer", start.transferred[0])

@@ -1,17 +1,17 @@
 """From a training script's options to its exit status, and what is said at an early end."""
 
-import argparse
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from common.script import run_script
 from common.signals import StopRequest, continuation
+from training.options import TrainingOptions
 
 
 def launch(
     script: str,
-    parse_options: Callable[[list[str] | None], argparse.Namespace],
+    parse_options: Callable[[list[str] | None], TrainingOptions],
     train: Any,
     argv: list[str] | None,
 ) -> int:
@@ -20,14 +20,14 @@ def launch(
     argv = sys.argv[1:] if argv is None else argv
     stop = StopRequest()
 
-    def stopped(options: argparse.Namespace) -> str | None:
+    def stopped(options: TrainingOptions) -> str | None:
         lost = ": what was trained since the last checkpoint is lost" if stop.has_steps else ""
         how = f"stopped at once{lost}" if stop.at_once else "stopped"
         if stop.silent:
             return None
         return f"{how}; {continuation(argv, options, stop.newest_checkpoint)}"
 
-    def failed(options: argparse.Namespace) -> str | None:
+    def failed(options: TrainingOptions) -> str | None:
         if stop.silent or not stop.newest_checkpoint:
             return None
         return continuation(argv, options, stop.newest_checkpoint)
@@ -44,7 +44,7 @@ def launch(
     )
 
 
-def _run(train: Any, options: argparse.Namespace, stop: StopRequest) -> None:
+def _run(train: Any, options: TrainingOptions, stop: StopRequest) -> None:
     # torch takes seconds to import: only now, so that --help need not wait for it.
     from training.run import open_run
     from training.start import checkpoint_folder

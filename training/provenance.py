@@ -1,6 +1,5 @@
 """Where a run comes from: log/NAME/run.json, a list with an entry for each start and resume."""
 
-import argparse
 import json
 import platform
 import subprocess
@@ -19,12 +18,13 @@ PACKAGES = ("torch", "torchvision", "kornia", "numpy", "pillow", "tensorboard", 
 
 def record(
     path: Path,
-    options: argparse.Namespace,
+    options: dict[str, Any],
     device: torch.device,
     start: Start,
     data: dict[str, dict],
 ) -> dict[str, Any]:
-    """Appends an entry to the list in `path`, and returns it. start: how the run starts. data: what
+    """Appends an entry to the list in `path`, and returns it. options: by name, as Run records
+    them. start: how the run starts. data: what
     folders.describe says of each split. A file that is no list is renamed, not lost."""
     entry = {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -53,11 +53,10 @@ def record(
     return entry
 
 
-def plain_options(options: argparse.Namespace) -> dict[str, Any]:
+def plain_options(options: dict[str, Any]) -> dict[str, Any]:
     """By name; paths as text."""
     return {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in vars(options).items()
+        name: str(value) if isinstance(value, Path) else value for name, value in options.items()
     }
 
 

@@ -1,7 +1,7 @@
-"""Fills in, by the machine and the processes, the options that the command line left open."""
+"""What the machine and the processes make of the options that the command line left open."""
 
-import argparse
 import os
+from dataclasses import dataclass
 
 import torch
 
@@ -10,27 +10,44 @@ from common.errors import OptionError
 from common.machine import choose_device, choose_precision, keep_memory, make_deterministic
 from training.batch_norm import MIN_IMAGES_PER_PROCESS
 from training.option_groups import default_workers
+from training.options import TrainingOptions
 from training.team import Team
 
 
-def resolve_options(settings: argparse.Namespace, team: Team) -> tuple[torch.device, int]:
-    """Fills in what the command line left open in `settings`, a copy of the options, and sets torch
-    up by it. Returns the device and how many images each of this process's backward passes has.
-    Raises OptionError."""
+@dataclass(frozen=True)
+class Settings:
+    """What a run computes with, in one of its processes. micro_batch_size: images of one backward
+    pass. sync_batchnorm: whether batch norm is over the images of all processes."""
+
+    device: torch.device
+    precision: str
+    num_workers: int
+    processes: int
+    sync_batchnorm: bool
+    micro_batch_size: int
+
+
+def resolve_options(options: TrainingOptions, team: Team) -> Settings:
+    """What `options` mean on this machine, in a process of `team`; sets torch up by it. Raises
+    OptionError."""
     # The best kernels of a convolution are searched at its first use in a shape, and kept: crops
     # have few shapes (dataset.sampler.CROP_GRID). Whether that pays is for a GPU to say.
     torch.backends.cudnn.benchmark = True
-    if settings.deterministic:
+    if options.deterministic:
         make_deterministic()
-    device = own_device(settings.device, team)
-    settings.device, settings.processes = str(device), team.size
-    settings.precision = choose_precision(settings.precision, device)
-    share = share_of_batch(settings, team)
-    check_memory(share, settings, device)
-    settings.num_workers = choose_workers(settings.num_workers, device, team.local_size)
+    device = own_device(options.device, team)
+    settings = Settings(
+        device=device,
+        precision=choose_precision(options.precision, device),
+        num_workers=choose_workers(options.num_workers, device, team.local_size),
+        processes=team.size,
+        sync_batchnorm=choose_sync_batchnorm(options, team),
+        micro_batch_size=share_of_batch(options, team),
+    )
+    check_memory(settings.micro_batch_size, options, device)
     if device.type == "cpu":
         keep_memory()
-    return device, share
+    return settings
 
 
 def own_device(name: str, team: Team) -> torch.device:
@@ -60,7 +77,7 @@ def choose_workers(asked: int | None, device: torch.device, processes: int = 1) 
     return 0 if device.type == "cpu" else default_workers(processes)
 
 
-def check_memory(share: int, options: argparse.Namespace, device: torch.device) -> None:
+def check_memory(share: int, options: TrainingOptions, device: torch.device) -> None:
     """Raises OptionError where not even a backward pass's pictures (src, bgr, fgr, pha, float32)
     at the largest crop fit into all the memory there is: a slip of the finger, which would be
     found out only after minutes of reading."""
@@ -79,25 +96,29 @@ def check_memory(share: int, options: argparse.Namespace, device: torch.device) 
         )
 
 
-def share_of_batch(settings: argparse.Namespace, team: Team) -> int:
-    """How many images each of this process's backward passes has. Fills in whether batch norm
-    is over all processes, where the command line left that open. Raises OptionError where the batch
-    cannot be shared out."""
-    parts = team.size * settings.accumulate
-    share, rest = divmod(settings.batch_size, parts)
+def choose_sync_batchnorm(options: TrainingOptions, team: Team) -> bool:
+    """Whether batch norm is over all processes: as asked for, else where each has few images."""
+    asked = options.sync_batchnorm
+    if asked is None:
+        asked = options.batch_size // team.size < MIN_IMAGES_PER_PROCESS
+    return asked and team.size > 1
+
+
+def share_of_batch(options: TrainingOptions, team: Team) -> int:
+    """How many images each of this process's backward passes has. Raises OptionError where the
+    batch cannot be shared out."""
+    parts = team.size * options.accumulate
+    share, rest = divmod(options.batch_size, parts)
     if rest or not share:
-        near = max(1, round(settings.batch_size / parts)) * parts
+        near = max(1, round(options.batch_size / parts)) * parts
         raise OptionError(
-            f"--batch-size {settings.batch_size} cannot be shared out equally: {team.size} "
-            f"process(es) with --accumulate {settings.accumulate} make {parts} parts; type "
+            f"--batch-size {options.batch_size} cannot be shared out equally: {team.size} "
+            f"process(es) with --accumulate {options.accumulate} make {parts} parts; type "
             f"--batch-size {near}"
         )
-    if settings.sync_batchnorm is None:
-        settings.sync_batchnorm = settings.batch_size // team.size < MIN_IMAGES_PER_PROCESS
-    settings.sync_batchnorm = settings.sync_batchnorm and team.size > 1
-    if share * (team.size if settings.sync_batchnorm else 1) == 1:
+    if share * (team.size if choose_sync_batchnorm(options, team) else 1) == 1:
         raise OptionError(
-            f"--batch-size {settings.batch_size} cannot train: batch norm needs at least two "
+            f"--batch-size {options.batch_size} cannot train: batch norm needs at least two "
             f"samples, and sees one; type --batch-size {2 * parts} or more, with a smaller "
             "--crop-size if memory is short"
         )

@@ -4,30 +4,31 @@
 a lost process has to do with the run. It knows no network and no loss.
 """
 
-import argparse
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from common import machine
-from common.memory import memory_short
 from common.signals import StopRequest
 from common.text import tell
 from training import team as distributed
 from training.batch_norm import over_all_processes
 from training.checkpoint_folder import CheckpointFolder
 from training.guarded_optimizer import GuardedOptimizer, loss_scaler
-from training.resolve import resolve_options
+from training.memory import memory_short
+from training.options import TrainingOptions
+from training.resolve import Settings, resolve_options
 from training.team import Team, contact_lost
 
 T = TypeVar("T")
 Network = TypeVar("Network", bound=nn.Module)
 LOG = Path("log")
+RECORDED = ("precision", "num_workers", "processes", "sync_batchnorm")
 
 
 @dataclass
@@ -44,9 +45,9 @@ class TrainingState:
 class Run:
     """One start of a training, seen by one of its processes.
 
-    options: as typed. settings: the same with what the machine has resolved. folder: of the
-    checkpoints; log_folder: of all else that is written. micro_batch_size: images of one backward
-    pass of this process; micro_batches: the numbers of its parts of a step, of micro_batch_count.
+    options: as typed. settings: what the machine makes of those that were left open. folder: of the
+    checkpoints; log_folder: of all else that is written. micro_batches: the numbers of this
+    process's parts of a step, of micro_batch_count.
 
     step: completed optimizer updates, or the one at hand. crop: height and width of the batch at
     hand; None before the first.
@@ -54,21 +55,19 @@ class Run:
 
     def __init__(
         self,
-        options: argparse.Namespace,
-        settings: argparse.Namespace,
+        options: TrainingOptions,
+        settings: Settings,
         stop: StopRequest,
         folder: Path,
         exit_stack: contextlib.ExitStack,
         team: Team,
-        device: torch.device,
-        micro_batch_size: int,
     ) -> None:
         self.options, self.settings, self.stop = options, settings, stop
         self.checkpoints = CheckpointFolder(folder)
         self.log_folder = LOG / options.model_name
-        self.team, self.device, self.micro_batch_size = team, device, micro_batch_size
-        self.layout = machine.LAYOUTS[device.type]
-        self.autocast = machine.autocast(device, settings.precision)
+        self.team, self.device = team, settings.device
+        self.layout = machine.LAYOUTS[self.device.type]
+        self.autocast = machine.autocast(self.device, settings.precision)
         count = options.accumulate
         self.micro_batches = range(team.rank * count, (team.rank + 1) * count)
         self.micro_batch_count = team.size * count
@@ -81,6 +80,12 @@ class Run:
     def writes(self) -> bool:
         """Whether this process keeps a log: the main one does, but in a dry run."""
         return self.team.is_main and not self.options.dry_run
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The options by name, with what the machine has made of them: what is written down."""
+        settings = {name: getattr(self.settings, name) for name in RECORDED}
+        return vars(self.options) | settings | {"device": str(self.device)}
 
     def enter(self, context: contextlib.AbstractContextManager[T]) -> T:
         """Enters `context`, which is left when the run ends: the newest first."""
@@ -128,22 +133,22 @@ def parameter_groups(model: nn.Module, **learning_rates: float) -> list[dict]:
 
 
 @contextlib.contextmanager
-def open_run(options: argparse.Namespace, stop: StopRequest, folder: Path) -> Iterator[Run]:
+def open_run(options: TrainingOptions, stop: StopRequest, folder: Path) -> Iterator[Run]:
     """The run of `options`, whose checkpoints go to `folder`. At its end, closes what was entered.
     Raises MemoryShortError and ContactError in place of the errors that they stand for, and what
     the parts raise."""
-    run, settings = None, argparse.Namespace(**vars(options), processes=1)
+    run, settings = None, None
     with contextlib.ExitStack() as exit_stack:
         try:
             team = distributed.join(options)
             stop.silent = not team.is_main
-            device, share = team.run_on_all(lambda: resolve_options(settings, team))
-            team = distributed.with_device(team, device, options)
-            run = Run(options, settings, stop, folder, exit_stack, team, device, share)
+            settings = team.run_on_all(lambda: resolve_options(options, team))
+            team = distributed.with_device(team, settings.device, options)
+            run = Run(options, settings, stop, folder, exit_stack, team)
             yield run
             team.close()
         except (MemoryError, RuntimeError) as error:
             crop, step = (run.crop, run.step) if run else (None, 0)
-            if known := memory_short(error, settings, crop) or contact_lost(error, step):
+            if known := memory_short(error, options, settings, crop) or contact_lost(error, step):
                 raise known from None
             raise

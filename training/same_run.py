@@ -1,6 +1,5 @@
 """Whether a continued run is the one that its checkpoint is of: what has changed between them."""
 
-import argparse
 from typing import Any
 
 from dataset.sampler import crop_grid
@@ -27,11 +26,11 @@ SAME_RECIPE = (
 
 
 def differences(
-    state: dict[str, Any], options: argparse.Namespace, data: dict[str, Any]
+    state: dict[str, Any], options: dict[str, Any], data: dict[str, Any]
 ) -> tuple[list[str], list[str]]:
     """What makes a continued run another run than that of `state`, and what else has changed, each
-    as "--seed was 0 and is 1"."""
-    before, now = state["options"], vars(options)
+    as "--seed was 0 and is 1". options: by name, as Run records them."""
+    before, now = state["options"], options
 
     def changed(names: tuple[str, ...]) -> list[str]:
         return [
@@ -49,13 +48,14 @@ def differences(
     )
 
 
-def _changed_grid(state: dict[str, Any], options: argparse.Namespace) -> list[str]:
+def _changed_grid(state: dict[str, Any], options: dict[str, Any]) -> list[str]:
     """Of the same --crop-size, which another version of this program has drawn otherwise."""
-    before, now = state.get("crop_grid", UNRECORDED_CROP_GRID), crop_grid(options.crop_size)
-    if before == now or state["options"].get("crop_size") != options.crop_size:
+    size = options["crop_size"]
+    before, now = state.get("crop_grid", UNRECORDED_CROP_GRID), crop_grid(size)
+    if before == now or state["options"].get("crop_size") != size:
         return []
     return [
-        f"--crop-size {_said(options.crop_size)} was {GRID_WORDS} {before}, as another version "
+        f"--crop-size {_said(size)} was {GRID_WORDS} {before}, as another version "
         f"of this program draws it, and is {GRID_WORDS} {now}"
     ]
 

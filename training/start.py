@@ -3,13 +3,13 @@
 The options decide whether it is a resume, a transfer or from scratch; this does it and says so.
 """
 
-import argparse
 import contextlib
 import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,6 +26,7 @@ from training import checkpoint, locks
 from training.checkpoint import Checkpoint, CheckpointError
 from training.checkpoint_folder import CheckpointFolder
 from training.data import Data
+from training.options import RefineOptions, TrainingOptions
 from training.run import Run, TrainingState
 from training.same_run import GRID_WORDS, OTHER_NETWORK, differences
 from training.saving import size_of
@@ -38,7 +39,7 @@ Source = tuple[str, Checkpoint | Path | None]
 
 
 @contextlib.contextmanager
-def checkpoint_folder(options: argparse.Namespace) -> Iterator[Path]:
+def checkpoint_folder(options: TrainingOptions) -> Iterator[Path]:
     """checkpoint/NAME; for a dry run one that is gone afterwards. Removes those of dry runs that
     were killed."""
     for left in locks.remove_abandoned(CHECKPOINTS, DRY_RUN_PREFIX):
@@ -57,7 +58,7 @@ def checkpoint_folder(options: argparse.Namespace) -> Iterator[Path]:
                 CHECKPOINTS.rmdir()
 
 
-def own_folder(options: argparse.Namespace) -> CheckpointFolder:
+def own_folder(options: TrainingOptions) -> CheckpointFolder:
     """The one that the run's name stands for; a dry run reads it, too, and writes into another."""
     return CheckpointFolder(CHECKPOINTS / options.model_name)
 
@@ -130,15 +131,7 @@ def _start(
     epoch_steps = data.epoch_steps
     first_step, best, report = run.options.epoch_start * epoch_steps, None, None
     if isinstance(source, Checkpoint):
-        first_step = resume(
-            source,
-            state.model,
-            state.optimizer,
-            state.scaler,
-            run.settings,
-            data.described,
-            epoch_steps,
-        )
+        first_step = resume(source, state, run.options, run.recorded, data.described, epoch_steps)
         best = (source.state or {}).get("best")
         source = source.path
     to_replace = in_the_way(kind, run.checkpoints, source, first_step, epoch_steps, run.options)
@@ -151,7 +144,7 @@ def _start(
     return Start(kind, source, first_step, best, report, tuple(to_replace))
 
 
-def source_of(options: argparse.Namespace) -> Source:
+def source_of(options: TrainingOptions) -> Source:
     """Where the weights come from: ("resume", a checkpoint), ("transfer", file of another network)
     or ("scratch", None). A checkpoint wins over an initialisation, which need not be there then. A
     state file stands for the weights beside it. Raises OptionError where there is no such file,
@@ -198,16 +191,16 @@ def _must_exist(path: Path) -> None:
 
 def resume(
     found: Checkpoint,
-    model,
-    optimizer,
-    scaler,
-    options: argparse.Namespace,
+    now: TrainingState,
+    options: TrainingOptions,
+    recorded: dict[str, Any],
     data: dict[str, dict],
     epoch_steps: int,
 ) -> int:
-    """Loads a checkpoint strictly. Returns the number of completed steps that it stands for.
-    Without a state file (a weights file of elsewhere) the optimizer starts afresh, after as many
-    steps as the name says where it lies in the run's own folder. Raises CheckpointError where it
+    """Loads a checkpoint strictly into `now`. Returns the number of completed steps that it stands
+    for. Without a state file (a weights file of elsewhere) the optimizer starts afresh, after as
+    many steps as the name says where it lies in the run's own folder. recorded: the options as Run
+    records them. data: what folders.describe says of each split. Raises CheckpointError where it
     does not fit, or is of another run and --resume-anyway is not given."""
     path, state = found.path, found.state
     if state is not None:
@@ -217,7 +210,7 @@ def resume(
                 f"{path} is a checkpoint of the {stage} stage, and this trains the {options.stage} "
                 f"stage; continue it with train_{stage}.py, or give one of {options.stage}"
             )
-        others, notes = differences(state, options, data)
+        others, notes = differences(state, recorded, data)
         if others and not options.resume_anyway:
             ways = []
             if not all(GRID_WORDS in each for each in others):  # which no option gives back
@@ -230,7 +223,7 @@ def resume(
             tell(f"warning: {each} (--resume-anyway)")
         for each in notes:
             tell(f"note: {each}")
-    checkpoint.load_weights(model, path, found.weights, options.model_backbone)
+    checkpoint.load_weights(now.model, path, found.weights, options.model_backbone)
     if state is None:
         step = options.epoch_start * epoch_steps
         own = own_folder(options).path.resolve()
@@ -241,16 +234,17 @@ def resume(
             f"so the optimizer starts afresh, at step {step + 1} (--epoch-start sets the epoch)"
         )
         return step
-    for saved, now in zip(state["optimizer"]["param_groups"], optimizer.param_groups, strict=True):
+    groups = zip(state["optimizer"]["param_groups"], now.optimizer.param_groups, strict=True)
+    for saved, own_group in groups:
         # Learning rates are the command line's; how Adam is computed, this machine's.
-        saved.update({name: value for name, value in now.items() if name != "params"})
-    optimizer.load_state_dict(state["optimizer"])
-    for parameter, moments in optimizer.state.items():
+        saved.update({name: value for name, value in own_group.items() if name != "params"})
+    now.optimizer.load_state_dict(state["optimizer"])
+    for parameter, moments in now.optimizer.state.items():
         for name, value in moments.items():
             if value.shape == parameter.shape:  # laid out alike, as fused Adam takes for granted
                 moments[name] = torch.empty_like(parameter).copy_(value)
-    if state["scaler"] and options.precision == "fp16":
-        scaler.load_state_dict(state["scaler"])
+    if state["scaler"] and recorded["precision"] == "fp16":
+        now.scaler.load_state_dict(state["scaler"])
     step = state["step"]
     if state["steps_per_epoch"] != epoch_steps:
         # To the end of the epoch, so that what comes is named behind what is there.
@@ -265,9 +259,7 @@ def resume(
     return step
 
 
-def initialise(
-    model, path: Path, options: argparse.Namespace, log_folder: Path
-) -> tuple[str, dict]:
+def initialise(model, path: Path, options: TrainingOptions, log_folder: Path) -> tuple[str, dict]:
     """Transfers what fits of another network's checkpoint; prints, writes and returns what that
     was, as text and as a dict."""
     if path == Path("torchvision"):
@@ -296,13 +288,13 @@ def initialise(
     return summary, {name: result[name] for name in ("file", "sha256", "source", "stem", "modules")}
 
 
-def check_stage(path: Path, weights: dict[str, torch.Tensor], options: argparse.Namespace) -> None:
+def check_stage(path: Path, weights: dict[str, torch.Tensor], options: TrainingOptions) -> None:
     """Raises TransferError where `weights` are of MattingRefine, and do not fit this stage or its
     refiner."""
     entries, _ = matting_of(weights)
     if recognise(entries) is not MATTING_REFINE or options.model_pretrain_partial:
         return
-    if options.stage == "base":
+    if not isinstance(options, RefineOptions):
         raise TransferError(
             f"{path} is of MattingRefine: train_refine.py goes on with it; to train its base "
             "network alone, type --model-pretrain-partial"
@@ -320,7 +312,7 @@ def in_the_way(
     source: Path | None,
     first_step: int,
     epoch_steps: int,
-    options: argparse.Namespace,
+    options: TrainingOptions,
 ) -> list[Path]:
     """The checkpoints in `folder` that are in the way of this run: those that lie ahead of the one
     it continues, or all, where it continues none of them. Raises OptionError where there are some
@@ -346,7 +338,7 @@ def in_the_way(
     return [path for path in found if not source or path.resolve() != source.resolve()]
 
 
-def check_own(found: list[Path], options: argparse.Namespace) -> None:
+def check_own(found: list[Path], options: TrainingOptions) -> None:
     """Raises OptionError where the newest intact one of `found`, of this run's name, is of another
     stage, whose run would be lost."""
     for path in reversed(found):

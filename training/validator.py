@@ -64,7 +64,7 @@ class Validator:
                 skip=options.on_bad_image == "skip",
             ),
             sampler=run.team.shard(self._keys),
-            batch_size=run.micro_batch_size,
+            batch_size=run.settings.micro_batch_size,
         )
 
     def validate(self, step: int) -> bool:

@@ -3,7 +3,6 @@
 Nothing else depends on it, and nothing that goes wrong in it ends a training.
 """
 
-import argparse
 import html
 import os
 from collections.abc import Callable
@@ -32,7 +31,7 @@ class WandbLog:
     start, when it gets no more after a first failure, and when it does not end well.
     """
 
-    def __init__(self, options: argparse.Namespace, say: Callable[[str], None]) -> None:
+    def __init__(self, options: dict[str, Any], say: Callable[[str], None]) -> None:
         self._say = say
         self._run: Any = None
         self._wandb: Any = None
@@ -45,8 +44,8 @@ class WandbLog:
                 # As a whole path: wandb's process outlives a run, and may run elsewhere.
                 dir=os.path.abspath(os.environ.get("WANDB_DIR", FOLDER)),
                 project=os.environ.get("WANDB_PROJECT", "mattingbase"),
-                name=options.model_name,
-                group=options.model_name,
+                name=options["model_name"],
+                group=options["model_name"],
                 config=plain_options(options),
                 settings=wandb.Settings(
                     console="off",  # the terminal is the journal's

@@ -31,7 +31,7 @@ class Training:
         """words: more options of train_base.py."""
         words = ("--model-backbone", backbone, "--precision", precision, *words)
         options = parse_base_options(["--device", "cuda", *words])
-        self.device, _ = resolve.resolve_options(options, Team())
+        self.device = resolve.resolve_options(options, Team()).device
         self.layout = machine.LAYOUTS["cuda"]
         self.autocast = machine.autocast(self.device, precision)
         torch.manual_seed(0)

@@ -187,7 +187,8 @@ def test_defaults() -> None:
     )
     assert intervals == (10, 2000, 5000, 5000)
     assert options.crop_size == [256, 512]
-    assert resolve.share_of_batch(options, Team()) == 8 and not options.sync_batchnorm
+    assert resolve.share_of_batch(options, Team()) == 8
+    assert not resolve.choose_sync_batchnorm(options, Team())
 
 
 @pytest.mark.parametrize(
@@ -206,8 +207,8 @@ def test_workers_are_one_a_core_beside_a_gpu_and_none_on_a_cpu(
     monkeypatch.setattr("os.sched_getaffinity", lambda _process: range(cores))
     monkeypatch.setattr(resolve, "choose_device", lambda *_asked: torch.device(device))
     options = parse_base_options([])
-    resolve.resolve_options(options, Team(size=local_size, local_size=local_size))
-    assert options.num_workers == workers
+    settings = resolve.resolve_options(options, Team(size=local_size, local_size=local_size))
+    assert settings.num_workers == workers and options == parse_base_options([])
 
 
 @pytest.mark.parametrize(("scale", "factor"), [("none", 1), ("linear", 4), ("sqrt", 2)])

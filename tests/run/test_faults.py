@@ -1,6 +1,5 @@
 """What goes wrong around a run: files of another run, dead workers, no memory, no room."""
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -12,18 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import memory
 from dataset.folders import data_folders, describe, open_split
 from model import MattingBase
 from tests.support import ROOT
 from tests.support.drawn import make_data
 from tests.support.running import AUTO, error_of, run, weights
-from training import checkpoint, resolve, saving, start
+from training import checkpoint, saving, start
 from training.checkpoint_folder import CheckpointFolder
 from training.guarded_optimizer import loss_scaler
 from training.options import parse_base_options
-from training.run import parameter_groups
-from training.team import Team
+from training.run import TrainingState, parameter_groups
 
 
 def test_a_checkpoint_of_another_run_is_refused_with_each_difference(
@@ -162,68 +159,6 @@ def test_out_of_memory(
     assert "at a crop of 64x64 with --batch-size 4. Type a smaller --batch-size" in told
     assert "--accumulate 2 (the same batch in more parts)" in told
     assert checkpoint.read_checkpoint(Path("checkpoint/run/epoch-0.pth")).state["step"] == 2
-
-
-ENGINE = "GET was unable to find an engine to execute this computation"
-OPTIONS = {"batch_size": 8, "accumulate": 1, "processes": 1, "sync_batchnorm": False}
-OPTIONS |= {"crop_size": [256, 512], "precision": "fp16", "device": "cuda:0", "num_workers": 0}
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        ENGINE,
-        "FIND was unable to find an engine to execute this computation",
-        "Unable to find a valid cuDNN algorithm to run convolution",
-        "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
-        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
-    ],
-)
-def test_a_library_that_finds_no_room_is_told_from_one_that_fails(
-    monkeypatch: pytest.MonkeyPatch, said: str
-) -> None:
-    gpu = {
-        "is_initialized": lambda: True,
-        "memory_reserved": lambda: 7_000_000_000,
-        "max_memory_allocated": lambda *_: 6_900_000_000,
-        "get_device_properties": lambda _: argparse.Namespace(total_memory=8_000_000_000),
-    }
-    for name, value in gpu.items():
-        monkeypatch.setattr(torch.cuda, name, value)
-    options = argparse.Namespace(**OPTIONS)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (200_000_000, 8_000_000_000))
-    told = str(memory.memory_short(RuntimeError(said), options, None))
-    assert f"cuda:0 is out of memory: the peak was 6.90 GB of 8.00 GB ({said})" in told
-    assert "--accumulate 2" in told
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (900_000_000, 8_000_000_000))
-    assert memory.memory_short(RuntimeError(said), options, None) is None
-
-    def broken() -> None:
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
-
-    monkeypatch.setattr(torch.cuda, "mem_get_info", broken)
-    assert memory.memory_short(RuntimeError(said), options, None) is None
-
-
-def test_without_a_gpu_no_library_of_one_is_short_of_memory() -> None:
-    assert not memory.ran_out(RuntimeError(ENGINE))
-    assert memory.ran_out(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
-    assert memory.ran_out(RuntimeError("cuDNN: CUDNN_STATUS_INTERNAL_ERROR_ALLOCATION_FAILED"))
-
-
-@pytest.mark.parametrize(
-    ("options", "parts"),
-    [({}, "2"), ({"accumulate": 2}, "4"), ({"accumulate": 4}, None), ({"batch_size": 9}, "3")]
-    + [({"batch_size": 2}, None), ({"batch_size": 3}, None), ({"processes": 4}, None)]
-    + [({"processes": 4, "sync_batchnorm": True}, "2")],
-)
-def test_accumulate_is_advised_where_it_can_be_typed(options: dict, parts: str | None) -> None:
-    options = argparse.Namespace(**OPTIONS | options)
-    told = str(memory.memory_short(MemoryError(), options, None))
-    assert (f" --accumulate {parts} " in told) if parts else ("--accumulate" not in told)
-    if parts:
-        given = argparse.Namespace(**vars(options) | {"accumulate": int(parts)})
-        assert resolve.share_of_batch(given, Team(size=options.processes))
 
 
 def test_other_errors_are_not_taken_for_want_of_memory(
@@ -377,15 +312,16 @@ def test_moments_come_back_in_the_layout_of_their_weights(data: Path, here: Path
     options = parse_base_options(
         ["--model-backbone", "mobilenetv2", "--model-last-checkpoint", "auto"]
     )
-    options.precision = "fp32"
     options.resume_anyway = True
+    recorded = vars(options) | {"precision": "fp32"}
     found = checkpoint.read_checkpoint(Path("checkpoint/run/epoch-0.pth"))
     model = MattingBase("mobilenetv2").to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(
         parameter_groups(model, backbone=1e-4, aspp=1e-4, decoder=1e-4), fused=True
     )
     scaler = loss_scaler(torch.device("cpu"), "fp32")
-    assert start.resume(found, model, optimizer, scaler, options, found.state["data"], 2) == 2
+    state = TrainingState(model, optimizer, scaler)
+    assert start.resume(found, state, options, recorded, found.state["data"], 2) == 2
     saved = found.state["optimizer"]["state"]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     assert any(not parameter.is_contiguous() for parameter in parameters)

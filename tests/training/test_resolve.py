@@ -8,7 +8,7 @@ import torch
 
 from common import processes
 from common.errors import OptionError
-from training.resolve import own_device, share_of_batch
+from training.resolve import choose_sync_batchnorm, own_device, share_of_batch
 from training.team import Team
 
 
@@ -45,8 +45,7 @@ def test_batch_norm_is_over_all_where_a_process_has_few(
     batch: int, size: int, asked: bool | None, synced: bool
 ) -> None:
     given = options(batch_size=batch, sync_batchnorm=asked)
-    share_of_batch(given, Team(size=size))
-    assert given.sync_batchnorm is synced
+    assert choose_sync_batchnorm(given, Team(size=size)) is synced
 
 
 def test_each_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
