@@ -1,8 +1,8 @@
-"""Mattes of pictures or of a video, by weights that train_base.py has saved. Any size of picture.
+"""Mattes of pictures or of a video, by weights that training has saved. Any size of picture.
 
 python predict.py --model-checkpoint checkpoint/NAME/epoch-7.pth --src DIR --bgr DIR --output OUT
 
-As a library: `from predict import Matter`.
+As a library: `from predict import Matter, RefineSettings`.
 """
 
 import argparse
@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.choices import TYPES
+from common.choices import REFINED_TYPES
 from common.cli import MAX_BATCH, MAX_WORKERS, Formatter, Parser, command, integer
 from common.script import message_of, run_script
 from common.text import tell
+from prediction import refining
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from prediction.frames import Frame
-    from prediction.predictor import Matter
 
 
 def __getattr__(name: str) -> Any:
@@ -33,6 +33,8 @@ def __getattr__(name: str) -> Any:
         from prediction.predictor import Matter
 
         return Matter
+    if name == "RefineSettings":
+        return refining.RefineSettings
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -65,9 +67,14 @@ def main(argv: list[str] | None = None) -> int:
         return f"stopped; what is written is whole; {how}: {line}"
 
     def short_of_memory(options: argparse.Namespace) -> str:
+        if options.refines:
+            return (
+                f"out of memory with --batch-size {options.batch_size} at the pictures' own size; "
+                f"type {refining.for_less_memory(options)}, or make the pictures smaller"
+            )
         return (
-            f"out of memory with --batch-size {options.batch_size} and --size {options.size}; "
-            "type smaller ones"
+            f"out of memory with --batch-size {options.batch_size} and --size "
+            f"{options.size or refining.SIZE}; type smaller ones"
         )
 
     return run_script(
@@ -86,27 +93,29 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     # fmt: off
     parser.add_argument(
         "--model-checkpoint", type=Path, required=True, metavar="FILE",
-        help="weights of MattingBase: of train_base.py or of the published program",
+        help="weights of MattingBase or MattingRefine: this program's or the published one's",
     )
 
     data = parser.add_argument_group("pictures")
     data.add_argument(
-        "--src", type=Path, required=True, metavar="DIR_OR_FILE",
+        "--src", "--images-src", "--video-src", type=Path, required=True, metavar="DIR_OR_FILE",
         help="a folder of JPEG and PNG pictures, nested as you like, one picture, or a video",
     )
     data.add_argument(
-        "--bgr", type=Path, required=True, metavar="DIR_OR_FILE",
+        "--bgr", "--images-bgr", "--video-bgr", type=Path, required=True, metavar="DIR_OR_FILE",
         help="the scene without the person: a folder with a background of the same name for each "
         "picture, or one picture for all; for a video, a picture or a video",
     )
     data.add_argument(
-        "--output", type=Path, required=True, metavar="DIR",
+        "--output", "--output-dir", type=Path, required=True, metavar="DIR",
         help="where OUTPUT/TYPE/NAME.png goes (of a video, OUTPUT/TYPE/NAME.mp4)",
     )
     data.add_argument(
-        "--type", nargs="+", choices=TYPES, default=["pha"], dest="types",
+        "--type", "--output-types", nargs="+", choices=REFINED_TYPES, default=["pha"],
+        dest="types",
         help="pha: the alpha; fgr: the foreground's colours; com: the foreground on --com-bgr; "
-        "err: how wrong the network expects its alpha to be (default: pha)",
+        "err: how wrong the network expects its alpha to be; ref: where MattingRefine has refined "
+        "(default: pha)",
     )
     data.add_argument(
         "--com-bgr", metavar="COLOUR_OR_FILE",
@@ -115,7 +124,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     )
     existing = data.add_mutually_exclusive_group()
     existing.add_argument(
-        "--overwrite", action="store_true",
+        "--overwrite", "-y", action="store_true",
         help="replace outputs that are there; without it they stop the program",
     )
     existing.add_argument(
@@ -128,15 +137,17 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "name it; or skip: name it and go on with what there is",
     )
 
-    quality = parser.add_argument_group("quality")
-    quality.add_argument(
-        "--size", type=integer(32), default=512, metavar="N",
+    refining.add_options(parser)
+    enlarging = parser.add_argument_group("enlarging, where the base network is alone")
+    enlarging.add_argument(
+        "--size", type=integer(32), metavar="N",
         help="the network sees a larger picture scaled down to the pixels of a square of N: as in "
-        "training (--crop-size); smaller ones as they are",
+        f"training (--crop-size); smaller ones as they are (default: {refining.SIZE})",
     )
-    quality.add_argument(
-        "--upsample", choices=["guided", "bilinear"], default="guided",
-        help="how alpha is brought back to the picture's size: led by the picture, or not",
+    enlarging.add_argument(
+        "--upsample", choices=["guided", "bilinear"],
+        help="how alpha is brought back to the picture's size: led by the picture, or not "
+        "(default: guided)",
     )
 
     machine = parser.add_argument_group("machine")
@@ -159,6 +170,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     # fmt: on
     options = parser.parse_args(argv)
     options.types = list(dict.fromkeys(options.types))
+    options.refines = False  # until the file is read
     if options.com_bgr is not None and "com" not in options.types:
         parser.error("--com-bgr goes with --type com")
     options.com_bgr = options.com_bgr or "transparent"
@@ -183,6 +195,7 @@ def predict_pictures(options: argparse.Namespace, at_end: contextlib.ExitStack) 
     """Reads a batch while another is predicted and the one before is written."""
     from common.errors import DataError
     from prediction.frames import find_frames, read_rgb
+    from prediction.network import make_matter, tell_settings
     from prediction.pipeline import (
         Progress,
         arrays_of,
@@ -244,6 +257,7 @@ def predict_pictures(options: argparse.Namespace, at_end: contextlib.ExitStack) 
         if not good:
             continue
         done, srcs, bgrs = zip(*good, strict=True)
+        tell_settings(matter, done[0].size, progress)
         types = [name for name in options.types if any(name in outputs[f.name] for f in done)]
         found = matter(
             tensor_of(srcs),
@@ -260,7 +274,8 @@ def predict_pictures(options: argparse.Namespace, at_end: contextlib.ExitStack) 
     settle(writing, progress)
     if not progress.done:
         raise DataError(f"no picture could be read; the first: {faults[0]}")
-    progress.end(f"; {len(faults)} left out" if faults else "")
+    folders = ", ".join(str(options.output / each) for each in options.types)
+    progress.end(f"; wrote {folders}" + (f"; {len(faults)} left out" if faults else ""))
 
 
 # ---- A video ------------------------------------------------------------------------------------
@@ -271,6 +286,7 @@ def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> 
     from common.errors import DataError, OptionError
     from dataset.video import VideoReader, VideoWriter, is_video
     from prediction.frames import read_rgb
+    from prediction.network import make_matter, tell_settings
     from prediction.pipeline import (
         Progress,
         arrays_of,
@@ -319,7 +335,8 @@ def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> 
         )
     com_bgr = com_background(options)(video.size)
     matter = make_matter(options)
-    progress = at_end.enter_context(Progress(video.count))
+    progress = at_end.enter_context(Progress(video.count, "frame"))
+    tell_settings(matter, video.size, progress)
     for note in video.notes():
         progress.say(note)
 
@@ -372,17 +389,7 @@ def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> 
     if cut:
         where = ", ".join(str(part_of(path, part())) for path in paths.values())
         raise DataError(f"{message_of(cut[0], SKIP)}; what was predicted before it is in {where}")
-    progress.end()
-
-
-def make_matter(options: argparse.Namespace) -> "Matter":
-    from common.machine import choose_device, choose_precision
-    from prediction.predictor import Matter
-
-    device = choose_device(options.device)
-    precision = choose_precision(options.precision, device)
-    guided = options.upsample == "guided"
-    return Matter(options.model_checkpoint, device, precision, options.size, guided)
+    progress.end(f"; wrote {', '.join(map(str, paths.values()))}")
 
 
 if __name__ == "__main__":

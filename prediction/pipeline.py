@@ -10,7 +10,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -193,10 +193,11 @@ def part_of(path: Path, part: str) -> Path:
 class Progress:
     """Says how far it is: a bar on a terminal, else a line now and then."""
 
-    def __init__(self, total: int | None) -> None:
-        self.total, self.done = total, 0
+    def __init__(self, total: int | None, unit: str = "image") -> None:
+        self.total, self.done, self.unit = total, 0, unit
+        self._said_once: set[Hashable] = set()
         terminal = sys.stderr.isatty()
-        self.bar = tqdm(total=total, unit="image", disable=not terminal, leave=False)
+        self.bar = tqdm(total=total, unit=unit, disable=not terminal, leave=False)
         self._tell = tqdm.write if terminal else print
         self._began = self._said = time.perf_counter()
 
@@ -209,19 +210,24 @@ class Progress:
     def say(self, line: str) -> None:
         self._tell(printable(line))
 
+    def say_once(self, line: str, key: Hashable) -> None:
+        """Says it unless another was said with this key."""
+        if key not in self._said_once:
+            self._said_once.add(key)
+            self.say(line)
+
     def step(self) -> None:
         self.done += 1
         self.bar.update()
         if self.bar.disable and time.perf_counter() - self._said > LINE_EVERY_S:
             self._said = time.perf_counter()
-            self.say(
-                f"{self.done} of {self.total or 'an unknown number of'} images, {self._speed()}"
-            )
+            total = self.total or "an unknown number of"
+            self.say(f"{self.done} of {total} {self.unit}s, {self._speed()}")
 
     def end(self, more: str = "") -> None:
         self.bar.close()
         seconds = time.perf_counter() - self._began
-        self.say(f"{self.done} image(s) in {seconds:.1f} s, {self._speed()}{more}")
+        self.say(f"{self.done} {self.unit}(s) in {seconds:.1f} s, {self._speed()}{more}")
 
     def _speed(self) -> str:
-        return f"{self.done / (time.perf_counter() - self._began):.2f} images/s"
+        return f"{self.done / (time.perf_counter() - self._began):.2f} {self.unit}s/s"

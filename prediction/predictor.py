@@ -1,10 +1,11 @@
-"""Mattes of pictures of any size: the network at a size it knows, and its answer brought back.
+"""Mattes of pictures of any size: by MattingRefine at their own, or by MattingBase at a size that
+it knows, whose answer is brought back.
 
 Works on tensors alone; files are predict.py's business.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from common.choices import TYPES
+from common.choices import REFINED_TYPES, TYPES
 from common.errors import UserError
-from model.load import load_matting_base
+from model import MattingBase, MattingRefine
+from model.load import load_matting
+from model.refiner import PATCH
+from prediction.refining import RefineSettings
 from prediction.upsample import enlarge_rows, guided_alpha, guided_factors
 
 STRIDE = 16  # of the deepest features
 SIDE_AT_LEAST = 32  # below it there is nothing left for the deepest features to see
 BAND = 1 << 20  # pixels of the full size that are brought back at a time
+Rows = Callable[[int, int], dict[str, Tensor]]  # outputs by name, of rows first .. last - 1
 
 
 class NotFiniteError(UserError, FloatingPointError):
@@ -32,28 +37,38 @@ class Matter:
         matter = Matter("checkpoint/NAME/epoch-7.pth", device="cuda")
         found = matter(src, bgr, types=("pha", "fgr"))
 
-    checkpoint: weights as model.load.load_matting_base takes them, whose errors it raises.
-    device: None is a GPU if there is one. precision: "fp16", "bf16" or "fp32" for the network;
-    None is fp16 on CUDA, fp32 elsewhere. size: larger pictures are scaled down to about
-    size * size pixels for the network. guided: whether alpha is brought back led by the picture,
-    or bilinearly.
+    checkpoint: weights as model.load.load_matting takes them, whose errors it raises; or the
+    network itself. A file of MattingRefine is used as what it is. device: None is a GPU if there is
+    one. precision: "fp16", "bf16" or "fp32" for the network; None is fp16 on CUDA, fp32 elsewhere.
+
+    Of MattingBase: size: larger pictures are scaled down to about size * size pixels for the
+    network. guided: whether alpha is brought back led by the picture, or bilinearly.
+
+    Of MattingRefine, which works at the pictures' own size: settings, whose defaults suit each
+    picture's size.
     """
 
     def __init__(
         self,
-        checkpoint: str | Path,
+        checkpoint: str | Path | MattingBase,
         device: torch.device | str | None = None,
         precision: str | None = None,
         size: int = 512,
         guided: bool = True,
+        settings: RefineSettings | None = None,
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         on_gpu = self.device.type == "cuda"
         self.precision = precision or ("fp16" if on_gpu else "fp32")
-        self.size, self.guided = size, guided
+        self.size, self.guided, self.settings = size, guided, settings or RefineSettings()
         layout = torch.channels_last if on_gpu else torch.contiguous_format
-        model = load_matting_base(checkpoint)
+        model = checkpoint if isinstance(checkpoint, MattingBase) else load_matting(checkpoint)
         self.model = model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+
+    @property
+    def refines(self) -> bool:
+        """Whether its network is a MattingRefine."""
+        return isinstance(self.model, MattingRefine)
 
     @torch.inference_mode()
     def __call__(
@@ -71,38 +86,36 @@ class Matter:
 
         Returns by the names in `types` "pha" (B, 1, H, W); "fgr" (B, 3, H, W), colours that mean
         something where pha is above 0; "err" (B, 1, H, W), the error that the network expects of
-        pha; and "com": (B, 3, H, W) on com_bgr, or without one (B, 4, H, W), RGBA with straight
+        pha, before it refines; "ref" (B, 1, H, W), of a MattingRefine alone, 1 where it has
+        refined; and "com": (B, 3, H, W) on com_bgr, or without one (B, 4, H, W), RGBA with straight
         alpha, which is fgr and pha. All uint8 where src is, else float32 0..1, and on src's
         device. Raises ValueError where shapes or types are others, NotFiniteError where the
         network's output is not finite.
         """
-        _check(src, bgr, com_bgr, types)
+        _check(src, bgr, com_bgr, types, REFINED_TYPES if self.refines else TYPES)
+        if self.refines and self.device.type == "cpu" and len(src) > 1:
+            # A batch is no faster there, and its pictures take memory at their own size.
+            each = [
+                self(
+                    src[i : i + 1], _of(bgr, i), types, None if com_bgr is None else _of(com_bgr, i)
+                )
+                for i in range(len(src))
+            ]
+            return {name: torch.cat([found[name] for found in each]) for name in types}
         home, size = src.device, (src.shape[2], src.shape[3])
-        small = network_size(size, self.size)
         src, bgr = src.to(self.device), bgr.to(self.device)
-        small_src, small_bgr = reduced(src, small), reduced(bgr, small)
-        pha, fgr, err = self._predict(small_src, small_bgr.expand_as(small_src))
+        rows_of = self._refine(src, bgr, types) if self.refines else self._enlarge(src, bgr, types)
         if com_bgr is not None:
             com_bgr = com_bgr.to(self.device).expand(-1, -1, *size)
 
-        guided = self.guided and small != size
-        lead = guided_factors(small_src, pha) if guided else pha
-        residual = fgr - small_src  # src has the detail; this is what to change of it
         found: dict[str, Tensor] = {}
         rows = max(1, BAND // (len(src) * size[1]))
         for first in range(0, size[0], rows):
             last = min(first + rows, size[0])
-            src_rows = as_float(src[:, :, first:last])
-            lead_rows = enlarge_rows(lead, size, first, last)
-            band = {"pha": guided_alpha(lead_rows, src_rows) if guided else lead_rows}
-            if "fgr" in types or "com" in types:
-                residual_rows = enlarge_rows(residual, size, first, last)
-                band["fgr"] = (src_rows + residual_rows).clamp(0, 1)
+            band = rows_of(first, last)
             if "com" in types:
                 behind = None if com_bgr is None else as_float(com_bgr[:, :, first:last])
                 band["com"] = composite(band["pha"], band["fgr"], behind)
-            if "err" in types:
-                band["err"] = enlarge_rows(err, size, first, last)
             for name in types:
                 value = band[name] if src.is_floating_point() else as_bytes(band[name])
                 if name not in found:
@@ -110,17 +123,68 @@ class Matter:
                 found[name][:, :, first:last] = value
         return {name: value.to(home) for name, value in found.items()}
 
-    def _predict(self, src: Tensor, bgr: Tensor) -> list[Tensor]:
+    def _enlarge(self, src: Tensor, bgr: Tensor, types: Sequence[str]) -> Rows:
+        """By MattingBase at a size that it knows."""
+        size = (src.shape[2], src.shape[3])
+        small = network_size(size, self.size)
+        small_src, small_bgr = reduced(src, small), reduced(bgr, small)
+        pha, fgr, err = self._predict(small_src, small_bgr.expand_as(small_src))
+        guided = self.guided and small != size
+        lead = guided_factors(small_src, pha) if guided else pha
+        residual = fgr - small_src  # src has the detail; this is what to change of it
+
+        def rows_of(first: int, last: int) -> dict[str, Tensor]:
+            src_rows = as_float(src[:, :, first:last])
+            lead_rows = enlarge_rows(lead, size, first, last)
+            band = {"pha": guided_alpha(lead_rows, src_rows) if guided else lead_rows}
+            if "fgr" in types or "com" in types:
+                residual_rows = enlarge_rows(residual, size, first, last)
+                band["fgr"] = (src_rows + residual_rows).clamp(0, 1)
+            if "err" in types:
+                band["err"] = enlarge_rows(err, size, first, last)
+            return band
+
+        return rows_of
+
+    def _refine(self, src: Tensor, bgr: Tensor, types: Sequence[str]) -> Rows:
+        """By MattingRefine at the pictures' own size."""
+        assert isinstance(self.model, MattingRefine)
+        height, width = src.shape[2], src.shape[3]
+        self.settings.set_on(self.model, (height, width))
+        with self._autocast():
+            found = self.model(as_float(src), as_float(bgr).expand(len(src), -1, -1, -1))
+        pha, fgr, err, ref = found.pha, found.fgr, found.err_sm.float(), found.ref_sm
+        self._check_finite([pha, fgr, err])
+        whole = (ref.shape[2] * PATCH, ref.shape[3] * PATCH)  # which the network has continued to
+
+        def rows_of(first: int, last: int) -> dict[str, Tensor]:
+            band = {"pha": pha[:, :, first:last].float(), "fgr": fgr[:, :, first:last].float()}
+            if "err" in types:
+                band["err"] = enlarge_rows(err, whole, first, last)[..., :width]
+            if "ref" in types:
+                rows, columns = (torch.arange(n, device=ref.device) for n in (height, width))
+                band["ref"] = ref[:, :, rows[first:last] // PATCH][..., columns // PATCH].float()
+            return band
+
+        return rows_of
+
+    def _autocast(self) -> torch.autocast:
         dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
-        with torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "fp32"):
+        return torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "fp32")
+
+    def _predict(self, src: Tensor, bgr: Tensor) -> list[Tensor]:
+        with self._autocast():
             pha, fgr, err, _ = self.model(src, bgr, hid=False)
         outputs = [x.float() for x in (pha, fgr, err)]
+        self._check_finite(outputs)
+        return outputs
+
+    def _check_finite(self, outputs: Sequence[Tensor]) -> None:
         if not all(bool(x.isfinite().all()) for x in outputs):
             raise NotFiniteError(
                 f"the network's output at precision {self.precision} is not finite; try fp32, or "
                 "other weights"
             )
-        return outputs
 
 
 def network_size(size: tuple[int, int], side: int) -> tuple[int, int]:
@@ -160,10 +224,17 @@ def as_bytes(x: Tensor) -> Tensor:
     return (x * 255).round().to(torch.uint8)
 
 
-def _check(src: Tensor, bgr: Tensor, com_bgr: Tensor | None, types: Sequence[str]) -> None:
-    unknown = [name for name in types if name not in TYPES]
+def _of(x: Tensor, index: int) -> Tensor:
+    """What goes with picture `index` of a batch: that of `x`, or the one that is for all."""
+    return x if len(x) == 1 else x[index : index + 1]
+
+
+def _check(
+    src: Tensor, bgr: Tensor, com_bgr: Tensor | None, types: Sequence[str], known: Sequence[str]
+) -> None:
+    unknown = [name for name in types if name not in known]
     if unknown or not types:
-        raise ValueError(f"no type {unknown}; choose of {', '.join(TYPES)}")
+        raise ValueError(f"no type {unknown}; choose of {', '.join(known)}")
     if src.ndim != 4 or src.shape[1] != 3:
         raise ValueError(f"src is {tuple(src.shape)}; expected (B, 3, H, W)")
     sizes = {tuple(src.shape[1:])}

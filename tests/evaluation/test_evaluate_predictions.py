@@ -8,6 +8,7 @@ from PIL import Image
 
 import evaluate
 import predict
+from common.choices import TYPES
 from tests.support.drawn import figure
 from tests.support.predicting import save_weights, scene, words
 
@@ -22,7 +23,7 @@ def predicted(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / kind).mkdir(exist_ok=True)
             picture.save(folder / kind / f"{number}.png")
     weights = save_weights(folder / "weights.pth")
-    assert predict.main(words(weights, folder, "--type", *predict.TYPES)) == 0
+    assert predict.main(words(weights, folder, "--type", *TYPES)) == 0
     argv = words(weights, folder, "--type", "com", "--com-bgr", "green")
     argv[argv.index("--output") + 1] = str(folder / "green")
     assert predict.main(argv) == 0

@@ -2,7 +2,6 @@
 
 import io
 import json
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,40 +12,13 @@ from common.choices import BACKBONES
 from model import MattingRefine, matting_base, matting_refine
 from model.refiner import cut_patches, replace_patches
 from tests.support import DATA, SHARED
-from tests.support.published import STATE_DICTS, reference_entry, reference_image
+from tests.support.published import STATE_DICTS, reference_image
+from tests.support.refining import inputs, network
 from training.loss import REFINE_TERMS, refine_loss, total
 
 FIXTURES = SHARED / "fixtures"
 EVERYDAY = sorted(DATA.glob("refine/mattingrefine_*.json"))
 ALL = sorted(FIXTURES.glob("mattingrefine_*x*.json"))
-
-
-@cache
-def reference_weights(backbone: str, kernel_size: int) -> dict[str, torch.Tensor]:
-    """Those of the reference, in which few of the outputs are clamped."""
-    listing = STATE_DICTS[f"mattingbase_{backbone}"] | STATE_DICTS[f"refiner_kernel{kernel_size}"]
-    weights = {name: reference_entry(name, shape) for name, shape in listing.items()}
-    weights["decoder.conv4.weight"][:5] *= 0.15
-    weights["decoder.conv4.bias"][0] += 0.45
-    weights["decoder.conv4.bias"][4] += 0.10
-    weights["refiner.conv4.weight"] *= 0.15
-    weights["refiner.conv4.bias"][0] += 0.45
-    return weights
-
-
-def network(kernel_size: int = 3, backbone: str = "mobilenetv2", **settings) -> MattingRefine:
-    """In eval mode, with the reference's weights."""
-    model = MattingRefine(backbone, refine_kernel_size=kernel_size, **settings).eval()
-    model.load_state_dict(reference_weights(backbone, kernel_size))
-    return model
-
-
-def inputs(batch: int = 1, height: int = 160, width: int = 224) -> list[torch.Tensor]:
-    phases = ((0.3, 1.1), (2.3, 3.6))
-    return [
-        torch.cat([reference_image(3, height, width, phase) for phase in of[:batch]])
-        for of in phases
-    ]
 
 
 @pytest.fixture(autouse=True)

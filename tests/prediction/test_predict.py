@@ -283,7 +283,7 @@ def test_a_full_disk(
     def full(_number: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("training.saving.os.fsync", full)
+    monkeypatch.setattr("common.files.os.fsync", full)
     line = error_of(capsys, *words(weights, pairs))
     assert "could not be written (No space left on device)" in line
     assert files(pairs / "out") == []
