@@ -17,10 +17,11 @@ from common.cli import (
     Formatter,
     Parser,
     integer,
+    size_said,
 )
-from common.files import check_apart, check_output, write_bytes
+from common.files import check_apart, check_output, next_free, write_bytes
 from common.script import run_script
-from common.text import printable, tell
+from common.text import plural, printable, tell
 from training.option_groups import add_dataset_name, default_workers
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def print_sizes(groups: list["Group"]) -> None:
             what = "foregrounds" if group.paired else "backgrounds"
             print(
                 f"{group.split} {what}: short sides {span(short)} pixels, long sides {span(long)}, "
-                f"{sized(int(group.bytes.sum()))}"
+                f"{size_said(int(group.bytes.sum()))}"
             )
 
 
@@ -132,7 +133,7 @@ def print_faults(faults: list["Fault"], errors: set[str]) -> None:
         if not some:
             continue
         most = " (more than half of them)" if kind in errors and not KINDS[kind].error else ""
-        count = counted(len(some), "error" if kind in errors else "warning")
+        count = plural(len(some), "error" if kind in errors else "warning")
         print(f"\n{count}: {KINDS[kind].title}{most}")
         named = ERRORS_NAMED if kind in errors else WARNINGS_NAMED
         for fault in some[:named]:
@@ -146,7 +147,7 @@ def print_faults(faults: list["Fault"], errors: set[str]) -> None:
 def verdict(faults: list["Fault"], errors: set[str], headers_only: bool) -> str:
     wrong = sum(fault.kind in errors for fault in faults)
     other = len(faults) - wrong
-    what = f"{counted(wrong, 'error')}, {counted(other, 'warning')}"
+    what = f"{plural(wrong, 'error')}, {plural(other, 'warning')}"
     fit = "NOT fit to train on" if errors else "fit to train on"
     only = "; only headers were read: pixels and duplicates were not looked at"
     return f"{fit}: {what}{only if headers_only else ''}"
@@ -179,23 +180,12 @@ def said_of(takes: dict[str, int], options: argparse.Namespace) -> str:
     return (
         f"training would take {takes['pictures']:,} foregrounds on {takes['backgrounds']:,} "
         f"backgrounds, in crops of {low} to {high} pixels: "
-        f"{counted(takes['epochs'], 'epoch')} of {counted(takes['steps_per_epoch'], 'step')} "
-        f"(batch size {takes['batch_size']}), {counted(takes['steps'], 'step')} in all; "
-        f"{sized(takes['bytes_per_epoch'])} read an epoch, {sized(takes['bytes_per_sample'])} a "
-        f"sample; {sized(takes['bytes_on_disk'])} on disk"
+        f"{plural(takes['epochs'], 'epoch')} of {plural(takes['steps_per_epoch'], 'step')} "
+        f"(batch size {takes['batch_size']}), {plural(takes['steps'], 'step')} in all; "
+        f"{size_said(takes['bytes_per_epoch'])} read an epoch, "
+        f"{size_said(takes['bytes_per_sample'])} a sample; "
+        f"{size_said(takes['bytes_on_disk'])} on disk"
     )
-
-
-def counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def sized(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} bytes" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:,.1f} TB"
 
 
 # ------------------------------------------------------------------------------------------------
@@ -325,19 +315,11 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error(f"--contact-sheet {options.contact_sheet}: it is a PNG; type a name in .png")
     if options.contact_rows and not options.contact_sheet:
         given = options.dataset_dir
-        options.contact_sheet = _free(given.resolve().name if given else options.dataset_name)
+        name = given.resolve().name if given else options.dataset_name
+        sheets = Path("log/check_data")
+        options.contact_sheet = next_free(lambda number: sheets / f"{name}{number}.png")
     if options.json and options.json == options.contact_sheet:
         parser.error(f"two outputs would be the same file: {options.json}")
-
-
-def _free(name: str) -> Path:
-    """log/check_data/NAME.png, or the first -2, -3, ... that is not there."""
-    number = 1
-    while True:
-        path = Path("log/check_data") / f"{name}{f'-{number}' if number > 1 else ''}.png"
-        if not path.exists():
-            return path
-        number += 1
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.cli import MAX_BATCH, MAX_PIXELS, MAX_WORKERS, Formatter, Parser, integer, seed
+from common.files import next_free
 from common.script import run_script
-from common.text import printable, tell
+from common.text import plural, printable, tell
 from training.option_groups import add_dataset_name
 
 if TYPE_CHECKING:
@@ -143,7 +144,6 @@ def of_checkpoint(
     from dataset.first_look import look_at_alphas
     from dataset.folders import data_folders, describe, open_split, places
     from evaluation.network import Compositions, choose_backgrounds, predictions
-    from evaluation.scores import counted
     from model.load import load_matting_base
     from training.resolve import choose_workers
 
@@ -166,8 +166,8 @@ def of_checkpoint(
     data = printable(options.dataset_dir or options.dataset_name)
     print(
         f"{weights}: {model.backbone_name}, {precision} on {device}; {data}: "
-        f"{counted(len(keys) // len(chosen), 'foreground')}, each on "
-        f"{counted(len(chosen), 'background')}"
+        f"{plural(len(keys) // len(chosen), 'foreground')}, each on "
+        f"{plural(len(chosen), 'background')}"
         + (", as captured before" if options.captured else "")
     )
     about = {
@@ -338,7 +338,9 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     if options.dataset_name == "backgrounds" and not options.dataset_dir:
         parser.error("--dataset-name backgrounds has no foregrounds; choose another entry")
     if options.model_checkpoint and not options.json:
-        options.json = _free(options.model_checkpoint)
+        results, checkpoint = Path("log/evaluate"), options.model_checkpoint
+        name = f"{checkpoint.resolve().parent.name}-{checkpoint.stem}"
+        options.json = next_free(lambda number: results / f"{name}{number}.json", also=[".csv"])
     if options.json and not options.csv:
         options.csv = options.json.with_suffix(".csv")
     outputs = outputs_of(options)
@@ -348,16 +350,6 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
 
 def outputs_of(options: argparse.Namespace) -> list[Path]:
     return [path for path in (options.json, options.csv, options.report) if path]
-
-
-def _free(checkpoint: Path) -> Path:
-    """log/evaluate/RUN-EPOCH.json, or the first -2, -3, ... that is not there, nor its .csv."""
-    name, number = f"{checkpoint.resolve().parent.name}-{checkpoint.stem}", 1
-    while True:
-        path = Path("log/evaluate") / f"{name}{f'-{number}' if number > 1 else ''}.json"
-        if not path.exists() and not path.with_suffix(".csv").exists():
-            return path
-        number += 1
 
 
 if __name__ == "__main__":

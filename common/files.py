@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import itertools
 import os
 import shutil
 import tempfile
@@ -110,11 +111,19 @@ def beside(path: Path, ending: str) -> Path:
     return path.with_name(os.fsdecode(name) + ending)
 
 
+def next_free(numbered: Callable[[str], Path], also: Iterable[str] = ()) -> Path:
+    """The first of numbered(""), numbered("-2"), numbered("-3"), ... that is not there, nor a file
+    of its name with one of the endings `also`."""
+    numbers = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    for path in map(numbered, numbers):
+        if not any(each.exists() for each in (path, *map(path.with_suffix, also))):
+            return path
+    raise AssertionError("numbers have no end")
+
+
 def rename_aside(path: Path) -> None:
     """Adds .set-aside to a file's name, if there is the file; over nothing that is there."""
-    target, number = path.with_name(f"{path.name}.set-aside"), 2
-    while target.exists():
-        target, number = path.with_name(f"{path.name}.set-aside-{number}"), number + 1
+    target = next_free(lambda number: path.with_name(f"{path.name}.set-aside{number}"))
     if path.exists():
         path.rename(target)
         tell(f"renamed to {target}")

@@ -1,13 +1,15 @@
-"""Makes names of files safe to print and to write: a name may hold any byte but two.
+"""Words of messages: counts, lists cut short, and names of files made safe to print and to write.
 
 Imports nothing heavy.
 """
 
 import re
+from collections.abc import Sequence
 
 # Control characters, escape codes among them; ends of lines; what turns the direction of writing;
 # and what stands for bytes that are no UTF-8.
 UNPRINTABLE = re.compile(r"[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+MAX_NAMES_LISTED = 20  # of those that a message is about
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
@@ -27,6 +29,18 @@ def _escaped(found: re.Match[str]) -> str:
 def tell(line: object) -> None:
     """Prints a line at once, whatever the names in it."""
     print(printable(line), flush=True)
+
+
+def plural(count: int, noun: str) -> str:
+    """1 image, 1,200 images."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def listed(items: Sequence[object], at_most: int = MAX_NAMES_LISTED, between: str = ",") -> str:
+    """The first of many, and how many more there are."""
+    more = len(items) - at_most
+    some = f"{between} ".join(map(str, items[:at_most]))
+    return f"{some}{between.strip(',')} and {more} more" if more > 0 else some
 
 
 def csv_cell(name: str) -> str:

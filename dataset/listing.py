@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import DataError
+from common.text import listed
 from dataset.kinds import PICTURE_ENDINGS, VIDEO_ENDINGS, kind_of, said_of_passed
 from dataset.names import Names
 from dataset.tar import TarFolder
 
 VIDEO_ADVICE = "take the frames out of a video first: ffmpeg -i VIDEO FOLDER/%06d.png"
-MAX_NAMES_LISTED = 20  # of those that a message is about
 MAX_FOLDERS_LISTED = 6  # of those that lie where pictures are looked for
 MAX_LINKS = 3  # on the way to a picture
 LITTER_FILES = ("thumbs.db", "desktop.ini", "icon\r")  # which systems leave in folders of pictures
@@ -195,9 +195,3 @@ def both_names(folder: Path | TarFolder, one: str, other: str) -> str:
 
 def _differ_in_form(one: str, other: str) -> bool:
     return one.rsplit(".", 1)[0] != other.rsplit(".", 1)[0]
-
-
-def listed(items: Sequence) -> str:
-    """The first of many, and how many more there are."""
-    more = len(items) - MAX_NAMES_LISTED
-    return ", ".join(map(str, items[:MAX_NAMES_LISTED])) + (f" and {more} more" if more > 0 else "")

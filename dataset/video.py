@@ -12,8 +12,8 @@ import numpy as np
 
 from common.cli import command
 from common.errors import DataError
+from common.text import MAX_NAMES_LISTED
 from dataset.kinds import VIDEO_ENDINGS
-from dataset.listing import MAX_NAMES_LISTED
 from dataset.whole_video import pictures_of, what_lacks
 from dataset.wide_video import said, to_bt709
 

@@ -16,10 +16,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from common.errors import DataError
-from common.text import printable
+from common.text import listed, printable
 from dataset.alphas import fault_of_sample
 from dataset.first_look import MAX_ALPHAS, MAX_SECONDS_OF_SPLIT, judge_files, spread
-from dataset.listing import MAX_NAMES_LISTED, Say, by_stem, quiet
+from dataset.listing import Say, by_stem, quiet
 from dataset.orientation import orientation_of, upright_size
 from dataset.pictures import alpha_of, check_mode, load, open_picture
 from evaluation.metrics import dtssd, unknown_region
@@ -65,7 +65,7 @@ def choose_pairs(
         pairs, faults = find_mattes(pred_dir, true_dir, trimap_dir, src_dir, say)
         if faults and not partial:
             less = f", or type --partial to measure the other {len(pairs)}" if pairs else ""
-            raise DataError(f"{listed(faults)}: add or remove what is named{less}")
+            raise DataError(f"{listed(faults, between=';')}: add or remove what is named{less}")
         for fault in faults:
             say(f"left out: {fault}")
         if not pairs:
@@ -125,11 +125,6 @@ def mattes_beside(folder: Path) -> Path | None:
     real = folder.resolve()
     places = [folder / "pha"] + ([folder.parent / "pha"] if real.name in OTHER_OUTPUTS else [])
     return next((place for place in places if place.is_dir()), None)
-
-
-def listed(faults: Sequence[str]) -> str:
-    more = len(faults) - MAX_NAMES_LISTED
-    return "; ".join(faults[:MAX_NAMES_LISTED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _unlike(pair: Pair) -> str | None:

@@ -17,13 +17,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from common.files import write_bytes
+from common.text import plural
 from evaluation.scores import (
     TITLES,
     WHOLE_IMAGE,
     Batch,
     Result,
     Score,
-    counted,
     said_of_empty,
     units,
 )
@@ -197,7 +197,7 @@ def write_report(path: Path, result: Result, gallery: Gallery, title: str) -> No
         titles=TITLES,
         units=units(result),
         partly=result.over != WHOLE_IMAGE,
-        images=counted(len(result.images), "image"),
+        images=plural(len(result.images), "image"),
         empty=said_of_empty(result) if result.empty else "",
         distributions=[
             distribution(TITLES[name], [score.figures[name] for score in result.images])

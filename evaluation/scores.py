@@ -17,7 +17,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.files import write_bytes
-from common.text import csv_cell
+from common.text import csv_cell, plural
 from evaluation.metrics import conn, fgr_mse, grad, mad, mse, sad
 
 METRICS = {"sad": sad, "mad": mad, "mse": mse, "grad": grad, "conn": conn}
@@ -120,7 +120,7 @@ def table(result: Result) -> str:
     """For the terminal: the means, and the worst images and clips."""
     names = list(result.images[0].figures)
     lines = [
-        f"{counted(len(result.images), 'image')}, over {result.over}",
+        f"{plural(len(result.images), 'image')}, over {result.over}",
         f"({units(result)})",
         "",
         _line([TITLES[name] for name in names]),
@@ -130,7 +130,7 @@ def table(result: Result) -> str:
         *_worst(result.images),
     ]
     if result.clips:
-        mean, count = result.mean["dtssd"], counted(len(result.clips), "clip")
+        mean, count = result.mean["dtssd"], plural(len(result.clips), "clip")
         lines += ["", _line([TITLES["dtssd"]]), _line([f"{mean:.4f}"], f"mean of {count}"), ""]
         lines += [_worst_of(result.clips, "dtSSD"), *_worst(result.clips)]
     if result.empty:
@@ -148,15 +148,11 @@ def units(result: Result) -> str:
     return "; ".join([*said, "alpha being 0..1"])
 
 
-def counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
 def said_of_empty(result: Result) -> str:
     count = len(result.empty)
     verb, are = ("has", "is") if count == 1 else ("have", "are")
     return (
-        f"{counted(count, 'image')} {verb} no pixel in {result.over} and {are} left out of the "
+        f"{plural(count, 'image')} {verb} no pixel in {result.over} and {are} left out of the "
         f"means; the first is {result.empty[0]}"
     )
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from common.choices import BACKBONES
 from common.errors import UserError
+from common.text import listed
 from model.sources import SOURCES, Source, backbone_of, canonical, recognise
 from model.values import broken
 
@@ -94,7 +95,7 @@ class Report:
             lines.append(f"  {name}: shape {_by(theirs)} in the file, {_by(ours)} in the model")
         partly = [name for name in self.missing if self._counts(name.split(".")[0])[0]]
         if partly:
-            lines.append(f"  not in the file: {_listed(partly)}")
+            lines.append(f"  not in the file: {listed(partly)}")
         for name in self.folded:
             lines.append(
                 f"  {name}: src half from the file with its input normalisation folded in, "
@@ -102,19 +103,19 @@ class Report:
             )
         if self.converted:
             lines.append(f"  converted from {', '.join(self.converted)}")
-        unused = f": {_listed(self.unused, 4)}" if self.unused else ""
+        unused = f": {listed(self.unused, 4)}" if self.unused else ""
         lines.append(
             f"  entries of the file without a place in the model: {len(self.unused)}{unused}"
         )
         if self.foreign:
             lines.append(
                 f"  warning: {len(self.foreign)} of them are layers that our {self.backbone} has "
-                f"not: {_listed(self.foreign)}"
+                f"not: {listed(self.foreign)}"
             )
         if self.lacking:
             lines.append(
                 f"  warning: {len(self.lacking)} entries that such a file should fill were not in "
-                f"it or of another shape, and stay random: {_listed(self.lacking)}"
+                f"it or of another shape, and stay random: {listed(self.lacking)}"
             )
         return "\n".join(line.rstrip() for line in lines)
 
@@ -160,7 +161,7 @@ def transfer(
     if found := broken(state_dict):
         bad, what = found
         raise TransferError(
-            f"{len(bad)} entries {what}: {_listed(bad)}; the file is of a run that diverged, or is "
+            f"{len(bad)} entries {what}: {listed(bad)}; the file is of a run that diverged, or is "
             "damaged: give another"
         )
 
@@ -194,7 +195,7 @@ def transfer(
         raise TransferError(
             f"the file looks like {source.name}, {backbone}, but {len(report.foreign)} of its "
             f"entries are layers that our {backbone} has not, so what is left of it would compute "
-            f"something else: {_listed(report.foreign)}; give a file of a plain {backbone}, or "
+            f"something else: {listed(report.foreign)}; give a file of a plain {backbone}, or "
             "type --model-pretrain-partial to take what fits"
         )
 
@@ -293,14 +294,9 @@ def _lacking(report: Report, kinds: dict[str, str]) -> str:
     return (
         f"the file looks like {report.source}, {report.backbone}, but {len(report.lacking)} "
         f"entries that such a file should fill are not in it or of another shape or kind{unlike}: "
-        f"{_listed(report.lacking)}; give a whole file, or type --model-pretrain-partial to train "
+        f"{listed(report.lacking)}; give a whole file, or type --model-pretrain-partial to train "
         "with these left random"
     )
-
-
-def _listed(names: list[str], at_most: int = 20) -> str:
-    more = len(names) - at_most
-    return ", ".join(names[:at_most]) + (f" and {more} more" if more > 0 else "")
 
 
 def _by(shape: list[int]) -> str:

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from common.errors import DataError
-from dataset.listing import Say, by_stem, listed, quiet
+from common.text import listed
+from dataset.listing import Say, by_stem, quiet
 from dataset.orientation import orientation_of, turn_upright, upright_size
 from dataset.pictures import check_mode, decode, open_picture, unlike
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from common.errors import UserError
-from common.files import write_atomically
+from common.files import next_free, write_atomically
 from dataset.augmentation import augment
 from training.loss import total
 from training.saving import size_of
@@ -163,9 +163,8 @@ class GuardedOptimizer:
         """Keeps the parts as they were read, and as the network saw them; returns what to say."""
         if not self.folder:
             return ""
-        path, number = self.folder / "bad-batch.pt", 2
-        while path.exists():
-            path, number = self.folder / f"bad-batch-{number}.pt", number + 1
+        folder = self.folder
+        path = next_free(lambda number: folder / f"bad-batch{number}.pt")
         names = ("src", "bgr", "true_pha", "true_fgr")
         try:
             seen = [augment(batch, device) for batch in batches]
@@ -173,7 +172,7 @@ class GuardedOptimizer:
                 name: torch.cat(values).cpu()
                 for name, values in zip(names, zip(*seen, strict=True), strict=True)
             }
-            self.folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             write_atomically(path, lambda file: torch.save(content, file), size_of(content))
         except (OSError, RuntimeError, MemoryError) as error:
             return f", which could not be kept ({error}),"

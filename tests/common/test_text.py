@@ -12,7 +12,7 @@ import check_data
 import evaluate
 import pack_data
 import predict
-from common.text import UNPRINTABLE, csv_cell, printable
+from common.text import UNPRINTABLE, csv_cell, listed, plural, printable
 from tests.support.drawn import make_data
 from tests.support.predicting import save_weights, scene
 from tests.support.running import run as train
@@ -102,3 +102,15 @@ def test_predict_and_evaluate(here: Path, capsys: pytest.CaptureFixture) -> None
     names = {image["name"] for image in json.loads(Path("a.json").read_text())["images"]}
     assert names == {"=cmd<b>", SHOWN}  # JSON has the name itself: no spreadsheet computes it
     assert not UNPRINTABLE.search(Path("a.html").read_text().replace("\n", ""))
+
+
+def test_counts_and_lists() -> None:
+    assert [plural(count, "image") for count in (0, 1, 1200)] == [
+        "0 images",
+        "1 image",
+        "1,200 images",
+    ]
+    assert listed(["a", Path("b")]) == "a, b" and listed([]) == ""
+    assert listed("abcd", 2) == "a, b and 2 more"
+    assert listed("abcd", 2, between=";") == "a; b; and 2 more"
+    assert listed(range(20)).endswith(", 19") and listed(range(21)).endswith(", 19 and 1 more")
