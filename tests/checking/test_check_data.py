@@ -20,7 +20,7 @@ from dataset import shard
 from dataset.alphas import channels_differ, judge_alpha
 from dataset.folders import data_folders
 from dataset.sampler import steps_per_epoch
-from tests.support import REAL, ROOT
+from tests.support import ROOT, on_photos
 from tests.support.checking import PHA, alpha, coloured, cut, error_of, pristine, run
 
 
@@ -233,7 +233,7 @@ def test_ctrl_c_ends_it_and_its_processes_without_a_word_more(own: Path, wait: f
     assert err.decode().strip() == "check_data.py: stopped"
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="no ../shared/real beside this clone")
-def test_real_pictures_are_fit(here: Path) -> None:
-    content = run(REAL, "--crop-size", 256, 320)
+@on_photos
+def test_real_pictures_are_fit(photos: Path, here: Path) -> None:
+    content = run(photos, "--crop-size", 128, 192)
     assert content["fit"] and not content["faults"]

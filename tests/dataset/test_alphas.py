@@ -20,7 +20,7 @@ from dataset.alphas import AlphaError, Judged, fault_of_sample, judge_alpha
 from dataset.first_look import MAX_ALPHAS, faults_of, judge_files, look_at_alphas, spread
 from dataset.folders import data_folders, open_split
 from dataset.pictures import decode, open_picture
-from tests.support import REAL
+from tests.support import on_photos
 from tests.support.alpha_pictures import checked, disc, hard, saved
 from tests.support.drawn import figure, make_data
 from tests.support.running import error_of, run
@@ -372,9 +372,9 @@ def test_the_alpha_of_a_cut_out_is_meant(here: Path, capsys: pytest.CaptureFixtu
     assert json.loads(Path("out.json").read_text())["mean"]["mad"] == 0
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="no ../shared/real beside this clone")
-def test_real_alphas_are_alphas() -> None:
-    folders = data_folders("", REAL, print)
+@on_photos
+def test_real_alphas_are_alphas(photos: Path) -> None:
+    folders = data_folders("", photos, print)
     said: list[str] = []
     look_at_alphas({split: open_split(folders, split)[0] for split in SPLITS}, said.append)
     assert said == []

@@ -8,7 +8,7 @@ from PIL import Image
 
 from common.choices import SPLITS
 from dataset.alphas import premultiplied
-from tests.support import REAL
+from tests.support import on_photos
 from tests.support.alpha_pictures import checked, disc, hard, saved
 
 
@@ -69,10 +69,10 @@ def test_check_data_warns_of_premultiplied_colours(own: bool, here: Path) -> Non
     assert not any(fault["error"] for fault in faults)
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="no ../shared/real beside this clone")
-def test_real_colours_are_straight() -> None:
+@on_photos
+def test_real_colours_are_straight(photos: Path) -> None:
     told = 0
-    for path in sorted(REAL.glob("*/fgr/*.jpg")):
+    for path in sorted(photos.glob("*/fgr/*.jpg")):
         fgr = np.asarray(Image.open(path).convert("RGB"))
         alpha = path.parents[1] / "pha" / path.with_suffix(".png").name
         pha = np.asarray(Image.open(alpha).convert("L"))

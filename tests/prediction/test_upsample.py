@@ -14,7 +14,7 @@ from benchmarks.upsampling import brought_back, composites, measures
 from prediction import predictor as matter
 from prediction.predictor import Matter, as_bytes, network_size, reduced
 from prediction.upsample import enlarge_rows, guided_alpha, guided_factors
-from tests.support import REAL, SHARED
+from tests.support import SHARED, on_photos
 from tests.support.predicting import save_weights
 
 METRICS = SHARED / "fixtures/metrics"
@@ -102,9 +102,9 @@ def test_alpha_that_follows_the_colours_comes_back_sharp() -> None:
     assert (found - true_pha).abs().max() < 0.05 < 0.4 < (bilinear - true_pha).abs().max()
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="needs the photographs of ../shared/real")
-def test_guided_is_nearer_on_photographs_also_with_alpha_that_is_wrong() -> None:
-    src, _, true_pha = next(composites(REAL, 1))
+@on_photos
+def test_guided_is_nearer_on_photographs_also_with_alpha_that_is_wrong(photos: Path) -> None:
+    src, _, true_pha = next(composites(photos, 1))
     for factor in (2, 8):
         found = {of: measures(x, true_pha) for of, x in brought_back(src, true_pha, factor)}
         for alpha in ("true", "blurred", "moved", "noisy"):

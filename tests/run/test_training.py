@@ -19,7 +19,7 @@ from model import MattingBase, decoder
 from model.download import WEIGHTS
 from model.matting_base import Outputs
 from prediction.predictor import Matter
-from tests.support import REAL, ROOT
+from tests.support import PHOTOS, ROOT
 from tests.support.drawn import make_data
 from tests.support.published import published_file, published_state
 from tests.support.running import run, weights
@@ -128,12 +128,11 @@ def test_a_partial_source_needs_a_flag(
     ]
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the small real data set is not beside the project")
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])  # which some processors emulate
 def test_both_commands_on_real_photographs(here: Path, precision: str) -> None:
     published_file(here / "deeplab.pth", "vainf_deeplabv3_resnet50")
-    command = [sys.executable, str(ROOT / "train_base.py"), "--dataset-dir", str(REAL)]
+    command = [sys.executable, str(ROOT / "train_base.py"), "--dataset-dir", str(PHOTOS)]
     command += ["--crop-size", "32", "32", "--precision", precision, "--device", "cpu"]
     command += ["--model-backbone", "resnet50", "--num-workers", "1"]
     first = [*command, "--model-pretrain-initialization", "deeplab.pth", "--max-steps", "4"]
