@@ -7,7 +7,8 @@ that bring no `backgrounds` of their own, as `demo` does.
 """
 
 DATA_PATH: dict[str, dict] = {
-    "demo": {  # drawn by the program itself on first use
+    # Drawn by the program itself on first use, as "demo-large" is: fewer pictures, twice as large.
+    "demo": {
         "train": {"fgr": "data/demo/train/fgr", "pha": "data/demo/train/pha"},
         "valid": {"fgr": "data/demo/valid/fgr", "pha": "data/demo/valid/pha"},
         "backgrounds": {

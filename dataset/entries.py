@@ -11,10 +11,7 @@ from typing import Any
 from common.choices import SPLITS
 from common.errors import UserError
 
-DEMO_ENTRY: dict[str, dict[str, str]] = {
-    **{split: {kind: f"data/demo/{split}/{kind}" for kind in ("fgr", "pha")} for split in SPLITS},
-    "backgrounds": {split: f"data/demo/backgrounds/{split}" for split in SPLITS},
-}
+DEMO_FOLDERS = {"demo": "data/demo", "demo-large": "data/demo-large"}
 ENTRY_LAYOUT = '{"train": {"fgr": FOLDER, "pha": FOLDER}, "valid": {"fgr": FOLDER, "pha": FOLDER}}'
 BACKGROUNDS_LAYOUT = '{"train": FOLDER, "valid": FOLDER}'
 MAX_VALUE_CHARACTERS = 60  # of what stands in an entry
@@ -25,7 +22,7 @@ class EntryError(UserError, ValueError):
 
 
 def entries() -> dict[str, Any]:
-    """DATA_PATH as data_path.py has it, and the demo, which another program's file lacks. Raises
+    """DATA_PATH as data_path.py has it, and the demos, which another program's file lacks. Raises
     EntryError where the file cannot be read."""
     try:
         import data_path
@@ -37,7 +34,15 @@ def entries() -> dict[str, Any]:
         raise EntryError(
             f"{_file(data_path)} {what}: write DATA_PATH = {{NAME: {ENTRY_LAYOUT}, ...}}"
         )
-    return {"demo": DEMO_ENTRY} | found
+    return {name: _demo_entry(folder) for name, folder in DEMO_FOLDERS.items()} | found
+
+
+def _demo_entry(folder: str) -> dict[str, dict[str, str]]:
+    kinds = ("fgr", "pha")
+    return {
+        **{split: {kind: f"{folder}/{split}/{kind}" for kind in kinds} for split in SPLITS},
+        "backgrounds": {split: f"{folder}/backgrounds/{split}" for split in SPLITS},
+    }
 
 
 def entry_of(name: str) -> dict[str, dict[str, Path]]:

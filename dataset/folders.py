@@ -10,20 +10,18 @@ from pathlib import Path
 from common.choices import SPLITS
 from common.errors import DataError
 from common.text import tell
-from dataset.demo import make_demo
-from dataset.entries import EntryError, entry_of, lacking, lacking_backgrounds
+from dataset.demo import LARGE, make_demo
+from dataset.entries import DEMO_FOLDERS, EntryError, entry_of, lacking, lacking_backgrounds
 from dataset.pictures import Backgrounds, Foregrounds, find_backgrounds, find_pairs, find_rgba
 from dataset.tar import TarFolder, open_tars
 from dataset.tar_index import tars_in
-
-DEMO_FOLDER = Path("data/demo")
 
 
 def data_folders(name: str, directory: Path | None, say: Callable[[str], None]) -> dict:
     """The entry that data_path.py has for `name`, with backgrounds; or what `directory` is made
     of: `{train,valid}/{fgr,pha}`, or `{train,valid}/rgba`, and `backgrounds/{train,valid}`, each of
     the four being folders of pictures, or a folder of tars in which these are packed. Draws the
-    demo where it is asked for and not there. Raises DataError."""
+    demo or demo-large where it is asked for and not there. Raises DataError."""
     if directory:
         if not directory.is_dir():
             raise DataError(f"there is no folder {directory}; check --dataset-dir")
@@ -34,13 +32,14 @@ def data_folders(name: str, directory: Path | None, say: Callable[[str], None]) 
         entry = entry_of(name)
     except EntryError as error:
         raise DataError(str(error)) from None
-    if name == "demo":
+    if name in DEMO_FOLDERS:
+        folder = Path(DEMO_FOLDERS[name])
         try:
-            make_demo(DEMO_FOLDER, say=say)
+            make_demo(folder, say=say, **(LARGE if name == "demo-large" else {}))
         except ValueError as error:
             raise DataError(f"the demo data set cannot be drawn: {error}") from None
         except OSError as error:  # one of a full disk does not say where
-            where = error.filename or DEMO_FOLDER.parent
+            where = error.filename or folder.parent
             said = f"{error.strerror} in {where}; start in another folder, or make room"
             raise DataError(f"the demo data set cannot be drawn: {said}") from None
     return entry

@@ -31,13 +31,18 @@ from dataset.demo.objects import OBJECT_KINDS, draw_object
 from dataset.demo.people import draw_figure
 from dataset.demo.scenes import draw_background
 
-__all__ = ["COUNTS", "OBJECT_KINDS", "VERSION"]
+__all__ = ["COUNTS", "LARGE", "OBJECT_KINDS", "VERSION"]
 __all__ += ["draw_background", "draw_figure", "draw_object", "make_demo"]
 
 VERSION = 1  # raise it when the drawings change: an older folder is then refused, not mixed
 COUNTS = {"train": 200, "valid": 20, "backgrounds_train": 100, "backgrounds_valid": 20}
+# The set for the second stage, which learns from finer detail: arguments of make_demo.
+LARGE: dict[str, Any] = {
+    "scale": 2,
+    "counts": {"train": 24, "valid": 6, "backgrounds_train": 12, "backgrounds_valid": 6},
+}
 SIZES = ((640, 360), (720, 480), (480, 640), (600, 600))
-SECONDS_EACH = 0.2  # rough time to draw one picture on one processor
+SECONDS_EACH = 0.2  # rough time to draw one picture of scale 1 on one processor
 JPEG: dict[str, Any] = {"quality": 92, "subsampling": 0}
 
 
@@ -47,14 +52,16 @@ def make_demo(
     say: Callable[[str], None] = print,
     workers: int | None = None,
     counts: dict[str, int] | None = None,
+    scale: int = 1,
 ) -> None:
     """Draw the demo data set into `folder` unless a complete one of this version is there.
 
     Makes train|valid/fgr/NAME.jpg (RGB), train|valid/pha/NAME.png (L) with the same names,
     backgrounds/train|valid/NAME.jpg, and demo.json. `counts` has the keys of COUNTS; a key
     left out draws as many as COUNTS says. `workers` is the number of processes, by default
-    one per usable processor; the files are the same with any number. A finished set is taken
-    as it is, whatever its seed and counts.
+    one per usable processor; the files are the same with any number. Sides are `scale` times
+    those of SIZES, and detail is drawn as finely. A finished set is taken as it is, whatever
+    its seed, counts and scale.
 
     Raises ValueError where `folder` is there but is not such a set, for an unknown key in
     `counts` and for a negative seed; OSError where nothing can be written. An interrupted or
@@ -72,14 +79,15 @@ def make_demo(
             "move or delete it, then start again"
         )
     workers = max(1, workers or usable_processors())
-    about = max(1, round(sum(counts.values()) * SECONDS_EACH / workers))
+    about = max(1, round(sum(counts.values()) * SECONDS_EACH * scale**2 / workers))
     say(f"Drawing the demo data set into {folder} (about {about} s) ...")
     start = time.monotonic()
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.partial-", dir=folder.parent))
     try:
-        draw_all(partial, seed, counts, workers)
+        draw_all(partial, seed, counts, workers, scale)
         record = {"version": VERSION, "seed": seed, "counts": counts}
+        record |= {"scale": scale} if scale != 1 else {}
         (partial / "demo.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
         partial.chmod(0o755)  # mkdtemp makes a private folder
         move_into_place(partial, folder)
@@ -113,7 +121,7 @@ def files_of(folder: Path, part: str, number: int) -> tuple[Path, ...]:
     return folder / part / "fgr" / f"{name}.jpg", folder / part / "pha" / f"{name}.png"
 
 
-def draw_all(folder: Path, seed: int, counts: dict[str, int], workers: int) -> None:
+def draw_all(folder: Path, seed: int, counts: dict[str, int], workers: int, scale: int) -> None:
     """Draw every picture, in this process or shared among several."""
     todo = list(jobs(counts))
     for place in {file.parent for job in todo for file in files_of(folder, *job)}:
@@ -121,25 +129,25 @@ def draw_all(folder: Path, seed: int, counts: dict[str, int], workers: int) -> N
     workers = min(workers, len(todo))
     if workers <= 1:
         for job in todo:
-            draw_one(folder, seed, *job)
+            draw_one(folder, seed, scale, *job)
         return
     # a forked child of a process with threads (torch has some) may hang: start fresh ones
     context = multiprocessing.get_context("spawn")
     try:
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=begin_drawing)
     except OSError:  # a full /dev/shm has no room for its semaphores
-        return draw_all(folder, seed, counts, workers=1)
+        return draw_all(folder, seed, counts, 1, scale)
     with killed_on_exit():
         try:
             with deferred_signals(*STOP_SIGNALS):
-                drawn = [pool.submit(draw_one, folder, seed, *job) for job in todo]
+                drawn = [pool.submit(draw_one, folder, seed, scale, *job) for job in todo]
             for done in drawn:
                 done.result()
             pool.shutdown()
         except BrokenProcessPool:
             # a script without a main guard, or one read from stdin, cannot start workers
             for job in todo:
-                draw_one(folder, seed, *job)
+                draw_one(folder, seed, scale, *job)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -150,10 +158,10 @@ def begin_drawing() -> None:
     end_with_parent()
 
 
-def draw_one(folder: Path, seed: int, part: str, number: int) -> None:
-    """Draw and save one picture: a function of (seed, part, number) alone."""
+def draw_one(folder: Path, seed: int, scale: int, part: str, number: int) -> None:
+    """Draw and save one picture: a function of (seed, scale, part, number) alone."""
     rng = np.random.default_rng([seed, list(COUNTS).index(part), number])
-    width, height = SIZES[rng.integers(len(SIZES))]
+    width, height = (scale * side for side in SIZES[rng.integers(len(SIZES))])
     files = files_of(folder, part, number)
     if len(files) == 1:
         draw_background(rng, width, height).save(files[0], **JPEG)

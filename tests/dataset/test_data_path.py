@@ -70,9 +70,13 @@ def test_the_published_file_works(here: Path, monkeypatch: pytest.MonkeyPatch) -
     entry = {split: dict.fromkeys(PAIR, "PATH_TO_IMAGES_DIR") for split in ("train", "valid")}
     published = {"videomatte240k": entry, "backgrounds": dict.fromkeys(("train", "valid"), "a")}
     monkeypatch.setattr(data_path, "DATA_PATH", published)
-    assert list(entries()) == ["demo", "videomatte240k", "backgrounds"]
-    monkeypatch.setattr("dataset.folders.make_demo", lambda *_, **__: None)
-    assert data_folders("demo", None, print)["train"]["fgr"] == Path("data/demo/train/fgr")
+    assert list(entries()) == ["demo", "demo-large", "videomatte240k", "backgrounds"]
+    drawn = []
+    monkeypatch.setattr("dataset.folders.make_demo", lambda *_, **how: drawn.append(how))
+    for name in ("demo", "demo-large"):
+        folder = Path("data") / name
+        assert data_folders(name, None, print)["train"]["fgr"] == folder / "train/fgr"
+    assert [how.get("scale", 1) for how in drawn] == [1, 2]
     assert make_demo  # which would have drawn there
     published.pop("backgrounds")
     with pytest.raises(EntryError, match="has no entry 'backgrounds'"):

@@ -17,7 +17,9 @@ from PIL import Image
 from common.processes import deferred_signals
 from dataset.demo import (
     COUNTS,
+    LARGE,
     OBJECT_KINDS,
+    SIZES,
     draw_figure,
     draw_object,
     make_demo,
@@ -55,6 +57,15 @@ def test_it_is_read_like_any_other(demo: Path) -> None:
 def test_as_many_as_promised() -> None:
     assert COUNTS["train"] >= 200 and COUNTS["valid"] >= 20
     assert COUNTS["backgrounds_train"] >= 100 and COUNTS["backgrounds_valid"] >= 20
+
+
+def test_a_larger_one_has_other_sizes_alone(tmp_path: Path) -> None:
+    counts = {"train": 0, "valid": 1, "backgrounds_train": 0, "backgrounds_valid": 1}
+    make_demo(tmp_path / "large", say=lambda _: None, workers=1, **(LARGE | {"counts": counts}))
+    doubled = {(2 * width, 2 * height) for width, height in SIZES}
+    sizes = [Image.open(path).size for path in (tmp_path / "large").rglob("*.*g")]
+    assert len(sizes) == 3 and set(sizes) <= doubled
+    assert json.loads((tmp_path / "large/demo.json").read_text())["scale"] == 2
 
 
 def test_alpha_is_soft_and_neither_empty_nor_full(demo: Path) -> None:
