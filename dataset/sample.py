@@ -10,12 +10,13 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from copy import copy
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from common.errors import DataError
 from common.processes import (
@@ -32,7 +33,7 @@ from dataset.hand_over import handed_over
 from dataset.pictures import Backgrounds, Foregrounds, decode, open_picture, unlike, upright_size
 from dataset.sampler import SampleKey, seed_of
 from dataset.threads import PICTURE_NAMES, in_threads
-from dataset.workers import starting, watched, workers_that_fit
+from dataset.workers import say_crowded, starting, watched, workers_that_fit
 
 # Samples in a row that may be replaced; one bad background may meet several.
 MAX_REPLACED_IN_A_ROW = 100
@@ -190,6 +191,24 @@ def collate(samples: list[Any]) -> Any:
     return handed_over(batch)
 
 
+class SampleLoader(DataLoader):
+    """A DataLoader of a MattingDataset, or of what gives the like. on_gpu: whether the program
+    computes there. sampling: which samples meet, as a DataLoader is told it."""
+
+    def __init__(self, dataset: Dataset, num_workers: int, on_gpu: bool, **sampling: Any) -> None:
+        super().__init__(
+            dataset,
+            num_workers=num_workers,
+            collate_fn=collate,
+            pin_memory=on_gpu,
+            worker_init_fn=partial(begin_worker, on_gpu=on_gpu),
+            **sampling,
+        )
+
+    def check_worker_number_rationality(self) -> None:
+        """Torch warns here of more workers than processors; `batches` says it in a line."""
+
+
 def batches(loader: Iterable, left_out: "LeftOut | None" = None) -> Generator[dict, None, None]:
     """The loader's batches, read by as many of its workers as the machine has room for, and there
     are batches. Raises the DataError of a sample that failed in a worker, and a DataError where a
@@ -199,7 +218,8 @@ def batches(loader: Iterable, left_out: "LeftOut | None" = None) -> Generator[di
     if asked := getattr(loader, "num_workers", 0):
         loader = copy(loader)
         asked = min(asked, len(loader))  # type: ignore[arg-type]
-        loader.num_workers = workers_that_fit(asked, say)  # type: ignore[attr-defined]
+        loader.num_workers = fit = workers_that_fit(asked, say)  # type: ignore[attr-defined]
+        say_crowded(fit, say)
     with killed_on_exit() as mine:
         try:
             with starting(), deferred_signals(*STOP_SIGNALS):

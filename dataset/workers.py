@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from common.errors import DataError
+from common.processes import usable_processors
+from common.text import plural
 from dataset.kinds import PICTURE_ENDINGS
 
 SHARED_MEMORY = Path("/dev/shm")  # where Linux keeps semaphores, a page each
@@ -32,6 +34,14 @@ def workers_that_fit(asked: int, say: Callable[[str], object]) -> int:
                 who = f"{fit} of {asked} workers read" if fit else "the program itself reads"
                 say(f"warning: {who} the pictures, since {why}")
     return fit
+
+
+def say_crowded(count: int, say: Callable[[str], object]) -> None:
+    """Says once that so many workers are more than processors, where they are."""
+    processors = usable_processors()
+    if count > processors and "crowded" not in _said:
+        _said.add("crowded")
+        say(f"note: {plural(count, 'worker')} share {plural(processors, 'processor')}")
 
 
 def _room_for_semaphores() -> tuple[int | None, str]:

@@ -5,19 +5,17 @@ Everything drawn comes from the seed, so that two checkpoints meet the same pict
 
 import random
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from common.machine import LAYOUTS
 from common.text import printable
 from dataset.augmentation import NEUTRAL, augment, draw_misalignment_affine
 from dataset.geometry import affine
 from dataset.pictures import Backgrounds, Foregrounds
-from dataset.sample import MattingDataset, batches, begin_worker, collate
+from dataset.sample import MattingDataset, SampleLoader, batches
 from dataset.sampler import SampleKey, seed_of
 from evaluation.metrics import unknown_region
 from evaluation.scores import Batch
@@ -99,15 +97,8 @@ def predictions(
     """What `model`, in eval mode on `device`, makes of these samples, in their order. precision:
     "fp32", or of autocast. unknown: only the unknown region is to be measured. Raises DataError."""
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    loader = DataLoader(
-        compositions,
-        sampler=keys,
-        batch_size=batch_size,
-        collate_fn=collate,
-        num_workers=num_workers,
-        pin_memory=device.type == "cuda",
-        worker_init_fn=partial(begin_worker, on_gpu=device.type == "cuda"),
-    )
+    on_gpu = device.type == "cuda"
+    loader = SampleLoader(compositions, num_workers, on_gpu, sampler=keys, batch_size=batch_size)
     done = 0
     for batch in batches(loader):
         some = keys[done : done + len(batch["files"])]

@@ -5,13 +5,12 @@ Which samples meet at a step is the sampler's business; how they are read, datas
 
 import contextlib
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from common.processes import STOP_SIGNALS
-from dataset.sample import LeftOut, MattingDataset, batches, begin_worker, collate, grouped
+from dataset.sample import LeftOut, MattingDataset, SampleLoader, batches, grouped
 from dataset.sampler import BatchSampler, places_of, seed_of
 from training.data import Data
 from training.journal import Journal
@@ -19,16 +18,10 @@ from training.run import Run
 from training.team import ElsewhereError
 
 
-def make_loader(run: Run, dataset: Dataset, **sampling: Any) -> DataLoader:
-    """A DataLoader of `dataset` as this machine is served best. sampling: what it is asked for."""
-    return DataLoader(
-        dataset,
-        num_workers=run.settings.num_workers,
-        collate_fn=collate,
-        pin_memory=run.device.type == "cuda",
-        worker_init_fn=partial(begin_worker, on_gpu=run.device.type == "cuda"),
-        **sampling,
-    )
+def make_loader(run: Run, dataset: Dataset, **sampling: Any) -> SampleLoader:
+    """A loader of `dataset` as this machine is served best. sampling: what it is asked for."""
+    on_gpu = run.device.type == "cuda"
+    return SampleLoader(dataset, run.settings.num_workers, on_gpu, **sampling)
 
 
 class TrainingSteps:

@@ -20,7 +20,7 @@ from dataset import hand_over, workers
 from dataset import sample as matting
 from dataset.folders import data_folders, open_split
 from dataset.hand_over import Parcel
-from dataset.sample import MattingDataset, batches, begin_worker, collate
+from dataset.sample import MattingDataset, SampleLoader, batches, begin_worker, collate
 from dataset.sampler import BatchSampler
 from tests.support import ROOT
 from tests.support.drawn import make_data
@@ -175,6 +175,21 @@ def test_as_many_workers_as_files_may_be_open(
         monkeypatch.setattr(resource, "getrlimit", lambda _what, limit=limit: (limit, limit))
         assert workers.workers_that_fit(16, said.append) == fit
     assert "ulimit -n" in said[0] and "2 of 16 workers read" in said[0]
+
+
+def test_more_workers_than_processors_are_said_once_and_not_by_torch(
+    data: Path, monkeypatch: pytest.MonkeyPatch, unsaid: None, recwarn: pytest.WarningsRecorder
+) -> None:
+    pairs, backgrounds = open_split(data_folders("", data, print), "train")
+    monkeypatch.setattr(workers, "usable_processors", lambda: 1)
+    monkeypatch.setattr(torch._utils, "cpu_count", lambda: 1)  # where torch looks
+    many = SampleLoader(MattingDataset(pairs, backgrounds), 3, False, sampler=range(6))
+    said: list[str] = []
+    for count in (1, 3, 3):
+        workers.say_crowded(count, said.append)
+    assert said == ["note: 3 workers share 1 processor"]
+    many.check_worker_number_rationality()
+    assert not [str(each.message) for each in recwarn if "worker" in str(each.message)]
 
 
 def test_fewer_workers_give_the_same_batches(
