@@ -71,7 +71,7 @@ def own_device(name: str, team: Team) -> torch.device:
 def choose_workers(asked: int | None, device: torch.device, processes: int = 1) -> int:
     """How many processes read pictures for each of so many on the machine that compute with them.
     On a CPU none, unless asked for: they would take the cores that the step computes on, all of
-    whose threads wait for each other (docs/performance.md, "The whole run")."""
+    whose threads wait for each other (docs/log.md, 2026-11-26)."""
     if asked is not None:
         return asked
     return 0 if device.type == "cpu" else default_workers(processes)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import common, export, loader, run, step
+from benchmarks import common, export, filters, loader, run, step
 
 pytestmark = pytest.mark.slow
 
@@ -77,3 +77,11 @@ def test_exported_formats(tmp_path: Path) -> None:
         least, most = (case["seconds"][name][of] for of in ("least", "most"))
         plain = case["seconds"]["PyTorch"]
         assert plain["least"] / most <= ratio <= plain["most"] / least
+
+
+def test_filters_have_the_values_of_kornia(tmp_path: Path) -> None:
+    filters.main(["--quick", "--json", str(tmp_path / "filters.json")])
+    for case in json.loads((tmp_path / "filters.json").read_text())["cases"]:
+        # To the full size, kornia takes each fourth pixel of an alpha that it wants large.
+        if "to the full size" not in case["filter"]:
+            assert case["inside"] < 1e-4, case
