@@ -8,8 +8,8 @@ from torch import Tensor
 from torchvision.transforms import functional as TF  # noqa: N812
 from torchvision.transforms.functional import to_tensor
 
-from dataset import augmentation
-from dataset.augmentation import box_blur, colour_jitter
+from dataset import appearance
+from dataset.appearance import box_blur, colour_jitter
 from dataset.geometry import affine, coverage, fit, source_points, warp
 from tests.support.drawn import backdrop
 
@@ -98,7 +98,7 @@ def test_box_blur_is_pillows_with_a_radius_for_each(picture: Image.Image) -> Non
 
 
 def test_sharpen_is_pillows(picture: Image.Image) -> None:
-    result = augmentation.sharpen(to_tensor(picture)[None])[0]
+    result = appearance.sharpen(to_tensor(picture)[None])[0]
     expected = to_tensor(picture.filter(ImageFilter.SHARPEN))
     assert (result - expected)[:, 1:-1, 1:-1].abs().max() < 1.5 / 255  # Pillow leaves the rim
 
@@ -122,7 +122,7 @@ def test_hue_turns_colours_and_keeps_grey_and_luma() -> None:
     one = torch.ones(2)
     result = colour_jitter(tensor, one, one, one, torch.tensor([0.05, -0.05]))
     torch.testing.assert_close(result[:, :, 0, 1], grey.expand(2, 3), atol=1e-4, rtol=0)
-    luma = torch.tensor(augmentation.LUMA)
+    luma = torch.tensor(appearance.LUMA)
     torch.testing.assert_close(
         torch.einsum("bchw,c->bhw", result, luma),
         torch.einsum("bchw,c->bhw", tensor, luma),
@@ -141,7 +141,7 @@ def test_a_shadow_darkens_below_the_figure_and_nowhere_else() -> None:
     bgr, pha = torch.full((1, 3, 128, 128), 0.5), torch.zeros(1, 1, 128, 128)
     pha[..., 30:60, 30:60] = 1
     moved = torch.tensor(affine((128, 128), translate_x=0.25)[:2]).float()[None]
-    result = augmentation.cast_shadow(bgr, pha, moved, torch.tensor([0.3]), torch.tensor([20.0]))
+    result = appearance.cast_shadow(bgr, pha, moved, torch.tensor([0.3]), torch.tensor([20.0]))
     assert result[0, 0, 45, 77] == pytest.approx(0.2, abs=0.01)  # 32 pixels to the right
     assert torch.equal(result[..., :10], bgr[..., :10])
     assert (result <= bgr + 1e-6).all()
@@ -159,7 +159,7 @@ def test_a_shadow_is_that_of_a_warp_and_a_blur_at_full_size(side: float) -> None
         size[::-1], Image.Transform.AFFINE, matrix.ravel().tolist(), Image.Resampling.BILINEAR
     )
     expected = 1 - 0.3 * to_tensor(drawn.filter(ImageFilter.BoxBlur((side - 1) / 2)))
-    result = augmentation.cast_shadow(
+    result = appearance.cast_shadow(
         torch.ones(1, 3, *size),
         to_tensor(pha)[None],
         torch.tensor(matrix).float()[None],
@@ -173,7 +173,7 @@ def test_a_shadow_is_that_of_a_warp_and_a_blur_at_full_size(side: float) -> None
 def test_noise_has_the_asked_deviation_and_belongs_to_its_seed() -> None:
     flat = torch.full((2, 3, 64, 64), 0.5)
     sigma, seeds = torch.tensor([0.03, 0.01]), torch.tensor([11, 12])
-    noisy = augmentation.add_noise(flat, sigma, seeds) - flat
+    noisy = appearance.add_noise(flat, sigma, seeds) - flat
     assert noisy.std((1, 2, 3)).tolist() == pytest.approx([0.03, 0.01], rel=0.05)
-    alone = augmentation.add_noise(flat[1:], sigma[1:], seeds[1:]) - flat[1:]
+    alone = appearance.add_noise(flat[1:], sigma[1:], seeds[1:]) - flat[1:]
     assert torch.equal(alone[0], noisy[1])
