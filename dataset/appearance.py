@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from dataset.geometry import source_points, together, warp
+from dataset.geometry import PIXELS_AT_ONCE, source_points, together, warp
 
 BLUR_AT_MOST = 5  # radius in pixels
 BLUR_BLOCK = 64  # outputs of one product
@@ -24,6 +24,12 @@ def box_blur(pictures: Tensor, radius: Tensor) -> Tensor:
     costs the same for every radius, a sixth of a product of whole rows, and is repeatable.
     """
     (batch, channels, height, width), reach = pictures.shape, BLUR_AT_MOST
+    if height * width > PIXELS_AT_ONCE and batch * channels > 1:
+        parts = zip(pictures.flatten(0, 1), radius.repeat_interleave(channels), strict=True)
+        blurred = torch.empty(batch * channels, height, width, device=pictures.device)
+        for result, (picture, its) in zip(blurred, parts, strict=True):
+            result.copy_(box_blur(picture[None, None], its[None])[0, 0])
+        return blurred.view_as(pictures)
     weights = box_weights(radius)
     right, below = -width % BLUR_BLOCK + reach, -height % BLUR_BLOCK + reach
     padded = F.pad(pictures, (reach, right, reach, below), mode="replicate")
@@ -51,7 +57,7 @@ def sharpen(pictures: Tensor) -> Tensor:
     """Pillow's SHARPEN filter: each pixel 32/16, its eight neighbours -2/16 each.
     pictures: (B, C, H, W) in 0..1."""
     mean = box_blur(pictures, torch.ones(len(pictures), device=pictures.device))  # of all nine
-    return (pictures * (34 / 16) - mean * (18 / 16)).clamp_(0, 1)
+    return (pictures * (34 / 16)).sub_(mean.mul_(18 / 16)).clamp_(0, 1)
 
 
 LUMA = (0.299, 0.587, 0.114)

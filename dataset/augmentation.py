@@ -16,7 +16,7 @@ from torch import Tensor
 from dataset.appearance import add_noise, box_blur, cast_shadow, colour_jitter, sharpen
 from dataset.geometry import coverage, source_points, warp
 from dataset.rows import Rows, each_step, only_where
-from dataset.threads import PICTURE_NAMES, areas, in_threads, one_by_one
+from dataset.threads import areas, in_threads, one_by_one
 
 # ------------------------------------------------------------------------------------------------
 # What is drawn for one sample. The ranges are those of the published recipe
@@ -194,8 +194,9 @@ def augment(
     )
 
     def augment_one(row: int, sample: dict) -> None:
-        for outputs, output in zip(whole, augment_together(sample, device), strict=True):
-            outputs[row] = output[0]
+        made = list(augment_together(sample, device))
+        for outputs in whole:
+            outputs[row] = made.pop(0)[0]  # whose memory is then free
 
     in_threads(augment_one, list(enumerate(one_by_one(batch))))
     return whole
@@ -224,52 +225,19 @@ def copying(device: torch.device) -> "torch.cuda.Stream":
 
 def augment_together(batch: dict, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As augment, with each step for all samples at once."""
-    size = tuple(batch["size"])
     if "chosen" not in batch:
         batch = {**batch, **choose(batch["numbers"])}
     on = on_device(batch, device)
     rows = each_step(batch["chosen_counts"], batch["chosen"], on["chosen"])
-    moved, twice = rows["moved"].device, rows["backgrounds"]
-    numbers, of_backgrounds = (
-        dict(zip(NUMBERS, values.unbind(1), strict=True))
-        for values in (on["numbers"], on["numbers"][twice.device])
-    )
-    fgr, pha, bgr_pictures = (
-        [
-            pixels.view(*shape, -1).permute(2, 0, 1)
-            for pixels, shape in zip(
-                on[name].split(areas(batch, name)), batch[f"{name}_size"].tolist(), strict=True
-            )
-        ]
-        for name in PICTURE_NAMES
-    )
-
-    # The figure. Alpha ends at the picture's border; colours go on.
-    points = source_points(on["fgr_size"], on["fgr_matrix"], size)
-    true_fgr = warp(fgr, points).div_(255)
-    if any(not torch.equal(batch[f"fgr_{of}"], batch[f"pha_{of}"]) for of in ("size", "matrix")):
-        points = source_points(on["pha_size"], on["pha_matrix"], size)
-    true_pha = warp(pha, points).div_(255)
-    true_pha *= coverage(on["pha_size"], on["pha_matrix"], size)
-    true_fgr, true_pha = (focus(each, numbers, rows, "fgr") for each in (true_fgr, true_pha))
-    true_fgr = jitter(true_fgr, numbers, rows, "fgr")
-
-    # The background as it is behind the figure; and, where the camera moved, once more from the
-    # source, under the matrix with which it is the network's input.
-    count = len(true_pha)
-    bgr_pictures = [bgr_pictures[row] for row in twice.host.tolist()]
-    matrix = torch.cat([on["bgr_matrix"], on["input_matrix"][moved]])
-    points = source_points(on["bgr_size"][twice.device], matrix, size)
-    pictures = warp(bgr_pictures, points, reflect=True).div_(255)
-    pictures = focus(pictures, of_backgrounds, rows, "bgr")
-    pictures = jitter(pictures, of_backgrounds, rows, "bgr")
-    behind = pictures[:count]
-    bgr = behind.index_copy(0, moved, pictures[count:]) if len(moved) else behind
+    numbers = by_name(on["numbers"])
+    true_fgr, true_pha = figures(batch, on, numbers, rows)
+    behind, bgr = backgrounds(batch, on, rows)
 
     # The photograph.
     shadow = on["shadow_matrix"], numbers["shadow_strength"], numbers["shadow_blur"]
     behind = only_where(rows["shadow_strength"], cast_shadow, behind, true_pha, *shadow)
     src = torch.lerp(behind, true_fgr, true_pha)
+    del behind  # at 2048x2048 a picture takes 50 MB
 
     # The sensor, twice.
     seeds = batch["noise_seeds"]
@@ -277,3 +245,49 @@ def augment_together(batch: dict, device: torch.device) -> tuple[Tensor, Tensor,
     bgr = only_where(rows["bgr_noise"], add_noise, bgr, numbers["bgr_noise"], seeds[:, 1])
     bgr = jitter(bgr, numbers, rows, "input")
     return src, bgr, true_pha, true_fgr
+
+
+def figures(
+    batch: dict, on: dict[str, Tensor], numbers: Columns, rows: dict[str, Rows]
+) -> tuple[Tensor, Tensor]:
+    """true_fgr and true_pha. Alpha ends at the picture's border; colours go on."""
+    size = tuple(batch["size"])
+    points = source_points(on["fgr_size"], on["fgr_matrix"], size)
+    true_fgr = warp(decoded(batch, on, "fgr"), points).div_(255)
+    if any(not torch.equal(batch[f"fgr_{of}"], batch[f"pha_{of}"]) for of in ("size", "matrix")):
+        points = source_points(on["pha_size"], on["pha_matrix"], size)
+    true_pha = warp(decoded(batch, on, "pha"), points).div_(255)
+    del points
+    true_pha *= coverage(on["pha_size"], on["pha_matrix"], size)
+    true_fgr, true_pha = (focus(each, numbers, rows, "fgr") for each in (true_fgr, true_pha))
+    return jitter(true_fgr, numbers, rows, "fgr"), true_pha
+
+
+def backgrounds(batch: dict, on: dict[str, Tensor], rows: dict[str, Rows]) -> tuple[Tensor, Tensor]:
+    """Each background as it is behind the figure, and as it is the network's input: where the
+    camera moved, that is warped once more from the source, under a matrix of its own."""
+    moved, twice, count = rows["moved"].device, rows["backgrounds"], len(on["numbers"])
+    numbers = by_name(on["numbers"][twice.device])
+    sources = decoded(batch, on, "bgr")
+    matrix = torch.cat([on["bgr_matrix"], on["input_matrix"][moved]])
+    points = source_points(on["bgr_size"][twice.device], matrix, tuple(batch["size"]))
+    sources = [sources[row] for row in twice.host.tolist()]
+    pictures = warp(sources, points, reflect=True).div_(255)
+    del points
+    pictures = focus(pictures, numbers, rows, "bgr")
+    pictures = jitter(pictures, numbers, rows, "bgr")
+    behind = pictures[:count]
+    return behind, behind.index_copy(0, moved, pictures[count:]) if len(moved) else behind
+
+
+def by_name(numbers: Tensor) -> Columns:
+    return dict(zip(NUMBERS, numbers.unbind(1), strict=True))
+
+
+def decoded(batch: dict, on: dict[str, Tensor], name: str) -> list[Tensor]:
+    """The batch's pictures of one of PICTURES: (C, h, w) uint8 each."""
+    blocks = on[name].split(areas(batch, name))
+    sizes = batch[f"{name}_size"].tolist()
+    return [
+        pixels.view(*size, -1).permute(2, 0, 1) for pixels, size in zip(blocks, sizes, strict=True)
+    ]

@@ -11,6 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+# Beyond it, pictures are worked on channel by channel: what a step makes of a whole one in between
+# takes several times as much memory as the picture, and no less time.
+PIXELS_AT_ONCE = 1 << 20
+
 
 def affine(
     size: tuple[int, int],
@@ -81,11 +85,18 @@ def warp(pictures: Sequence[Tensor] | Tensor, points: Tensor, reflect: bool = Fa
     image. Returns (B, C, H, W) float32.
     """
     outside = "reflection" if reflect else "border"
-    warped = [
-        F.grid_sample(picture[None].float(), where[None], padding_mode=outside, align_corners=False)
-        for picture, where in zip(pictures, points, strict=True)
-    ]
-    return together(warped)
+
+    def sampled(picture: Tensor, where: Tensor) -> Tensor:
+        picture, where = picture[None].float(), where[None]
+        return F.grid_sample(picture, where, padding_mode=outside, align_corners=False)
+
+    if max(math.prod(each.shape[-2:]) for each in (points[..., 0], *pictures)) <= PIXELS_AT_ONCE:
+        return together([sampled(*each) for each in zip(pictures, points, strict=True)])
+    warped = torch.empty(len(points), len(pictures[0]), *points.shape[1:3], device=points.device)
+    for result, picture, where in zip(warped, pictures, points, strict=True):
+        for channel in range(len(picture)):
+            result[channel] = sampled(picture[channel, None], where)[0, 0]
+    return warped
 
 
 def together(tensors: list[Tensor]) -> Tensor:

@@ -8,10 +8,11 @@ from torch import Tensor
 from torchvision.transforms import functional as TF  # noqa: N812
 from torchvision.transforms.functional import to_tensor
 
-from dataset import appearance
+from dataset import appearance, geometry
 from dataset.appearance import box_blur, colour_jitter
 from dataset.geometry import affine, coverage, fit, source_points, warp
 from tests.support.drawn import backdrop
+from tests.support.memory import PeakBytes
 
 # ---- Geometry -----------------------------------------------------------------------------------
 
@@ -72,6 +73,23 @@ def test_pictures_of_unlike_sizes_are_warped_each_by_its_own_matrix(reflect: boo
         assert torch.equal(result, warped(picture, matrix, (16, 24), reflect=reflect))
 
 
+def test_a_large_picture_is_warped_channel_by_channel_to_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pictures = [(torch.rand(3, side, 100) * 255).to(torch.uint8) for side in (100, 80)]
+    matrices = [fit((64, 56), (side, 100)) @ affine((64, 56), rotate=4) for side in (100, 80)]
+    sizes = torch.tensor([[100, 100], [80, 100]])
+    points = source_points(sizes, torch.tensor(np.stack(matrices)[:, :2]).float(), (32, 28))
+    peaks, results = [], []
+    for at_once in (10_000, 9_999):
+        monkeypatch.setattr(geometry, "PIXELS_AT_ONCE", at_once)
+        with PeakBytes() as memory:
+            results.append(warp(pictures, points, reflect=True))
+        peaks.append(memory.peak / 4)
+    assert torch.equal(*results)
+    assert peaks[1] < peaks[0] / 2
+
+
 def test_coverage_is_one_inside_and_ends_at_the_border() -> None:
     sizes = torch.tensor([[10, 8]])
     matrix = torch.tensor([[[1.0, 0, -3.5], [0, 1, 0]]])
@@ -95,6 +113,16 @@ def test_box_blur_is_pillows_with_a_radius_for_each(picture: Image.Image) -> Non
     for result, radius in zip(blurred, radii, strict=True):
         expected = to_tensor(picture.filter(ImageFilter.BoxBlur(radius)))
         assert (result - expected).abs().max() < 2.5 / 255, radius
+
+
+def test_a_large_picture_is_blurred_channel_by_channel_to_the_same_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pictures, radii = torch.rand(2, 3, 90, 70), torch.tensor([0.7, 5.0])
+    monkeypatch.setattr(appearance, "PIXELS_AT_ONCE", 90 * 70)
+    whole = box_blur(pictures, radii)
+    monkeypatch.setattr(appearance, "PIXELS_AT_ONCE", 90 * 70 - 1)
+    torch.testing.assert_close(box_blur(pictures, radii), whole, atol=1e-6, rtol=0)
 
 
 def test_sharpen_is_pillows(picture: Image.Image) -> None:
