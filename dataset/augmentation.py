@@ -78,9 +78,9 @@ def draw_jitter(rng: random.Random, prefix: str, strength: float, hue: float) ->
     }
 
 
-def draw_fgr_affine(rng: random.Random) -> dict[str, Any]:
-    """For fgr and pha together: a figure may be as small as 0.4 of the crop."""
-    return draw_affine(rng, rotate=5, translate=0.1, scale=(0.4, 1), shear=5, flip=0.5)
+def draw_fgr_affine(rng: random.Random, scale: tuple[float, float]) -> dict[str, Any]:
+    """For fgr and pha together. scale: the figure's range of sizes, as parts of the crop's."""
+    return draw_affine(rng, rotate=5, translate=0.1, scale=scale, shear=5, flip=0.5)
 
 
 def draw_bgr_affine(rng: random.Random) -> dict[str, Any]:
@@ -285,7 +285,7 @@ def by_name(numbers: Tensor) -> Columns:
 
 
 def decoded(batch: dict, on: dict[str, Tensor], name: str) -> list[Tensor]:
-    """The batch's pictures of one of PICTURES: (C, h, w) uint8 each."""
+    """The batch's pictures of one of PICTURE_NAMES: (C, h, w) uint8 each."""
     blocks = on[name].split(areas(batch, name))
     sizes = batch[f"{name}_size"].tolist()
     return [

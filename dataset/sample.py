@@ -48,6 +48,7 @@ class MattingDataset(Dataset):
     augmented: False for validation: fitted and centred, each with a background of its own for ever.
     skip: whether a sample with a bad picture is replaced by that of the next foreground in the
     same epoch, which then says under "faults" what was wrong.
+    fgr_scale: the range in which figures are made smaller, as parts of the crop's size.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class MattingDataset(Dataset):
         pairing: str = "random",
         augmented: bool = True,
         skip: bool = False,
+        fgr_scale: tuple[float, float] = (0.4, 1),
     ) -> None:
         self.foregrounds = foregrounds
         self.backgrounds = backgrounds
@@ -65,6 +67,7 @@ class MattingDataset(Dataset):
         self.pairing = pairing
         self.augmented = augmented
         self.skip = skip
+        self.fgr_scale = fgr_scale
 
     def __len__(self) -> int:
         return len(self.foregrounds)
@@ -97,7 +100,7 @@ class MattingDataset(Dataset):
         drawn_background = rng.randrange(len(self.backgrounds))
         in_order = key.index % len(self.backgrounds)
         numbers = draw_numbers(rng)
-        fgr = affine(key.size, **augmentation.draw_fgr_affine(rng))
+        fgr = affine(key.size, **augmentation.draw_fgr_affine(rng, self.fgr_scale))
         bgr = affine(key.size, **augmentation.draw_bgr_affine(rng))
         shadow = affine(key.size, **augmentation.draw_shadow_affine(rng))
         misalignment = affine(key.size, **augmentation.draw_misalignment_affine(rng))

@@ -46,6 +46,7 @@ class TrainingSteps:
                 options.seed,
                 options.dataset_pairing,
                 skip=options.on_bad_image == "skip",
+                fgr_scale=options.fgr_scale,
             ),
             batch_sampler=BatchSampler(
                 run.step,

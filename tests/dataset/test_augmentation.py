@@ -6,6 +6,7 @@ import random
 import shutil
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms.functional import to_tensor
 
-from dataset import augmentation
+from dataset import appearance, augmentation, geometry
 from dataset.augmentation import NEUTRAL, augment
 from dataset.folders import data_folders, open_split
+from dataset.names import Names
+from dataset.pictures import Backgrounds, Foregrounds
 from dataset.sample import MattingDataset, batches, collate, validation_keys
 from dataset.sampler import BatchSampler, SampleKey
-from dataset.threads import in_threads
+from dataset.threads import PICTURE_NAMES, in_threads
 from tests.support.drawn import backdrop
+from tests.support.memory import PeakBytes
 from tests.support.running import torch_threads
 
 CPU = torch.device("cpu")
@@ -158,6 +162,43 @@ def test_all_at_once_gives_what_one_by_one_gives(data: Path) -> None:
         torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
 
 
+EVERYTHING = {
+    "fgr_blur": 3.5,
+    "fgr_sharpen": 1,
+    "bgr_blur": 5,
+    "bgr_sharpen": 1,
+    "shadow_strength": 0.3,
+    "shadow_blur": 30,
+    "src_noise": 0.02,
+    "bgr_noise": 0.02,
+    "input_hue": 0.05,
+    "misaligned": 1,
+}
+SHADOW = {"shadow_strength": 0.3, "shadow_blur": 30, "bgr_noise": 0.02}
+
+
+@pytest.mark.parametrize(("numbers", "channels"), [(EVERYTHING, 29), (SHADOW, 15)])
+def test_a_large_sample_takes_little_more_memory_than_what_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, numbers: dict[str, float], channels: int
+) -> None:
+    """In channels of float32; the batch of src, bgr, alpha and foreground has 10. The pictures have
+    almost 4 times as many pixels as the crop, which is the most that is decoded."""
+    side = 256
+    for module in (geometry, appearance):
+        monkeypatch.setattr(module, "PIXELS_AT_ONCE", side * side - 1)
+    for kind, mode in (("fgr", "RGB"), ("pha", "L"), ("bgr", "RGB")):
+        Image.effect_noise((500, 500), 60).convert(mode).save(tmp_path / f"{kind}.png")
+    fgr, pha = (Names([f"{kind}.png"]) for kind in ("fgr", "pha"))
+    foregrounds = Foregrounds(tmp_path, fgr, tmp_path, pha)
+    dataset = MattingDataset(foregrounds, Backgrounds(tmp_path, Names(["bgr.png"])))
+    batch = collate([dataset[SampleKey(0, 0, 0, (side, side))]])
+    for name, value in ({**NEUTRAL, "fgr_hue": 0.05, "bgr_hue": 0.05} | numbers).items():
+        batch["numbers"][:, augmentation.NUMBERS.index(name)] = value
+    with PeakBytes() as memory:
+        augment({**batch, **augmentation.choose(batch["numbers"])}, CPU)
+    assert memory.peak / (4 * side * side) < 10 + channels
+
+
 def test_draws_differ_within_a_batch_and_between_epochs_and_seeds(data: Path) -> None:
     one_picture = samples(data, seed=1)
     keys = [SampleKey(epoch, 0, 0, (64, 64)) for epoch in range(8)]
@@ -212,7 +253,8 @@ def test_rare_steps_are_as_frequent_as_the_recipe_says() -> None:
 @pytest.mark.parametrize(
     ("draw", "rotate", "translate", "scale", "shear", "flip"),
     [
-        (augmentation.draw_fgr_affine, 5, 0.1, (0.4, 1), 5, 1),
+        (partial(augmentation.draw_fgr_affine, scale=(0.4, 1)), 5, 0.1, (0.4, 1), 5, 1),
+        (partial(augmentation.draw_fgr_affine, scale=(0.3, 1)), 5, 0.1, (0.3, 1), 5, 1),
         (augmentation.draw_bgr_affine, 5, 0.1, (1, 2), 5, 1),
         (augmentation.draw_shadow_affine, 5, 0.2, (0.5, 1.5), 5, 0),
         (augmentation.draw_misalignment_affine, 1, 0.01, (1, 1), 0, 0),
@@ -234,6 +276,32 @@ def test_affine_steps_are_as_wide_as_the_recipe_says(
         values = [float(each[name]) for each in drawn]
         assert low <= min(values) and max(values) <= high, name
         assert max(values) - min(values) >= 0.9 * (high - low), name
+
+
+def test_radii_and_shadows_are_pixels_of_any_crop(data: Path) -> None:
+    dataset = samples(data, seed=3)
+    keys = [SampleKey(0, number, 0, (64, 64)) for number in range(6)]
+    larger = [key._replace(size=(256, 256)) for key in keys]
+    small, large = (collate([dataset[key] for key in some]) for some in (keys, larger))
+    assert torch.equal(small["numbers"], large["numbers"])
+
+
+def test_a_figure_is_decoded_at_the_smallest_scale_that_its_size_allows(tmp_path: Path) -> None:
+    """At a quarter at least, since a figure at 0.3 of a crop of 60 pixels shows 18 of 120."""
+    backdrop(120, 120, 1).save(tmp_path / "a.jpg")
+    backdrop(120, 120, 1).convert("L").save(tmp_path / "a.png")
+    foregrounds = Foregrounds(tmp_path, Names(["a.jpg"]), tmp_path, Names(["a.png"]))
+    backgrounds = Backgrounds(tmp_path, Names(["a.jpg"]))
+    decoded = {}
+    for scale in (1.0, 0.3):
+        dataset = MattingDataset(foregrounds, backgrounds, fgr_scale=(scale, scale))
+        every = [dataset[SampleKey(epoch, 0, 0, (60, 60))] for epoch in range(8)]
+        decoded[scale] = max(
+            max(sample[name].shape) for sample in every for name in PICTURE_NAMES[:2]
+        )
+        steps = [np.linalg.svd(sample["fgr_matrix"][:, :2])[1].min() for sample in every]
+        assert min(steps) >= 0.9  # a pixel of the source for each of the crop
+    assert decoded[1.0] > 60 and decoded[0.3] <= 30
 
 
 def test_the_background_input_is_a_little_out_of_place(data: Path) -> None:

@@ -68,6 +68,12 @@ def test_sides_are_few_and_begin_with_the_smallest(
     assert len(set(drawn)) == len(sides) ** 2
 
 
+def test_sides_of_the_second_stage_are_multiples_of_64() -> None:
+    """Of which a quarter, at which the base network runs, is one of 16."""
+    drawn = {side for step in range(300) for side in crop_of_step(step, 3, (1024, 2048))}
+    assert drawn == set(range(1024, 2049, 64))
+
+
 def test_near_seeds_are_unrelated() -> None:
     seeds = [seed_of(1, 2, 3), seed_of(1, 23), seed_of(12, 3), seed_of(1, 3, 2), seed_of("1", 2, 3)]
     assert len(set(seeds)) == 5
