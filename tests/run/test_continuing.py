@@ -11,13 +11,27 @@ from training import checkpoint
 from training.checkpoint_folder import CheckpointFolder
 
 
-@pytest.mark.parametrize(("stop", "before", "after"), [(2, 0, 0), (2, 2, 2), (3, 2, 0), (1, 0, 2)])
+@pytest.mark.parametrize(
+    ("script", "stop", "before", "after", "accumulate"),
+    [
+        ("train_base", 2, 0, 0, 1),
+        ("train_base", 2, 2, 2, 1),
+        ("train_base", 3, 2, 0, 2),
+        ("train_base", 1, 0, 2, 1),
+        ("train_refine", 3, 0, 2, 2),
+        pytest.param("train_refine", 2, 2, 0, 1, marks=pytest.mark.slow),
+        pytest.param("train_refine", 1, 0, 0, 1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_resumed_run_equals_one_that_was_never_stopped(
-    data: Path, here: Path, stop: int, before: int, after: int
+    data: Path, here: Path, script: str, stop: int, before: int, after: int, accumulate: int
 ) -> None:
-    run(data, "--max-steps", 4, "--model-name", "whole")
-    run(data, "--max-steps", stop, "--num-workers", before)
-    run(data, "--max-steps", 4, "--num-workers", after, "--model-last-checkpoint", "auto")
+    def start(*words: object) -> None:
+        run(data, *words, "--accumulate", accumulate, script=script)
+
+    start("--max-steps", 4, "--model-name", "whole")
+    start("--max-steps", stop, "--num-workers", before)
+    start("--max-steps", 4, "--num-workers", after, *AUTO)
     name = "epoch-1.pth"
     assert same(weights(f"checkpoint/run/{name}"), weights(f"checkpoint/whole/{name}"))
     whole = checkpoint.load_state(Path("checkpoint/whole") / name)

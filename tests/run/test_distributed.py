@@ -1,6 +1,5 @@
 """Several processes train as one: the same samples, gradients, validation; and all end together."""
 
-import argparse
 import copy
 import csv
 import json
@@ -10,32 +9,22 @@ import signal
 import subprocess
 import sys
 import time
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.utils.data import DataLoader
 
-from dataset.augmentation import augment
-from dataset.folders import data_folders, open_split
-from dataset.sample import MattingDataset, batches, begin_worker, collate, validation_keys
-from dataset.sampler import BatchSampler, places_of
-from model.dropout import SampleDropout
 from tests.support import ROOT
 from tests.support.drawn import make_data
+from tests.support.running import AUTO, for_both, words_of
 from training import checkpoint
-from training import team as distributed
 from training.batch_norm import GlobalBatchNorm2d, GlobalPatchNorm
 from training.checkpoint_folder import CheckpointFolder
-from training.team import Team
 
 SUPPORT = ROOT / "tests/support"
-WORDS = ["--model-backbone", "mobilenetv2", "--model-name", "run", "--crop-size", "32", "64"]
-WORDS += ["--batch-size", "4", "--num-workers", "0", "--device", "cpu"]
-WORDS += ["--log-train-loss-interval", "1"]
+EVERY_STEP = ["--log-train-loss-interval", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +33,24 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def launch(
-    folder: Path, data: Path, processes: int, *words: object, fault: str = "", **launching: object
+    folder: Path,
+    data: Path,
+    processes: int,
+    *words: object,
+    fault: str = "",
+    script: str = "train_base",
+    **launching: object,
 ) -> subprocess.Popen:
     """Starts torchrun in `folder`. launching: options of torchrun."""
     folder.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
     for name, value in launching.items():
         command += [f"--{name.replace('_', '-')}", str(value)]
-    command += [str(SUPPORT / "launched.py"), "--dataset-dir", str(data), *WORDS]
+    command += [str(SUPPORT / "launched.py"), *words_of(script, data), *EVERY_STEP]
     return subprocess.Popen(
         [*command, *map(str, words)],
         cwd=folder,
-        env={**os.environ, "FAULT": fault, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "SCRIPT": script, "FAULT": fault, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -70,11 +65,11 @@ def end_of(process: subprocess.Popen, limit: float = 150) -> str:
     return told
 
 
-def single(folder: Path, data: Path, *words: object) -> str:
+def single(folder: Path, data: Path, *words: object, script: str = "train_base") -> str:
     folder.mkdir(exist_ok=True)
-    command = [sys.executable, str(ROOT / "train_base.py"), "--dataset-dir", str(data)]
+    command = [sys.executable, str(ROOT / f"{script}.py"), *words_of(script, data)]
     done = subprocess.run(
-        [*command, *WORDS, *map(str, words)],
+        [*command, *EVERY_STEP, *map(str, words)],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -99,101 +94,6 @@ def assert_equal(one: checkpoint.Checkpoint, other: checkpoint.Checkpoint) -> No
 def results(folder: Path) -> list[dict[str, str]]:
     with (folder / "log/run/results.csv").open() as file:
         return list(csv.DictReader(file))
-
-
-# ---- What each process is given -----------------------------------------------------------------
-
-
-def seen(data: Path, processes: int, accumulate: int, workers: int) -> list[tuple]:
-    """The augmented global batches of three steps, put together from the parts."""
-    dataset = MattingDataset(*open_split(data_folders("", data, print), "train"))
-    count = processes * accumulate
-    order = {"count": len(dataset), "batch_size": 8, "seed": 3, "crop_size": (32, 96)}
-    steps = []
-    for rank in range(processes):
-        parts = range(rank * accumulate, (rank + 1) * accumulate)
-        loader = DataLoader(
-            dataset,
-            batch_sampler=BatchSampler(4, 7, parts, count, **order),
-            num_workers=workers,
-            collate_fn=collate,
-            worker_init_fn=begin_worker,
-        )
-        steps.append([augment(batch, torch.device("cpu")) for batch in batches(loader)])
-    whole = []
-    for step in range(3):
-        parts = [each for of in steps for each in of[step * accumulate : (step + 1) * accumulate]]
-        whole.append(tuple(torch.cat(values) for values in zip(*parts, strict=True)))
-    return whole
-
-
-@pytest.mark.parametrize(
-    ("processes", "accumulate", "workers"),
-    [(2, 1, 0), (4, 1, 1), (4, 2, 0), (1, 2, 3), pytest.param(2, 2, 3, marks=pytest.mark.slow)],
-)
-def test_a_global_batch_is_the_same_however_it_is_shared_out(
-    many: Path, processes: int, accumulate: int, workers: int
-) -> None:
-    one = seen(many, 1, 1, 0)
-    other = seen(many, processes, accumulate, workers)
-    for expected, got in zip(one, other, strict=True):
-        assert len(expected[0]) == 8
-        assert all(torch.equal(a, b) for a, b in zip(expected, got, strict=True))
-
-
-def test_a_samples_dropout_does_not_depend_on_its_batch() -> None:
-    dropout = SampleDropout(0.5).train()
-    x = torch.randn(4, 64, 6, 6)
-    dropout.seeds = [5, 6, 7, 8]
-    whole = dropout(x)
-    dropout.seeds = [7, 8]
-    assert torch.equal(whole[2:], dropout(x[2:]))
-    kept = whole != 0
-    assert 0.4 < kept.float().mean() < 0.6 and not torch.equal(kept[0], kept[1])
-    assert torch.equal(whole[kept], 2 * x[kept])
-    assert torch.equal(dropout.eval()(x), x)
-
-
-def test_the_parts_make_up_the_batch() -> None:
-    assert [place for part in range(6) for place in places_of(part, 6, 18)] == list(range(18))
-
-
-def test_validation_is_shared_out_without_repeats() -> None:
-    keys = validation_keys(11, 3, 50, (32, 32))
-    for size in (1, 2, 3, 4, 7, 64):
-        shares = [Team(rank=rank, size=size).shard(keys) for rank in range(size)]
-        assert [key for share in shares for key in share] == keys
-        assert max(map(len, shares)) - min(map(len, shares)) <= 1
-
-
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_the_first_process_shows_what_was_validated(count: int) -> None:
-    """It alone writes pictures, of its own share: which is empty only where there is nothing."""
-    for size in range(1, 9):
-        shares = [Team(rank=rank, size=size).shard(list(range(count))) for rank in range(size)]
-        assert shares[0] and [item for share in shares for item in share] == list(range(count))
-
-
-@pytest.mark.parametrize("asked", [None, 10])
-def test_what_is_lost_is_said_before_nccl_ends_the_process(
-    monkeypatch: pytest.MonkeyPatch, asked: int | None
-) -> None:
-    asked_for = {}
-    monkeypatch.setattr(distributed, "_group", asked_for.setdefault)
-    team = Team(size=2, host_group=object())
-    for device in ("cuda:0", "cpu"):
-        distributed.with_device(team, torch.device(device), options(dist_timeout=asked))
-    longest = max(asked or each for each in distributed.DEFAULT_TIMEOUTS_S)
-    assert asked_for["nccl"] > timedelta(seconds=longest)
-    assert asked_for["gloo"] == timedelta(seconds=asked or distributed.DEFAULT_TIMEOUTS_S[1])
-
-
-# ---- Options ------------------------------------------------------------------------------------
-
-
-def options(**values: object) -> argparse.Namespace:
-    standard = {"batch_size": 8, "accumulate": 1, "sync_batchnorm": None, "num_workers": 0}
-    return argparse.Namespace(**(standard | values))
 
 
 # ---- Two processes ------------------------------------------------------------------------------
@@ -238,12 +138,14 @@ def test_batch_norm_over_processes_takes_half_precision(kind: type[GlobalBatchNo
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(many: Path, tmp_path: Path) -> None:
+@for_both
+def test_two_processes_train_as_one(many: Path, tmp_path: Path, script: str) -> None:
     """Loss and validation of the same run; resumed with another number of processes; signals and
     faults are below."""
-    told = end_of(launch(tmp_path / "two", many, 2, "--max-steps", 3, "--log-valid-interval", 2))
+    each = ["--max-steps", 3, "--log-valid-interval", 2]
+    told = end_of(launch(tmp_path / "two", many, 2, *each, script=script))
     assert told.count("validation at step 0") == 1 and "2 processes" in told  # one of them talks
-    single(tmp_path / "one", many, "--max-steps", 3, "--log-valid-interval", 2)
+    single(tmp_path / "one", many, *each, script=script)
     two, one = results(tmp_path / "two"), results(tmp_path / "one")
     assert [row["step"] for row in two] == [row["step"] for row in one] == ["0", "2", "3"]
     for name in ("loss", "mad", "mse", "grad"):
@@ -256,13 +158,13 @@ def test_two_processes_train_as_one(many: Path, tmp_path: Path) -> None:
     # On one process, what two have left continues; it is whole, and Adam's steps are counted on.
     before = newest(tmp_path / "two")
     words = ["--model-last-checkpoint", "auto", "--max-steps", 5]
-    assert "at step 4" in single(tmp_path / "two", many, *words)
+    assert "at step 4" in single(tmp_path / "two", many, *words, script=script)
     after = newest(tmp_path / "two")
     assert (before.state["step"], after.state["step"]) == (3, 5)
     moments = after.state["optimizer"]["state"].values()
     assert {int(each["step"]) for each in moments} == {5}
     # And the other way about: one's checkpoint on two, from the same moments.
-    told = end_of(launch(tmp_path / "one", many, 2, "--max-steps", 4, *words[:2]))
+    told = end_of(launch(tmp_path / "one", many, 2, "--max-steps", 4, *words[:2], script=script))
     assert "at step 4" in told
     again = newest(tmp_path / "one")
     assert again.state["step"] == 4
@@ -270,16 +172,21 @@ def test_two_processes_train_as_one(many: Path, tmp_path: Path) -> None:
     assert {int(each["step"]) for each in moments} == {4}
 
 
-def test_a_signal_to_one_process_stops_all_and_the_run_goes_on(many: Path, tmp_path: Path) -> None:
-    end_of(launch(tmp_path / "whole", many, 2, "--max-steps", 4))
-    stopped = launch(tmp_path / "run", many, 2, "--max-steps", 4, fault="1:SIGUSR1:2")
-    told = end_of(stopped)
+@pytest.mark.parametrize(
+    "script", ["train_base", pytest.param("train_refine", marks=pytest.mark.slow)]
+)
+def test_a_signal_to_one_process_stops_all_and_the_run_goes_on(
+    many: Path, tmp_path: Path, script: str
+) -> None:
+    end_of(launch(tmp_path / "whole", many, 2, "--max-steps", 4, script=script))
+    one = (tmp_path / "run", many, 2, "--max-steps", 4)
+    told = end_of(launch(*one, fault="1:SIGUSR1:2", script=script))
     number = 128 + signal.SIGUSR1
     assert f"exitcode  : {number}" in told, told  # the other may be ended by torchrun as it leaves
     (said,) = [line for line in told.splitlines() if "to continue: " in line]
     assert " --nproc-per-node 2 " in said and said.endswith("--model-last-checkpoint auto")
     assert newest(tmp_path / "run").state["step"] == 2
-    end_of(launch(tmp_path / "run", many, 2, "--max-steps", 4, "--model-last-checkpoint", "auto"))
+    end_of(launch(*one, *AUTO, script=script))
     assert_equal(newest(tmp_path / "run"), newest(tmp_path / "whole"))
 
 

@@ -41,11 +41,12 @@ def test_a_checkpoint_of_another_run_is_refused_with_each_difference(
         "add --resume-anyway",
     ):
         assert difference in error
-    run(data, *AUTO, backbone="resnet50", status=2)
+    run(data, *AUTO, "--model-backbone", "resnet50", status=2)
     error = error_of(capsys)
     assert "--model-backbone was mobilenetv2 and is resnet50" in error
     assert "--resume-anyway" not in error
-    run(data, *AUTO, "--resume-anyway", backbone="resnet50", status=2)  # nothing helps there
+    another = [*AUTO, "--resume-anyway", "--model-backbone", "resnet50"]
+    run(data, *another, status=2)  # nothing helps there
     assert "its backbone is mobilenetv2: type --model-backbone" in error_of(capsys)
     run(larger, *other, *AUTO, "--resume-anyway", "--max-steps", 5)
     told = capsys.readouterr().out

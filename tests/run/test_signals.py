@@ -18,6 +18,7 @@ from common.cli import interpreter
 from common.processes import STOP_SIGNALS, deferred_signals
 from common.signals import Stopped, StopRequest
 from tests.support import ROOT
+from tests.support.running import AUTO, SCRIPTS, for_both, words_of
 from training import checkpoint, launch
 from training.checkpoint_folder import CheckpointFolder
 from training.saving import Saver
@@ -44,6 +45,7 @@ def ask_at(
     monkeypatch.setattr(name, asking)
 
 
+@for_both
 @pytest.mark.parametrize(
     "number",
     [
@@ -57,12 +59,13 @@ def test_the_step_ends_and_is_saved(
     capsys: pytest.CaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     number: int,
+    script: str,
 ) -> None:
-    words = ["--dataset-dir", str(data), *WORDS]
-    assert train_base.main([*words, "--max-steps", "4", "--model-name", "whole"]) == 0
+    main, words = SCRIPTS[script].main, [*words_of(script, data), "--max-steps", "4"]
+    assert main([*words, "--model-name", "whole"]) == 0
     before = [signal.getsignal(each) for each in STOP_SIGNALS]
     ask_at(monkeypatch, "training.guarded_optimizer.total", 3, number)
-    assert train_base.main([*words, "--max-steps", "4"]) == 128 + number
+    assert main(words) == 128 + number
     assert [signal.getsignal(each) for each in STOP_SIGNALS] == before
     saved = [path.name for path in CheckpointFolder(Path("checkpoint/run")).checkpoints()]
     assert saved == ["epoch-0.pth", "epoch-1-iter-3.pth"]
@@ -72,19 +75,25 @@ def test_the_step_ends_and_is_saved(
 
     monkeypatch.undo()
     monkeypatch.chdir(here)
-    assert train_base.main([*words, "--max-steps", "4", "--model-last-checkpoint", "auto"]) == 0
+    assert main([*words, *AUTO]) == 0
     one, other = (torch.load(f"checkpoint/{n}/epoch-1.pth") for n in ("run", "whole"))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("script", "number"),
+    [
+        ("train_base", signal.SIGTERM),
+        ("train_base", signal.SIGHUP),
+        ("train_refine", signal.SIGTERM),
+    ],
+)
 def test_validation_within_the_loop_is_broken_off_and_not_recorded(
-    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch, script: str, number: int
 ) -> None:
     ask_at(monkeypatch, "evaluation.metrics.mad", 3, number)  # 1, 2: before the first step
-    words = ["--dataset-dir", str(data), *WORDS, "--log-valid-interval", "1", "--max-steps", "4"]
-    words += ["--batch-size", "2"]
-    assert train_base.main(words) == 128 + number
+    words = [*words_of(script, data), "--log-valid-interval", "1", "--max-steps", "4"]
+    assert SCRIPTS[script].main([*words, "--batch-size", "2"]) == 128 + number
     saved = [path.name for path in CheckpointFolder(Path("checkpoint/run")).checkpoints()]
     assert saved == ["epoch-0-iter-1.pth"]
     assert len(Path("log/run/results.csv").read_text().splitlines()) == 2  # header, step 0
@@ -260,10 +269,13 @@ def test_another_signal_while_processes_start_leaves_handlers_and_mask_as_they_w
 
 
 @pytest.mark.slow
+@for_both
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_workers_leave_the_signal_to_the_program(data: Path, here: Path, number: int) -> None:
+def test_workers_leave_the_signal_to_the_program(
+    data: Path, here: Path, number: int, script: str
+) -> None:
     """As a terminal and a cluster send it: to all processes of the group."""
-    command = [sys.executable, str(ROOT / "train_base.py"), "--dataset-dir", str(data), *WORDS]
+    command = [sys.executable, str(ROOT / f"{script}.py"), *words_of(script, data)]
     command += ["--num-workers", "2", "--epoch-end", "1000", "--checkpoint-interval", "1"]
     process = subprocess.Popen(
         command, cwd=here, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -20,6 +20,7 @@ import torch
 from common.processes import STOP_SIGNALS
 from tests.support import ROOT
 from tests.support.drawn import make_data
+from tests.support.running import AUTO, SCRIPTS, for_both, words_of
 from training import checkpoint
 from training.checkpoint_folder import CheckpointFolder
 
@@ -30,8 +31,8 @@ STEPS = 24
 class Zygote:
     """Starts runs in a fraction of a second; see zygote.py."""
 
-    def __init__(self, data: Path) -> None:
-        self.data = data
+    def __init__(self, script: str, data: Path) -> None:
+        self.script, self.data = script, data
         self.process = subprocess.Popen(
             [sys.executable, str(ROOT / "tests/support/zygote.py")],
             cwd=ROOT,
@@ -42,17 +43,10 @@ class Zygote:
         )
 
     def start(self, folder: Path, *words: object, **limits: int) -> int:
-        argv = [
-            "--dataset-dir",
-            self.data,
-            "--model-backbone",
-            "mobilenetv2",
-            "--model-name",
-            "run",
-        ]
-        argv += ["--crop-size", 32, 64, "--batch-size", 2, "--device", "cpu", "--max-steps", STEPS]
-        argv += ["--checkpoint-interval", 1, "--model-last-checkpoint", "auto", *words]
+        argv = [*words_of(self.script, self.data), "--batch-size", 2, "--max-steps", STEPS]
+        argv += ["--checkpoint-interval", 1, *AUTO, *words]
         request = {"argv": [str(word) for word in argv], "folder": str(folder), **limits}
+        request["script"] = self.script
         request["output"] = str(folder / "output.txt")
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
@@ -63,9 +57,11 @@ class Zygote:
         return int(self.process.stdout.readline())
 
 
-@pytest.fixture(scope="module")
-def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
-    zygote = Zygote(make_data(tmp_path_factory.mktemp("survival")))
+@pytest.fixture(scope="module", params=SCRIPTS)
+def zygote(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Zygote]:
+    zygote = Zygote(request.param, make_data(tmp_path_factory.mktemp("survival")))
     yield zygote
     zygote.process.stdin.close()
     zygote.process.wait(timeout=60)
@@ -122,10 +118,12 @@ def assert_all_whole(folder: Path) -> int:
 def test_killed_at_any_instant(
     zygote: Zygote, never_stopped: tuple[checkpoint.Checkpoint, float], tmp_path: Path
 ) -> None:
-    """60 kills at least, in 5 runs at least; each run continues until it has all of its steps."""
+    """60 kills at least, in 5 runs at least; each run continues until it has all of its steps. A
+    third of that for the second stage, whose parts are the same."""
     whole, seconds = never_stopped
     rng, counts = random.Random(4), Counter()
-    while counts["kills"] < 60 or counts["runs"] < 5:
+    kills, runs, in_saves = (60, 5, 10) if zygote.script == "train_base" else (20, 2, 3)
+    while counts["kills"] < kills or counts["runs"] < runs:
         folder = tmp_path / str(counts["runs"])
         folder.mkdir()
         checkpoints = folder / "checkpoint/run"
@@ -152,7 +150,7 @@ def test_killed_at_any_instant(
         assert_ended_alike(folder, whole)
         counts["runs"] += 1
     print("killed:", dict(counts))
-    assert counts["in a save"] >= 10
+    assert counts["in a save"] >= in_saves
 
 
 def handled(pid: int) -> bool:
@@ -167,10 +165,11 @@ def handled(pid: int) -> bool:
 def test_asked_to_stop_at_any_instant(
     zygote: Zygote, never_stopped: tuple[checkpoint.Checkpoint, float], tmp_path: Path
 ) -> None:
-    """30 signals, in start-up and validation too: 128 + the signal, and the way to go on."""
+    """30 signals, in start-up and validation too: 128 + the signal, and the way to go on. A third
+    of that for the second stage."""
     whole, seconds = never_stopped
     rng, counts = random.Random(5), Counter()
-    while counts["signals"] < 30:
+    while counts["signals"] < (30 if zygote.script == "train_base" else 10):
         folder = tmp_path / str(counts["runs"])
         folder.mkdir()
         for _ in range(1000):
@@ -251,10 +250,10 @@ def test_a_limit_on_file_sizes(zygote: Zygote, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("checkpoint/run/*.pth*"))
 
 
-def test_two_starts_at_once(tmp_path: Path, data: Path) -> None:
-    command = [sys.executable, str(ROOT / "train_base.py"), "--dataset-dir", str(data)]
-    command += ["--model-backbone", "mobilenetv2", "--model-name", "run", "--crop-size", "32", "32"]
-    command += ["--batch-size", "2", "--device", "cpu", "--num-workers", "0", "--epoch-end", "1000"]
+@for_both
+def test_two_starts_at_once(tmp_path: Path, data: Path, script: str) -> None:
+    command = [sys.executable, str(ROOT / f"{script}.py"), *words_of(script, data)]
+    command += ["--batch-size", "2", "--epoch-end", "1000"]
     runs = [
         subprocess.Popen(
             command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE

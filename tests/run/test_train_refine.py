@@ -6,14 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import train_base
-import train_refine
 from model import MattingBase, MattingRefine
 from tests.support.running import AUTO, error_of, run, same, weights
 from training import checkpoint
 from training.options import parse_refine_options
 
-REFINE = {"script": train_refine}
+REFINE = {"script": "train_refine"}
 FEW = ["--max-steps", 1, "--crop-size", 64, 64, "--batch-size", 2]
 
 
@@ -154,7 +152,7 @@ def test_a_file_of_one_stage_in_the_place_of_the_other(
         (["--model-name", "refined", "--overwrite"], "choose another --model-name"),
         (["--model-name", "refined", *AUTO], "train_refine.py"),
     ):
-        run(data, *FEW, *words, status=2, script=train_base)
+        run(data, *FEW, *words, status=2, script="train_base")
         assert said in error_of(capsys)
     before = own.read_bytes()
     for words, said in (
@@ -165,7 +163,7 @@ def test_a_file_of_one_stage_in_the_place_of_the_other(
         run(data, *FEW, *words, status=2, **REFINE)
         assert said in error_of(capsys)
     checkpoint.state_path(own).unlink()  # bare weights, as another program writes them
-    run(data, *FEW, "--model-last-checkpoint", own, status=2, script=train_base)
+    run(data, *FEW, "--model-last-checkpoint", own, status=2, script="train_base")
     assert "train_refine.py" in error_of(capsys)
     assert own.read_bytes() == before and not Path("checkpoint/run").exists()
 
@@ -173,7 +171,7 @@ def test_a_file_of_one_stage_in_the_place_of_the_other(
 def test_a_run_of_the_base_stage_is_never_lost_to_this_one(
     data: Path, here: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    run(data, *FEW, script=train_base)
+    run(data, *FEW, script="train_base")
     files = {path: path.read_bytes() for path in Path("checkpoint/run").iterdir()}
     for words in ([], ["--overwrite"], AUTO, ["--overwrite", *AUTO]):
         run(data, *FEW, *words, status=2, **REFINE)

@@ -59,7 +59,7 @@ def test_transfer_then_resume_without_transfer(
     listing = f"vainf_deeplabv3_{backbone.removesuffix('v2')}"
     deeplab = published_file(here / "deeplab.pth", listing)
     initial = ["--model-pretrain-initialization", deeplab]
-    run(data, *initial, "--max-steps", 1, "--lr-backbone", 1e-12, backbone=backbone)
+    run(data, *initial, "--max-steps", 1, "--lr-backbone", 1e-12, "--model-backbone", backbone)
     told = capsys.readouterr().out
     assert {"mobilenetv2": "341/362", "resnet50": "353/374"}[backbone] in told
     report = json.loads(Path("log/run/transfer.json").read_text())
@@ -74,7 +74,8 @@ def test_transfer_then_resume_without_transfer(
 
     Path("log/run/transfer.json").unlink()
     last = "checkpoint/run/epoch-0-iter-1.pth"
-    run(data, *initial, "--model-last-checkpoint", last, "--max-steps", 2, backbone=backbone)
+    again = ["--model-last-checkpoint", last, "--max-steps", 2, "--model-backbone", backbone]
+    run(data, *initial, *again)
     told = capsys.readouterr().out
     assert "deeplab.pth is not transferred: the run continues" in told
     assert f"continuing {last} at step 2" in told

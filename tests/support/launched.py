@@ -1,4 +1,4 @@
-"""What torchrun starts in tests/run/test_distributed.py: train_base.main, with a fault put
+"""What torchrun starts in tests/run/test_distributed.py: the main of SCRIPT, with a fault put
 into one of its processes. FAULT, in the environment: "RANK:KIND:STEP"; none where it is not set."""
 
 import json
@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import train_base
+import train_refine
 
 rank, kind, at = (os.environ.get("FAULT") or "-1::0").split(":")
 argv = sys.argv[1:]
@@ -73,4 +74,5 @@ if int(rank) == int(os.environ["RANK"]) and not int(os.environ["TORCHELASTIC_RES
         GuardedOptimizer.step = at_step(GuardedOptimizer.step, send(getattr(signal, kind)))
 
 if __name__ == "__main__":
-    sys.exit(train_base.main(argv))
+    script = {"train_base": train_base, "train_refine": train_refine}[os.environ["SCRIPT"]]
+    sys.exit(script.main(argv))

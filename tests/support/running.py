@@ -5,7 +5,6 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -15,28 +14,21 @@ import train_refine
 from tests.support.scripts import error_line
 
 AUTO = ["--model-last-checkpoint", "auto"]
+SCRIPTS = {"train_base": train_base, "train_refine": train_refine}
+CROPS = {"train_base": (32, 64), "train_refine": (64, 96)}  # tiny ones, of two sizes
+for_both = pytest.mark.parametrize("script", list(SCRIPTS))
 
 
-def run(
-    data: Path,
-    *arguments: object,
-    backbone: str = "mobilenetv2",
-    status: int = 0,
-    script: ModuleType = train_base,
-) -> None:
-    crops = {train_base: (32, 64), train_refine: (64, 128)}
-    argv = ["--dataset-dir", data, "--model-backbone", backbone, "--model-name", "run"]
-    argv += [
-        "--crop-size",
-        *crops[script],
-        "--batch-size",
-        4,
-        "--num-workers",
-        0,
-        "--device",
-        "cpu",
-    ]
-    assert script.main([str(word) for word in [*argv, *arguments]]) == status
+def words_of(script: str, data: Path) -> list[str]:
+    """What is typed behind a training script's name, so that a step takes a moment."""
+    words = ["--dataset-dir", data, "--model-backbone", "mobilenetv2", "--model-name", "run"]
+    words += ["--crop-size", *CROPS[script], "--batch-size", 4, "--epoch-end", 8]
+    return [str(word) for word in [*words, "--num-workers", 0, "--device", "cpu"]]
+
+
+def run(data: Path, *arguments: object, status: int = 0, script: str = "train_base") -> None:
+    words = [*words_of(script, data), *map(str, arguments)]
+    assert SCRIPTS[script].main(words) == status
 
 
 def error_of(capsys: pytest.CaptureFixture) -> str:

@@ -1,9 +1,9 @@
 """Imports all that a run needs, once, and forks a run for each line that it is given: real
 processes, to be killed, without the seconds in which Python starts.
 
-A line is a JSON object: "argv", "folder" to run in, "output" (a file for both streams) and, if
-wanted, "file_size", a limit in bytes on each file. Answers with the process's id, and with its exit
-status (negative: the signal that killed it) when it has ended.
+A line is a JSON object: "script", "argv", "folder" to run in, "output" (a file for both streams)
+and, if wanted, "file_size", a limit in bytes on each file. Answers with the process's id, and with
+its exit status (negative: the signal that killed it) when it has ended.
 """
 
 import json
@@ -16,9 +16,11 @@ import torch
 torch.set_num_threads(1)
 
 import train_base  # noqa: E402
+import train_refine  # noqa: E402
 from model import transfer  # noqa: E402, F401
 from training import guarded_optimizer, journal, provenance, start, validator  # noqa: E402, F401
 
+SCRIPTS = {"train_base": train_base, "train_refine": train_refine}
 for line in sys.stdin:
     request = json.loads(line)
     pid = os.fork()
@@ -32,7 +34,7 @@ for line in sys.stdin:
             resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_size"],) * 2)
         status = 70
         try:
-            status = train_base.main(request["argv"])
+            status = SCRIPTS[request["script"]].main(request["argv"])
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
