@@ -14,7 +14,7 @@ dependencies = ["torch", "torchvision", "numpy", "safetensors"]
 
 
 def mattingbase(backbone: str = "resnet50", weights: str | Path | None = None) -> MattingBase:
-    """MattingBase with `backbone`: resnet50, resnet101 or mobilenetv2.
+    """MattingBase with `backbone`, one of common.choices.BACKBONES.
 
     weights: a file of this program or of the published one, of MattingBase or MattingRefine, whose
     refiner is left out; the network is then in eval mode, on the CPU, in float32. None: random
@@ -33,7 +33,7 @@ def mattingbase(backbone: str = "resnet50", weights: str | Path | None = None) -
 def mattingrefine(
     backbone: str = "resnet50", weights: str | Path | None = None, **settings: Any
 ) -> MattingRefine:
-    """MattingRefine with `backbone`: resnet50, resnet101 or mobilenetv2.
+    """MattingRefine with `backbone`, one of common.choices.BACKBONES.
 
     weights: as mattingbase takes them, of MattingRefine. settings: those of MattingRefine's
     constructor, such as backbone_scale, refine_mode and refine_sample_pixels; the kernel size is

@@ -4,18 +4,25 @@ Encoder, ASPP, decoder, and what each output channel means. Its entry names are 
 format, which other programs read and write; they never change.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from common.choices import BACKBONES
 from model.aspp import ASPP
 from model.batch_norm import count_batch
 from model.decoder import Decoder
 from model.mobilenet import MobileNetV2Encoder
 from model.resnet import ResNetEncoder
 from model.transfer import Report, transfer
+
+# By backbone, in the order of common.choices.BACKBONES. Each says the `channels` of its features.
+ENCODERS: dict[str, Callable[[], ResNetEncoder | MobileNetV2Encoder]] = {
+    "resnet50": lambda: ResNetEncoder([3, 4, 6, 3]),
+    "resnet101": lambda: ResNetEncoder([3, 4, 23, 3]),
+    "mobilenetv2": lambda: MobileNetV2Encoder(),
+}
 
 
 class Outputs(NamedTuple):
@@ -54,17 +61,15 @@ def clamp(x: Tensor) -> Tensor:
 class MattingBase(nn.Module):
     """The coarse network of Lin et al., CVPR 2021 (https://arxiv.org/abs/2012.07810).
 
-    backbone: one of common.choices.BACKBONES; anything else raises ValueError.
+    backbone: one of ENCODERS; anything else raises ValueError.
     """
 
     def __init__(self, backbone: str) -> None:
         super().__init__()
-        if backbone not in BACKBONES:
-            raise ValueError(f"no backbone {backbone!r}; choose one of {', '.join(BACKBONES)}")
+        if backbone not in ENCODERS:
+            raise ValueError(f"no backbone {backbone!r}; choose one of {', '.join(ENCODERS)}")
         self.backbone_name = backbone
-        self.backbone = (
-            MobileNetV2Encoder() if backbone == "mobilenetv2" else ResNetEncoder(backbone)
-        )
+        self.backbone = ENCODERS[backbone]()
         whole, half, quarter, eighth, sixteenth = self.backbone.channels
         self.aspp = ASPP(sixteenth, [3, 6, 9])
         self.decoder = Decoder((256, 128, 64, 48, 37), (eighth, quarter, half, whole))

@@ -1,4 +1,4 @@
-"""The ResNet50 and ResNet101 encoders: torchvision's network at output stride 16, six channels in.
+"""The ResNet encoders: torchvision's network at output stride 16, six channels in.
 
 They give features at five scales to the decoder. They never load weights themselves.
 """
@@ -8,22 +8,21 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from model.batch_norm import BatchNorm2d
 
-BLOCKS = {"resnet50": [3, 4, 6, 3], "resnet101": [3, 4, 23, 3]}
-
 
 class ResNetEncoder(ResNet):
     """torchvision's ResNet without its classifier, the last stage dilated instead of strided.
 
     The stride of the first convolution of `layer4` becomes a dilation of the others, so that the
     deepest features have 1/16 of the input's size (DeepLabV3, https://arxiv.org/abs/1706.05587).
+    blocks: how many bottlenecks each of the four stages has.
     """
 
     channels = (6, 64, 256, 512, 2048)
 
-    def __init__(self, backbone: str) -> None:
+    def __init__(self, blocks: list[int]) -> None:
         super().__init__(
             Bottleneck,
-            BLOCKS[backbone],
+            blocks,
             replace_stride_with_dilation=[False, False, True],
             norm_layer=BatchNorm2d,
         )

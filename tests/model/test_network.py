@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from common.choices import BACKBONES, OUTPUTS
 from exporting.inference import Inference
 from model import MattingBase
-from model.matting_base import Outputs, clamp
+from model.matting_base import ENCODERS, Outputs, clamp
 from tests.support import DATA
 from tests.support.operations import Operations
 from tests.support.published import STATE_DICTS, reference_entry, reference_image
@@ -37,6 +37,10 @@ def outputs() -> dict:
                 reference_image(3, 64, 96, 0.3), reference_image(3, 64, 96, 2.3)
             )
     return computed
+
+
+def test_every_backbone_to_choose_has_its_encoder() -> None:
+    assert tuple(ENCODERS) == BACKBONES
 
 
 def test_entries_are_those_of_the_published_class(backbone: str) -> None:
