@@ -18,13 +18,13 @@ from common.errors import DataError
 from common.text import listed
 from dataset.alphas import refuse
 from dataset.colours import GREY_MODES, conversion_of, to_srgb
+from dataset.intact import ends_early, lacks_pixels
 from dataset.kinds import PICTURE_ENDINGS, VIDEO_ENDINGS
 from dataset.listing import VIDEO_ADVICE, Say, find_pictures, names_and_stems, quiet
 from dataset.names import Names
 from dataset.orientation import orientation_of, upright_size, upright_to_stored
 from dataset.other_pictures import what_it_is
 from dataset.png import open_image
-from dataset.whole import ends_early, lacks_pixels
 
 if TYPE_CHECKING:
     from dataset.tar import Member, TarFolder

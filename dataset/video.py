@@ -13,8 +13,8 @@ import numpy as np
 from common.cli import command
 from common.errors import DataError
 from common.text import MAX_NAMES_LISTED
+from dataset.intact_video import pictures_of, what_lacks
 from dataset.kinds import VIDEO_ENDINGS
-from dataset.whole_video import pictures_of, what_lacks
 from dataset.wide_video import said, to_bt709
 
 ENCODERS = ("libx264", "libopenh264", "mpeg4")  # the first that this PyAV has
