@@ -14,6 +14,7 @@ from common.cli import MAX_BATCH, MAX_PIXELS, MAX_WORKERS, Formatter, Parser, in
 from common.files import next_free
 from common.script import run_script
 from common.text import plural, printable, tell
+from prediction import refining
 from training.option_groups import add_dataset_name
 
 if TYPE_CHECKING:
@@ -45,8 +46,12 @@ OF_CHECKPOINT = (
     "batch_size",
     "num_workers",
     "precision",
+    "model_type",
+    "model_backbone",
+    *refining.OF_REFINING,
 )
 OF_FOLDERS = ("pred_dir", "true_dir", "trimap_dir", "src_dir", "partial")
+SIZE, REFINE_SIZE = 512, 2048  # what the two stages are trained to see at the most
 INPUTS = ("model_checkpoint", "pred_dir", "true_dir", "trimap_dir", "src_dir")
 
 
@@ -144,11 +149,19 @@ def of_checkpoint(
     from dataset.first_look import look_at_alphas
     from dataset.folders import data_folders, describe, open_split, places
     from evaluation.network import Compositions, choose_backgrounds, predictions
-    from model.load import load_matting_base
+    from model import MattingRefine
+    from prediction.network import load_network
     from training.resolve import choose_workers
 
     precision = machine.choose_precision(options.precision, device)
-    model = load_matting_base(options.model_checkpoint)
+    model = load_network(options)
+    refines = isinstance(model, MattingRefine)
+    if options.size is None:
+        options.size = REFINE_SIZE if refines else SIZE
+    size = (options.size, options.size)
+    if options.batch_size is None:  # a CPU is no faster with several, which take memory
+        options.batch_size = 1 if refines and device.type == "cpu" else 4
+    settings = refining.settings_of(options).for_size(size)
     model = model.to(device, memory_format=machine.LAYOUTS[device.type])  # type: ignore[call-overload]
     if device.type == "cpu":
         machine.keep_memory()
@@ -170,9 +183,13 @@ def of_checkpoint(
         f"{plural(len(chosen), 'background')}"
         + (", as captured before" if options.captured else "")
     )
+    if isinstance(model, MattingRefine):
+        settings.set_on(model, size)
+        print(f"MattingRefine, {settings.said(size)}")
     about = {
         "checkpoint": weights,
         "backbone": model.backbone_name,
+        **({"network": "MattingRefine", **settings.described()} if refines else {}),
         "data set": data,
         **describe(foregrounds, backgrounds),
         "foregrounds used": len(keys) // len(chosen),
@@ -220,7 +237,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     model = parser.add_argument_group("a checkpoint on a data set")
     model.add_argument(
         "--model-checkpoint", type=Path, metavar="FILE",
-        help="weights of MattingBase: this program's or the published one's",
+        help="weights of MattingBase or MattingRefine: this program's or the published one's",
     )
     add_dataset_name(model)
     model.add_argument(
@@ -243,13 +260,13 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     model.add_argument(
         "--size",
         type=integer(32, MAX_PIXELS),
-        default=512,
         metavar="PIXELS",
-        help="side of the compositions",
+        help=f"side of the compositions (default: {SIZE}; of a MattingRefine {REFINE_SIZE})",
     )
     model.add_argument("--seed", type=seed, default=0, metavar="N", help="of all randomness")
     model.add_argument(
-        "--batch-size", type=integer(1, MAX_BATCH), default=4, metavar="N", help="images at once"
+        "--batch-size", type=integer(1, MAX_BATCH), metavar="N",
+        help="images at once (default: 4; of a MattingRefine on a CPU 1)",
     )
     model.add_argument(
         "--num-workers", type=integer(0, MAX_WORKERS), metavar="N",
@@ -261,6 +278,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         help="of the forward pass (default: fp16 on CUDA, fp32 elsewhere); fp32 on CUDA "
         "computes convolutions in TF32, with 10 bits of fraction",
     )
+
+    refining.add_options(parser)
 
     folders = parser.add_argument_group("folders of mattes, JPEG or PNG, 8 or 16 bits")
     folders.add_argument(

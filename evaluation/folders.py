@@ -29,7 +29,8 @@ from evaluation.scores import Batch, Score, has_region
 UNKNOWN_GREYS = (64 / 255, 192 / 255)
 NO_MATTE_FAULTS = ("colour_alpha", "scaled_alpha")  # what no matte can be, predicted ones neither
 ONE_GREY_FAULTS = ("flat_alpha", "middle_alpha")
-OTHER_OUTPUTS = ("fgr", "com", "err")  # folders of predict.py beside pha
+OTHER_OUTPUTS = ("fgr", "com", "err", "ref")  # folders of predict.py beside pha
+NO_MATTES = {"err": "expected errors of mattes", "ref": "maps of what was refined"}
 FRAME_NUMBER = re.compile(r"(.*?)(\d+)", re.DOTALL)
 
 
@@ -59,8 +60,8 @@ def choose_pairs(
     if beside and beside.resolve() == true_dir.resolve():  # those of a data set, not of predict.py
         beside = None
     meant = f"; predict.py's mattes are in {beside}: type --pred-dir {beside}" if beside else ""
-    if beside and pred_dir.resolve().name == "err":
-        raise DataError(f"{pred_dir} has expected errors of mattes, not mattes{meant}")
+    if beside and (what := NO_MATTES.get(pred_dir.resolve().name)):
+        raise DataError(f"{pred_dir} has {what}, not mattes{meant}")
     try:
         pairs, faults = find_mattes(pred_dir, true_dir, trimap_dir, src_dir, say)
         if faults and not partial:

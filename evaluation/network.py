@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from common.machine import LAYOUTS
 from common.text import printable
@@ -19,6 +19,9 @@ from dataset.sample import MattingDataset, SampleLoader, batches
 from dataset.sampler import SampleKey, seed_of
 from evaluation.metrics import unknown_region
 from evaluation.scores import Batch
+from model import MattingRefine
+from model.matting_refine import resize
+from model.refiner import PATCH
 
 # A background that was captured before the person came differs from what is behind the person.
 # Moved as in training; gamma and noise as Sengupta et al., CVPR 2020, drew them to train.
@@ -94,8 +97,9 @@ def predictions(
     num_workers: int,
     unknown: bool,
 ) -> Iterator[Batch]:
-    """What `model`, in eval mode on `device`, makes of these samples, in their order. precision:
-    "fp32", or of autocast. unknown: only the unknown region is to be measured. Raises DataError."""
+    """What `model`, MattingBase or MattingRefine, in eval mode on `device`, makes of these samples,
+    in their order; of MattingRefine with the coarse alpha. precision: "fp32", or of autocast.
+    unknown: only the unknown region is to be measured. Raises DataError."""
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     on_gpu = device.type == "cuda"
     loader = SampleLoader(compositions, num_workers, on_gpu, sampler=keys, batch_size=batch_size)
@@ -108,7 +112,7 @@ def predictions(
             gamma = torch.tensor([compositions.gamma_of(key) for key in some], device=device)
             bgr = bgr ** gamma[:, None, None, None]
             with torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32"):
-                pred_pha, pred_fgr, _, _ = model(src, bgr, hid=False)
+                pred_pha, pred_fgr, coarse_pha = _predict(model, src, bgr)
             yield Batch(
                 names=[compositions.name(key) for key in some],
                 pred_pha=pred_pha.float(),
@@ -117,4 +121,18 @@ def predictions(
                 pred_fgr=pred_fgr.float(),
                 true_fgr=true_fgr,
                 src=src,
+                coarse_pha=coarse_pha,
             )
+
+
+def _predict(model: nn.Module, src: Tensor, bgr: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """pha, fgr and, of MattingRefine, the coarse alpha brought to the full size."""
+    if not isinstance(model, MattingRefine):
+        pha, fgr, _, _ = model(src, bgr, hid=False)
+        return pha, fgr, None
+    found = model(src, bgr)
+    height, width = src.shape[2], src.shape[3]
+    # The network continues sides to multiples of a patch, and sees those small.
+    whole = (found.ref_sm.shape[2] * PATCH, found.ref_sm.shape[3] * PATCH)
+    coarse = resize(found.pha_sm.float(), whole)[:, :, :height, :width]
+    return found.pha, found.fgr, coarse

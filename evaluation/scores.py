@@ -28,6 +28,8 @@ TITLES = {
     "grad": "Grad",
     "conn": "Conn",
     "fgr_mse": "fgr MSE",
+    "coarse_mad": "coarse MAD",
+    "coarse_grad": "coarse Grad",
     "dtssd": "dtSSD",
 }
 WHOLE_IMAGE, UNKNOWN_REGION = "the whole image", "the unknown region"
@@ -38,7 +40,8 @@ WORST_LISTED = 5  # of the worst images, and of the worst clips
 class Batch:
     """Images to be measured: names (B), alphas (B, 1, H, W), region the same in bool or None: all,
     colours (B, 3, H, W) or None; float32, 0..1. src_files: instead of src, photos to be read where
-    they are wanted."""
+    they are wanted. coarse_pha: alpha before it was refined, at the full size; None where it was
+    not."""
 
     names: list[str]
     pred_pha: Tensor
@@ -48,6 +51,7 @@ class Batch:
     true_fgr: Tensor | None = None
     src: Tensor | None = None
     src_files: list[Path] | None = None
+    coarse_pha: Tensor | None = None
 
 
 class NotFiniteError(UserError, ValueError):
@@ -96,6 +100,9 @@ def measure(batch: Batch) -> list[Score]:
     columns = {name: metric(*alphas, batch.region) for name, metric in METRICS.items()}
     if batch.pred_fgr is not None and batch.true_fgr is not None:
         columns["fgr_mse"] = fgr_mse(batch.pred_fgr, batch.true_fgr, batch.true_pha)
+    if batch.coarse_pha is not None:
+        coarse = batch.coarse_pha, batch.true_pha, batch.region
+        columns |= {"coarse_mad": mad(*coarse), "coarse_grad": grad(*coarse)}
     figures = torch.stack(list(columns.values()), dim=1).cpu()
     for name, row in zip(batch.names, figures, strict=True):
         if not row.isfinite().all():
@@ -123,15 +130,16 @@ def table(result: Result) -> str:
         f"{plural(len(result.images), 'image')}, over {result.over}",
         f"({units(result)})",
         "",
-        _line([TITLES[name] for name in names]),
-        _line([f"{result.mean[name]:.4f}" for name in names], "mean"),
+        _line({name: TITLES[name] for name in names}),
+        _line({name: f"{result.mean[name]:.4f}" for name in names}, "mean"),
         "",
         _worst_of(result.images, "MAD"),
         *_worst(result.images),
     ]
     if result.clips:
         mean, count = result.mean["dtssd"], plural(len(result.clips), "clip")
-        lines += ["", _line([TITLES["dtssd"]]), _line([f"{mean:.4f}"], f"mean of {count}"), ""]
+        lines += ["", _line({"dtssd": TITLES["dtssd"]})]
+        lines += [_line({"dtssd": f"{mean:.4f}"}, f"mean of {count}"), ""]
         lines += [_worst_of(result.clips, "dtSSD"), *_worst(result.clips)]
     if result.empty:
         lines += ["", f"note: {said_of_empty(result)}"]
@@ -143,6 +151,8 @@ def units(result: Result) -> str:
     said = ["SAD, Grad, Conn over 1000", "MAD, MSE times 1000"]
     if "fgr_mse" in result.images[0].figures:
         said.append("fgr MSE times 1000, wherever true alpha is above 0")
+    if "coarse_mad" in result.images[0].figures:
+        said.append("coarse: the same of alpha before it was refined")
     if result.clips:
         said.append("dtSSD times 100")
     return "; ".join([*said, "alpha being 0..1"])
@@ -168,13 +178,15 @@ def _worst_of(scores: Sequence[Score], title: str) -> str:
 
 def _worst(scores: Sequence[Score]) -> list[str]:
     return [
-        _line([f"{value:.4f}" for value in score.figures.values()], score.name)
+        _line({name: f"{value:.4f}" for name, value in score.figures.items()}, score.name)
         for score in scores[:WORST_LISTED]
     ]
 
 
-def _line(cells: Sequence[str], name: str = "") -> str:
-    return ("".join(f"{cell:>11}" for cell in cells) + f"  {name}").rstrip()
+def _line(cells: dict[str, str], name: str = "") -> str:
+    """cells: by metric, whose column is as wide as its title needs."""
+    wide = (text.rjust(max(11, len(TITLES[metric]) + 1)) for metric, text in cells.items())
+    return ("".join(wide) + f"  {name}").rstrip()
 
 
 def write_json(path: Path, result: Result) -> None:

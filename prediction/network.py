@@ -31,14 +31,14 @@ def tell_settings(matter: Matter, size: tuple[int, int], progress: Progress) -> 
 
 
 def load_network(
-    options: argparse.Namespace, of_base: dict[str, str]
+    options: argparse.Namespace, of_base: dict[str, str] | None = None
 ) -> MattingBase | MattingRefine:
     """The network of --model-checkpoint, as what it is, or as --model-type says. of_base: options
     that mean the base network alone, as refining.OF_REFINING has them; None where they are not
     given. Raises OptionError where an option goes with another network, WeightsFileError."""
     path, wanted = options.model_checkpoint, options.model_type
     given = [n for name, n in refining.OF_REFINING.items() if getattr(options, name) is not None]
-    of_base_given = [n for name, n in of_base.items() if getattr(options, name) is not None]
+    of_base_given = [n for name, n in (of_base or {}).items() if getattr(options, name) is not None]
     if wanted == "mattingbase":
         if given:
             raise OptionError(

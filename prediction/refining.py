@@ -61,6 +61,12 @@ class RefineSettings:
         for name, value in vars(self.for_size(size)).items():
             setattr(model, name, value)
 
+    def described(self) -> dict[str, float | str | None]:
+        """By the names under which it is noted down; without what its mode does not use."""
+        used = {"sampling": "refine_sample_pixels", "thresholding": "refine_threshold"}
+        names = ["backbone_scale", "refine_mode", *filter(None, [used.get(self.refine_mode)])]
+        return {name.replace("_", " "): getattr(self, name) for name in names}
+
     def said(self, size: tuple[int, int]) -> str:
         """For pictures of (height, width): "1920x1080: backbone at 1/4, 480x270; ..."."""
         filled = self.for_size(size)
@@ -113,8 +119,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         refining.add_argument(name, help=text, **settings)
         known = {k: v for k, v in settings.items() if k != "metavar"}
         dest = name[2:].replace("-", "_")
-        hidden: dict[str, Any] = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
-        refining.add_argument(published, dest=dest, **known, **hidden)
+        refining.add_argument(published, dest=dest, help=argparse.SUPPRESS, **known)
 
     # fmt: off
     add(
