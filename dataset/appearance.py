@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from dataset.geometry import PIXELS_AT_ONCE, source_points, together, warp
+from dataset.geometry import PIXELS_AT_ONCE, concatenate, source_points, warp
 
 BLUR_AT_MOST = 5  # radius in pixels
 BLUR_BLOCK = 64  # outputs of one product
@@ -126,5 +126,5 @@ def add_noise(pictures: Tensor, sigma: Tensor, seeds: Tensor) -> Tensor:
         torch.randn(shape, device=device, generator=torch.Generator(device).manual_seed(seed))
         for seed in seeds.tolist()
     ]
-    noise = together(fields)
+    noise = concatenate(fields)
     return noise.mul_(sigma[:, None, None, None]).add_(pictures).clamp_(0, 1)

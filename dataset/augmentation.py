@@ -147,12 +147,12 @@ def choose(numbers: Tensor) -> dict[str, Any]:
     """
     differs = numbers.numpy() != AS_IT_IS
     moved = np.flatnonzero(differs[:, NUMBERS.index("misaligned")])
-    twice = np.concatenate([np.arange(len(numbers)), moved])
+    extended = np.concatenate([np.arange(len(numbers)), moved])
     rows = {}
-    for steps, of in ((OF_SAMPLES, differs), (OF_BACKGROUNDS, differs[twice])):
+    for steps, of in ((OF_SAMPLES, differs), (OF_BACKGROUNDS, differs[extended])):
         for name, columns in steps.items():
             rows[name] = np.flatnonzero(of[:, columns].any(1))
-    rows |= {"moved": moved, "backgrounds": twice}
+    rows |= {"moved": moved, "backgrounds": extended}
     return {
         "chosen": torch.from_numpy(np.concatenate(list(rows.values()))),
         "chosen_counts": {name: len(each) for name, each in rows.items()},
@@ -185,16 +185,14 @@ def augment(
     takes all at once.
     """
     if device.type != "cpu":
-        return tuple(
-            each.contiguous(memory_format=layout) for each in augment_together(batch, device)
-        )
+        return tuple(each.contiguous(memory_format=layout) for each in augment_batch(batch, device))
     count, size = len(batch["numbers"]), batch["size"]
     whole = tuple(
         torch.empty(count, channels, *size, memory_format=layout) for channels in (3, 3, 1, 3)
     )
 
     def augment_one(row: int, sample: dict) -> None:
-        made = list(augment_together(sample, device))
+        made = list(augment_batch(sample, device))
         for outputs in whole:
             outputs[row] = made.pop(0)[0]  # whose memory is then free
 
@@ -223,7 +221,7 @@ def copying(device: torch.device) -> "torch.cuda.Stream":
     return torch.cuda.Stream(device)
 
 
-def augment_together(batch: dict, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def augment_batch(batch: dict, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As augment, with each step for all samples at once."""
     if "chosen" not in batch:
         batch = {**batch, **choose(batch["numbers"])}
@@ -239,7 +237,7 @@ def augment_together(batch: dict, device: torch.device) -> tuple[Tensor, Tensor,
     src = torch.lerp(behind, true_fgr, true_pha)
     del behind  # at 2048x2048 a picture takes 50 MB
 
-    # The sensor, twice.
+    # The sensor: noise of the photograph, and of the background.
     seeds = batch["noise_seeds"]
     src = only_where(rows["src_noise"], add_noise, src, numbers["src_noise"], seeds[:, 0])
     bgr = only_where(rows["bgr_noise"], add_noise, bgr, numbers["bgr_noise"], seeds[:, 1])
@@ -266,12 +264,12 @@ def figures(
 def backgrounds(batch: dict, on: dict[str, Tensor], rows: dict[str, Rows]) -> tuple[Tensor, Tensor]:
     """Each background as it is behind the figure, and as it is the network's input: where the
     camera moved, that is warped once more from the source, under a matrix of its own."""
-    moved, twice, count = rows["moved"].device, rows["backgrounds"], len(on["numbers"])
-    numbers = by_name(on["numbers"][twice.device])
+    moved, extended, count = rows["moved"].device, rows["backgrounds"], len(on["numbers"])
+    numbers = by_name(on["numbers"][extended.device])
     sources = decoded(batch, on, "bgr")
     matrix = torch.cat([on["bgr_matrix"], on["input_matrix"][moved]])
-    points = source_points(on["bgr_size"][twice.device], matrix, tuple(batch["size"]))
-    sources = [sources[row] for row in twice.host.tolist()]
+    points = source_points(on["bgr_size"][extended.device], matrix, tuple(batch["size"]))
+    sources = [sources[row] for row in extended.host.tolist()]
     pictures = warp(sources, points, reflect=True).div_(255)
     del points
     pictures = focus(pictures, numbers, rows, "bgr")

@@ -91,7 +91,7 @@ def warp(pictures: Sequence[Tensor] | Tensor, points: Tensor, reflect: bool = Fa
         return F.grid_sample(picture, where, padding_mode=outside, align_corners=False)
 
     if max(math.prod(each.shape[-2:]) for each in (points[..., 0], *pictures)) <= PIXELS_AT_ONCE:
-        return together([sampled(*each) for each in zip(pictures, points, strict=True)])
+        return concatenate([sampled(*each) for each in zip(pictures, points, strict=True)])
     warped = torch.empty(len(points), len(pictures[0]), *points.shape[1:3], device=points.device)
     for result, picture, where in zip(warped, pictures, points, strict=True):
         for channel in range(len(picture)):
@@ -99,7 +99,7 @@ def warp(pictures: Sequence[Tensor] | Tensor, points: Tensor, reflect: bool = Fa
     return warped
 
 
-def together(tensors: list[Tensor]) -> Tensor:
+def concatenate(tensors: list[Tensor]) -> Tensor:
     """All in one, along their first dimension; one alone is not copied."""
     return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
 

@@ -157,7 +157,7 @@ def test_threads_take_part_in_inference_and_pass_errors_on() -> None:
 def test_all_at_once_gives_what_one_by_one_gives(data: Path) -> None:
     """The way of a GPU, tried on the CPU."""
     batch = batch_of(samples(data, seed=1), count=12, side=96)
-    at_once = augmentation.augment_together(batch, CPU)
+    at_once = augmentation.augment_batch(batch, CPU)
     for one, other in zip(augment(batch, CPU), at_once, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
 
