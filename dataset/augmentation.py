@@ -16,7 +16,7 @@ from torch import Tensor
 from dataset.appearance import add_noise, box_blur, cast_shadow, colour_jitter, sharpen
 from dataset.geometry import coverage, source_points, warp
 from dataset.rows import Rows, each_step, only_where
-from dataset.threads import areas, in_threads, one_by_one
+from dataset.threads import map_in_threads, pixel_counts, split_batch
 
 # ------------------------------------------------------------------------------------------------
 # What is drawn for one sample. The ranges are those of the published recipe
@@ -149,9 +149,9 @@ def choose(numbers: Tensor) -> dict[str, Any]:
     moved = np.flatnonzero(differs[:, NUMBERS.index("misaligned")])
     extended = np.concatenate([np.arange(len(numbers)), moved])
     rows = {}
-    for steps, of in ((OF_SAMPLES, differs), (OF_BACKGROUNDS, differs[extended])):
+    for steps, changed in ((OF_SAMPLES, differs), (OF_BACKGROUNDS, differs[extended])):
         for name, columns in steps.items():
-            rows[name] = np.flatnonzero(of[:, columns].any(1))
+            rows[name] = np.flatnonzero(changed[:, columns].any(1))
     rows |= {"moved": moved, "backgrounds": extended}
     return {
         "chosen": torch.from_numpy(np.concatenate(list(rows.values()))),
@@ -196,7 +196,7 @@ def augment(
         for outputs in whole:
             outputs[row] = made.pop(0)[0]  # whose memory is then free
 
-    in_threads(augment_one, list(enumerate(one_by_one(batch))))
+    map_in_threads(augment_one, list(enumerate(split_batch(batch))))
     return whole
 
 
@@ -284,7 +284,7 @@ def by_name(numbers: Tensor) -> Columns:
 
 def decoded(batch: dict, on: dict[str, Tensor], name: str) -> list[Tensor]:
     """The batch's pictures of one of PICTURE_NAMES: (C, h, w) uint8 each."""
-    blocks = on[name].split(areas(batch, name))
+    blocks = on[name].split(pixel_counts(batch, name))
     sizes = batch[f"{name}_size"].tolist()
     return [
         pixels.view(*size, -1).permute(2, 0, 1) for pixels, size in zip(blocks, sizes, strict=True)

@@ -32,7 +32,7 @@ from dataset.geometry import affine, fit
 from dataset.hand_over import handed_over
 from dataset.pictures import Backgrounds, Foregrounds, decode, open_picture, unlike, upright_size
 from dataset.sampler import SampleKey, seed_of
-from dataset.threads import PICTURE_NAMES, in_threads
+from dataset.threads import PICTURE_NAMES, map_in_threads
 from dataset.workers import say_crowded, starting, watched, workers_that_fit
 
 # Samples in a row that may be replaced; one bad background may meet several.
@@ -93,7 +93,7 @@ class MattingDataset(Dataset):
 
     def __getitems__(self, keys: list[SampleKey]) -> list[dict | DataError]:
         """A batch's samples, which DataLoader asks for at once."""
-        return in_threads(self.__getitem__, [(key,) for key in keys])
+        return map_in_threads(self.__getitem__, [(key,) for key in keys])
 
     def _augmented(self, key: SampleKey) -> dict:
         rng = random.Random(seed_of(self.seed, "sample", key.epoch, key.index, key.draw))

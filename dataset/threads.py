@@ -1,6 +1,6 @@
 """Splits a batch into its samples, and works on each in a thread of its own: best for a processor.
 
-Samples are read and decoded so where there are no workers, and augmented so where no GPU is.
+Without workers, samples are read and decoded so; without a GPU they are augmented so, too.
 """
 
 import os
@@ -15,29 +15,29 @@ from torch import Tensor
 PICTURE_NAMES = ("fgr", "pha", "bgr")
 
 
-def areas(batch: dict, name: str) -> list[int]:
+def pixel_counts(batch: dict, name: str) -> list[int]:
     """The pixels of each picture in one of PICTURE_NAMES' blocks."""
     return batch[f"{name}_size"].prod(1).tolist()
 
 
-def one_by_one(batch: dict) -> Iterator[dict]:
+def split_batch(batch: dict) -> Iterator[dict]:
     """The samples of a batch, each as a batch of one that shares its memory. Leaves out "chosen",
     which names samples by their rows in the whole batch."""
     names = [name for name, value in batch.items() if isinstance(value, Tensor)]
     names = [name for name in names if name != "chosen"]
     count = len(batch["numbers"])
     rows = {
-        name: batch[name].split(areas(batch, name) if name in PICTURE_NAMES else 1)
+        name: batch[name].split(pixel_counts(batch, name) if name in PICTURE_NAMES else 1)
         for name in names
     }
     for number in range(count):
         yield {"size": batch["size"], **{name: rows[name][number] for name in names}}
 
 
-def in_threads(work: Callable, items: Sequence[tuple]) -> list:
-    """What work(*item) returns for each, called in as many threads as torch computes with here (a
-    loader's worker: one), each of which computes with one (with more, where there are fewer
-    items): so the cores need not wait for each other at every operation. Raises what the first
+def map_in_threads(work: Callable, items: Sequence[tuple]) -> list:
+    """What work(*item) returns for each item. There are as many threads as torch computes with here
+    (in a loader's worker: one). Each computes with one core, or with more where there are fewer
+    items, so that cores need not wait for each other at every operation. Raises what the first
     failed call raises."""
     cores, inference = torch.get_num_threads(), torch.is_inference_mode_enabled()
     threads = max(1, min(cores, len(items)))

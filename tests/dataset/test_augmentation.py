@@ -24,7 +24,7 @@ from dataset.names import Names
 from dataset.pictures import Backgrounds, Foregrounds
 from dataset.sample import MattingDataset, batches, collate, validation_keys
 from dataset.sampler import BatchSampler, SampleKey
-from dataset.threads import PICTURE_NAMES, in_threads
+from dataset.threads import PICTURE_NAMES, map_in_threads
 from tests.support.drawn import backdrop
 from tests.support.memory import PeakBytes
 from tests.support.running import torch_threads
@@ -146,10 +146,10 @@ def test_threads_take_part_in_inference_and_pass_errors_on() -> None:
 
     with torch_threads(2):
         with torch.inference_mode(), pytest.raises(MemoryError, match="of the third"):
-            in_threads(note, [(0,), (1,), (2,)])
-        in_threads(note, [(0,), (1,)])
+            map_in_threads(note, [(0,), (1,), (2,)])
+        map_in_threads(note, [(0,), (1,)])
     with torch_threads(6):
-        in_threads(note, [(3,), (4,)])
+        map_in_threads(note, [(3,), (4,)])
         assert torch.get_num_threads() == 6
     assert seen == {0: (1, False), 1: (1, False), 2: (1, True), 3: (3, False), 4: (3, False)}
 
