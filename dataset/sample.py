@@ -8,7 +8,7 @@ import contextlib
 import random
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from copy import copy
 from functools import partial
 from itertools import islice
@@ -28,6 +28,7 @@ from common.processes import (
 )
 from dataset import augmentation
 from dataset.augmentation import NEUTRAL, NUMBERS, draw_numbers
+from dataset.bad_images import BadImages, max_bad_images
 from dataset.geometry import affine, fit
 from dataset.hand_over import handed_over
 from dataset.pictures import Backgrounds, Foregrounds, decode, open_picture, unlike, upright_size
@@ -82,7 +83,7 @@ class MattingDataset(Dataset):
                 if not self.skip:
                     return error
                 bad = dict.fromkeys(faults)
-                if len(bad) > allowed_faults(len(self)) or len(faults) > MAX_REPLACED_IN_A_ROW:
+                if len(bad) > max_bad_images(len(self)) or len(faults) > MAX_REPLACED_IN_A_ROW:
                     return DataError(
                         f"more than 1 % of {len(self)} pictures are bad, these in a row: "
                         + "; ".join(bad)
@@ -212,12 +213,12 @@ class SampleLoader(DataLoader):
         """Torch warns here of more workers than processors; `batches` says it in a line."""
 
 
-def batches(loader: Iterable, left_out: "LeftOut | None" = None) -> Generator[dict, None, None]:
+def batches(loader: Iterable, bad_images: BadImages | None = None) -> Generator[dict, None, None]:
     """The loader's batches, read by as many of its workers as the machine has room for, and there
     are batches. Raises the DataError of a sample that failed in a worker, and a DataError where a
-    worker has died or could not be started. left_out: told of faults."""
+    worker has died or could not be started. bad_images: told of faults."""
     iterator = None
-    say = left_out.say if left_out else print
+    say = bad_images.say if bad_images else print
     if asked := getattr(loader, "num_workers", 0):
         loader = copy(loader)
         asked = min(asked, len(loader))  # type: ignore[arg-type]
@@ -249,8 +250,8 @@ def batches(loader: Iterable, left_out: "LeftOut | None" = None) -> Generator[di
                         raise DataError(_death(ends, str(error))) from None
                     if isinstance(batch, DataError):
                         raise batch
-                    if left_out is not None:
-                        left_out.note(batch["faults"])
+                    if bad_images is not None:
+                        bad_images.report(batch["faults"])
                     yield batch
         finally:
             del iterator  # which ends its workers, unless an error's traceback still holds it
@@ -271,37 +272,6 @@ def _death(ends: set[int], error: str) -> str:
         "what a container may take of it, runs out; give more, or type fewer --num-workers or a "
         "smaller --batch-size or --crop-size"
     )
-
-
-class LeftOut:
-    """Counts the pictures that --on-bad-image skip leaves out, says each once, and raises
-    DataError where they are more than allowed_faults of `count` foregrounds."""
-
-    def __init__(self, count: int, say: Callable[[str], None]) -> None:
-        self.seen: set[str] = set()
-        self.samples = 0
-        self.count, self.say = count, say
-
-    def note(self, faults: list[str]) -> None:
-        self.samples += len(faults)
-        for fault in faults:
-            if fault not in self.seen:
-                self.seen.add(fault)
-                self.say(f"left out (bad picture {len(self.seen)}): {fault}")
-        self.check(len(self.seen))
-
-    def check(self, faults: int) -> None:
-        """Raises DataError where so many pictures left out, in all processes, are too many."""
-        if faults > allowed_faults(self.count):
-            raise DataError(
-                f"{faults} pictures were left out, which is more than 1 % of "
-                f"{self.count}; see above which, and repair or remove them"
-            )
-
-
-def allowed_faults(count: int) -> int:
-    """One in a hundred, and at least one."""
-    return max(1, count // 100)
 
 
 def validation_keys(

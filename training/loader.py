@@ -10,7 +10,8 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from common.processes import STOP_SIGNALS
-from dataset.sample import LeftOut, MattingDataset, SampleLoader, batches, grouped
+from dataset.bad_images import BadImages
+from dataset.sample import MattingDataset, SampleLoader, batches, grouped
 from dataset.sampler import BatchSampler, places_of, seed_of
 from training.data import Data
 from training.journal import Journal
@@ -37,7 +38,7 @@ class TrainingSteps:
     def __init__(self, run: Run, data: Data, journal: Journal, check: Callable[[], None]) -> None:
         self._run, self._journal, self._check = run, journal, check
         options, (foregrounds, backgrounds) = run.options, data.train
-        self._left_out = LeftOut(len(foregrounds), journal.say)
+        self._bad_images = BadImages(len(foregrounds), journal.say)
         self._loader = make_loader(
             run,
             MattingDataset(
@@ -63,7 +64,7 @@ class TrainingSteps:
 
     def __enter__(self) -> Iterator[tuple[int, list[dict]]]:
         self._run.stop.has_steps = True  # from now on there is something to lose
-        read = batches(self._loader, self._left_out)
+        read = batches(self._loader, self._bad_images)
         self._exit_stack.enter_context(contextlib.closing(read))
         return self._steps(self._journal.watch(grouped(read, self._run.options.accumulate)))
 
@@ -78,9 +79,11 @@ class TrainingSteps:
             for number, batch in zip(run.micro_batches, group, strict=True):
                 batch["dropout_seeds"] = self._dropout_seeds(number)
             yield run.step, group
-        if self._left_out.samples:
-            seen = len(self._left_out.seen)
-            self._journal.say(f"{seen} bad pictures left out, in {self._left_out.samples} samples")
+        if self._bad_images.samples:
+            seen = len(self._bad_images.seen)
+            self._journal.say(
+                f"{seen} bad pictures left out, in {self._bad_images.samples} samples"
+            )
 
     def _dropout_seeds(self, micro_batch: int) -> list[int]:
         run, options = self._run, self._run.options
@@ -99,13 +102,13 @@ class TrainingSteps:
             error = raised
         asked = [stop.number == number for number in STOP_SIGNALS]
         failures, faults, *asked = self._run.team.sum_counts(
-            [error is not None, len(self._left_out.seen), *asked]
+            [error is not None, len(self._bad_images.seen), *asked]
         )
         if error:
             raise error
         if failures:
             raise ElsewhereError("another process has failed")
-        self._left_out.check(faults)
+        self._bad_images.check(faults)
         if any(asked):  # every process ends with the same one
             stop.number = next(n for n, count in zip(STOP_SIGNALS, asked, strict=True) if count)
         return None if stop.number is not None else group

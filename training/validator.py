@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from dataset.augmentation import augment
-from dataset.sample import LeftOut, MattingDataset, batches, validation_keys
+from dataset.bad_images import BadImages
+from dataset.sample import MattingDataset, batches, validation_keys
 from evaluation import metrics
 from training.data import Data
 from training.journal import Journal
@@ -54,7 +55,7 @@ class Validator:
         self._keys = validation_keys(*counts, SAMPLES_AT_MOST, self._size)
         if options.dry_run:
             self._keys = self._keys[: options.batch_size]
-        self._left_out = LeftOut(len(foregrounds), journal.say)
+        self._bad_images = BadImages(len(foregrounds), journal.say)
         self._loader = make_loader(
             run,
             MattingDataset(
@@ -72,7 +73,7 @@ class Validator:
         False, and tells nothing, where the run was asked to stop meanwhile."""
         run, state = self._run, self._state
         run.crop = run.crop or self._size
-        with contextlib.closing(batches(self._loader, self._left_out)) as read:
+        with contextlib.closing(batches(self._loader, self._bad_images)) as read:
             results, shown, count = measure(
                 state.model,
                 run.stop.until(read),

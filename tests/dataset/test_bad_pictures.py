@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from common.errors import DataError
+from dataset.bad_images import BadImages
 from dataset.folders import data_folders, open_split
 from dataset.pictures import decode, find_pictures, open_picture
-from dataset.sample import LeftOut, MattingDataset
+from dataset.sample import MattingDataset
 from dataset.sampler import SampleKey
 from tests.support.drawn import make_data
 from tests.support.running import error_of, run, torch_threads
@@ -59,16 +60,16 @@ def test_threads_find_what_is_found_one_by_one(spoilt: Path, skip: bool) -> None
 
 def test_skipping_counts_says_each_once_and_has_a_limit() -> None:
     said = []
-    left_out = LeftOut(300, said.append)
-    left_out.note(["a.jpg is bad", "b.jpg is bad"])
-    left_out.note(["a.jpg is bad"])
-    left_out.note(["c.jpg is bad"])
+    bad_images = BadImages(300, said.append)
+    bad_images.report(["a.jpg is bad", "b.jpg is bad"])
+    bad_images.report(["a.jpg is bad"])
+    bad_images.report(["c.jpg is bad"])
     assert said == [
         f"left out (bad picture {n}): {name}.jpg is bad" for n, name in enumerate("abc", 1)
     ]
-    assert left_out.samples == 4
+    assert bad_images.samples == 4
     with pytest.raises(DataError, match="4 pictures were left out, which is more than 1 % of 300"):
-        left_out.note(["d.jpg is bad"])
+        bad_images.report(["d.jpg is bad"])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
