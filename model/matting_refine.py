@@ -70,21 +70,22 @@ class MattingRefine(MattingBase):
         self.refine_prevent_oversampling = refine_prevent_oversampling
         self.refiner = Refiner(refine_kernel_size)
 
-    def forward(self, src: Tensor, bgr: Tensor) -> Refined:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, src: Tensor, bgr: Tensor, chosen: Tensor | None = None
+    ) -> Refined:
         """The matte of `src`, given the same scene without the person.
 
         src, bgr: (B, 3, H, W), RGB, 0..1. The coarse size, H and W times backbone_scale rounded
         down, has at least 32 pixels a side. Sides that are no multiple of 4 are continued to the
-        next one within; the outputs at the full size are cut again.
+        next one within; the outputs at the full size are cut again. chosen: refine these patches,
+        bool of ref_sm's shape, and not those that the settings choose.
         """
         height, width = src.shape[2], src.shape[3]
         patch = self.refiner.patch
-        if height % patch or width % patch:
-            more = [0, -width % patch, 0, -height % patch]
-            src, bgr = F.pad(src, more, mode="replicate"), F.pad(bgr, more, mode="replicate")
+        src, bgr = self.continued(src), self.continued(bgr)
 
         # The coarse run.
-        size = (int(src.shape[2] * self.backbone_scale), int(src.shape[3] * self.backbone_scale))
+        size = self.coarse_size((src.shape[2], src.shape[3]))
         src_sm, bgr_sm = resize(src, size), resize(bgr, size)
         pha_sm, residual_sm, err_sm, features = self.coarse(src_sm, bgr_sm)
         assert features is not None
@@ -92,7 +93,8 @@ class MattingRefine(MattingBase):
 
         # The refiner.
         coarse = torch.cat([pha_sm, residual_sm.to(pha_sm.dtype)], dim=1)
-        chosen = self.choose(err_sm.detach(), (src.shape[2] // patch, src.shape[3] // patch))
+        if chosen is None:
+            chosen = self.choose(err_sm.detach(), (src.shape[2] // patch, src.shape[3] // patch))
         refined = self.refine(src, bgr, coarse, hid, chosen)
 
         pha = clamp(refined[:, :1])
@@ -100,6 +102,19 @@ class MattingRefine(MattingBase):
         fgr_sm = clamp(residual_sm + src_sm)
         pha, fgr = pha[:, :, :height, :width], fgr[:, :, :height, :width]
         return Refined(pha, fgr, pha_sm, fgr_sm, err_sm, chosen.to(err_sm.dtype))
+
+    def continued(self, pictures: Tensor) -> Tensor:
+        """Pictures whose sides are multiples of a patch's: the last row and column are repeated.
+        (B, C, H, W) to (B, C, H + 0..3, W + 0..3)."""
+        patch = self.refiner.patch
+        height, width = pictures.shape[2], pictures.shape[3]
+        if height % patch == 0 and width % patch == 0:
+            return pictures
+        return F.pad(pictures, [0, -width % patch, 0, -height % patch], mode="replicate")
+
+    def coarse_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) at which the base network runs, for pictures of `size`."""
+        return int(size[0] * self.backbone_scale), int(size[1] * self.backbone_scale)
 
     def choose(self, err: Tensor, shape: tuple[int, int]) -> Tensor:
         """Which patches are refined: (B, 1, *shape) bool. err: (B, 1, h, w). shape: rows and
@@ -109,16 +124,22 @@ class MattingRefine(MattingBase):
         err = resize(err, shape)
         if self.refine_mode == "thresholding":
             return err > self.refine_threshold
-        count = min(
-            self.refine_sample_pixels // (self.refiner.patch * self.refiner.patch),
-            shape[0] * shape[1],
-        )
+        if self.refine_mode != "sampling":  # it may be set on a finished network
+            raise ValueError(
+                f"no refine mode {self.refine_mode}; set one of sampling, thresholding, full"
+            )
         flat = err.flatten(1)
-        largest = flat.topk(count, dim=1, sorted=False).indices
+        count = self.refine_sample_pixels // (self.refiner.patch * self.refiner.patch)
+        largest = self.largest(flat, count)
         chosen = torch.zeros_like(flat, dtype=torch.bool).scatter(1, largest, True)
         if self.refine_prevent_oversampling:
             chosen = chosen & (flat > 0)
         return chosen.view_as(err)
+
+    def largest(self, err: Tensor, count: int) -> Tensor:
+        """Where the `count` largest values of each row of `err` (B, N) are, or all N where that is
+        less: (B, at most count) int64."""
+        return err.topk(min(count, err.shape[1]), dim=1, sorted=False).indices
 
     def refine(
         self, src: Tensor, bgr: Tensor, coarse: Tensor, hid: Tensor, chosen: Tensor
@@ -127,19 +148,29 @@ class MattingRefine(MattingBase):
         enlarged, with the chosen patches refined. src, bgr: (B, 3, H, W). hid: (B, 32, h, w)."""
         size = (src.shape[2], src.shape[3])
         half_size = (size[0] // 2, size[1] // 2)
-        half = torch.cat(
-            [resize(each, half_size).to(hid.dtype) for each in (hid, coarse, src, bgr)], dim=1
-        )
-        full = torch.cat([src, bgr], dim=1).to(hid.dtype)
+        # In channels_last, hid is enlarged faster, and pixels are cut out faster.
+        layout = torch.channels_last
+        hid = hid.contiguous(memory_format=layout)
+        half = [resize(each, half_size) for each in (hid, coarse, src, bgr)]
+        half = [each.to(hid.dtype, memory_format=layout) for each in half]
+        full = [each.to(hid.dtype, memory_format=layout) for each in (src, bgr)]
         if self.refine_mode == "full":
             return self.refiner.whole(half, full)
-        enlarged = resize(coarse, size)
+        enlarged = resize(coarse, size).contiguous()
         places = chosen[:, 0].nonzero()
-        # In training no patches are refined, too: every process of several has to take part in the
-        # refiner's batch norms and gradients.
-        if len(places) or self.training:
-            return replace_patches(enlarged, places, self.refiner.patches(half, full, places))
+        # Where none is chosen, the refiner refines none: in training every process of several has
+        # to take part in its batch norms and gradients.
+        replace_patches(enlarged, places, self.refined(half, full, places))
         return enlarged
+
+    def refined(self, half: list[Tensor], full: list[Tensor], places: Tensor) -> Tensor:
+        """The patches at `places`, (N, 4, 4, 4); as Refiner.patches, and the same to the last bit
+        with less memory where nothing is learnt: in portions, which on a CPU stay in its caches."""
+        if self.training or torch.is_grad_enabled():
+            return self.refiner.patches(half, full, places)
+        portion = 2048 if places.device.type == "cpu" else 65_536
+        patches = [self.refiner.patches(half, full, some) for some in places.split(portion)]
+        return torch.cat(patches)
 
 
 def resize(pictures: Tensor, size: tuple[int, int]) -> Tensor:

@@ -54,15 +54,18 @@ class Refiner(nn.Module):
         x = self.relu(self.bn3(self.conv3(x)))
         return self.conv4(x)
 
-    def whole(self, half: Tensor, full: Tensor) -> Tensor:
-        """Refines everything, without cutting patches. half: (B, 42, H/2, W/2); full:
-        (B, 6, H, W); neither has a margin. Returns (B, 4, H, W)."""
+    def whole(self, half: list[Tensor], full: list[Tensor]) -> Tensor:
+        """Refines everything, without cutting patches. half: tensors of 42 channels together at
+        half the size, (B, ?, H/2, W/2); full: of 6 channels together, (B, ?, H, W). None has a
+        margin. Returns (B, 4, H, W)."""
         # In channels_last, as patches are: the same sums, in the same order.
-        half = F.pad(half, [self.half_margin] * 4).contiguous(memory_format=torch.channels_last)
-        full = F.pad(full, [self.margin] * 4).contiguous(memory_format=torch.channels_last)
-        return self(half, full)
+        layout = torch.channels_last
+        return self(
+            F.pad(torch.cat(half, dim=1), [self.half_margin] * 4).contiguous(memory_format=layout),
+            F.pad(torch.cat(full, dim=1), [self.margin] * 4).contiguous(memory_format=layout),
+        )
 
-    def patches(self, half: Tensor, full: Tensor, chosen: Tensor) -> Tensor:
+    def patches(self, half: list[Tensor], full: list[Tensor], chosen: Tensor) -> Tensor:
         """Refines the chosen patches alone. half, full: as for `whole`. chosen: (N, 3) int64, the
         picture, row and column of each patch; N may be 0. Returns (N, 4, PATCH, PATCH)."""
         return self(
@@ -71,32 +74,34 @@ class Refiner(nn.Module):
         )
 
 
-def cut_patches(pictures: Tensor, chosen: Tensor, side: int, margin: int) -> Tensor:
+def cut_patches(pictures: list[Tensor], chosen: Tensor, side: int, margin: int) -> Tensor:
     """The chosen squares of `side` pixels with `margin` pixels about each; zeros stand for what is
-    outside. pictures: (B, C, H, W). chosen: as Refiner.patches has it, in a grid of squares of
-    `side`. Returns (N, C, side + 2 * margin, side + 2 * margin), in channels_last.
+    outside. pictures: of one size, (B, ?, H, W), of C channels together. chosen: as
+    Refiner.patches has it, in a grid of squares of `side`. Returns
+    (N, C, side + 2 * margin, side + 2 * margin), in channels_last.
 
-    Rows of channels are gathered by their numbers, which is right for every batch, dtype and
-    device: no coordinate is ever a floating-point number.
+    Pixels are gathered by their places, which is right for every batch, dtype and device: no
+    coordinate is ever a floating-point number. Channels meet only as patches: whole pictures are
+    neither joined nor padded nor turned over, which took longer than the convolutions.
     """
-    pictures = F.pad(pictures, [margin] * 4)
-    channels, height, width = pictures.shape[1], pictures.shape[2], pictures.shape[3]
+    height, width = pictures[0].shape[2], pictures[0].shape[3]
     picture, row, column = chosen.unbind(1)
-    first = (picture * height + row * side) * width + column * side
-    reach = torch.arange(side + 2 * margin, device=chosen.device)
-    pixels = first[:, None, None] + reach[:, None] * width + reach
-    values = pictures.permute(0, 2, 3, 1).reshape(-1, channels)[pixels]
-    return values.permute(0, 3, 1, 2)
+    reach = torch.arange(-margin, side + margin, device=chosen.device)
+    y, x = row[:, None] * side + reach, column[:, None] * side + reach
+    outside = ((y < 0) | (y >= height))[:, :, None] | ((x < 0) | (x >= width))[:, None, :]
+    top = picture[:, None] * height + y.clamp(0, height - 1)
+    pixels = top[:, :, None] * width + x.clamp(0, width - 1)[:, None, :]
+    rows = [of.permute(0, 2, 3, 1).flatten(0, 2) for of in pictures]
+    patches = torch.cat([of[pixels] for of in rows], dim=3)
+    return patches.masked_fill_(outside[:, :, :, None], 0).permute(0, 3, 1, 2)
 
 
-def replace_patches(pictures: Tensor, chosen: Tensor, patches: Tensor) -> Tensor:
-    """A copy of `pictures`, (B, C, H, W), with the chosen squares, as cut_patches has them,
-    replaced by `patches`, (N, C, side, side), which are taken in the pictures' dtype."""
+def replace_patches(pictures: Tensor, chosen: Tensor, patches: Tensor) -> None:
+    """Replaces the chosen squares of `pictures`, (B, C, H, W), contiguous, by `patches`,
+    (N, C, side, side), which are taken in the pictures' dtype. chosen: as cut_patches has them."""
     batch, channels, height, width = pictures.shape
     side = patches.shape[3]
-    rows, columns = height // side, width // side
-    squares = pictures.view(batch, channels, rows, side, columns, side).permute(0, 2, 4, 1, 3, 5)
+    squares = pictures.view(batch, channels, height // side, side, width // side, side)
     picture, row, column = chosen.unbind(1)
     places: list[Tensor | None] = [picture, row, column]
-    squares = squares.index_put(places, patches.to(pictures.dtype))
-    return squares.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels, height, width)
+    squares.permute(0, 2, 4, 1, 3, 5).index_put_(places, patches.to(pictures.dtype))

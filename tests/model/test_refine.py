@@ -92,16 +92,36 @@ def test_a_picture_is_refined_in_a_batch_as_by_itself(mode: str) -> None:
             torch.testing.assert_close(ours[number], expected[0], atol=1e-5, rtol=0)
 
 
+def test_patches_are_refined_in_portions_as_at_once() -> None:
+    model = network()
+    half, full = torch.rand(2, 42, 80, 112), torch.rand(2, 6, 160, 224)
+    places = torch.ones(2, 40, 56).nonzero()
+    assert len(places) > 2048  # of a portion, on a CPU
+    parts = [each.contiguous(memory_format=torch.channels_last) for each in (half, full)]
+    at_once = model.refiner.patches(parts[:1], parts[1:], places)
+    assert torch.equal(model.refined(parts[:1], parts[1:], places), at_once)
+
+
+def test_the_patches_that_are_given_are_refined() -> None:
+    model = network(refine_sample_pixels=4423)
+    by_itself = model(*inputs(2))
+    again = network(refine_mode="thresholding", refine_threshold=1.0)(
+        *inputs(2), chosen=by_itself.ref_sm > 0
+    )
+    assert all(torch.equal(one, other) for one, other in zip(by_itself, again, strict=True))
+
+
 def test_patches_are_cut_with_zeros_about_the_picture_and_put_back() -> None:
     pictures = torch.arange(2 * 3 * 8 * 12).view(2, 3, 8, 12).float() + 1
     every = torch.ones(2, 2, 3).nonzero()
-    patches = cut_patches(pictures, every, 4, 1)
+    patches = cut_patches(list(pictures.split(1, dim=1)), every, 4, 1)
     padded = torch.nn.functional.pad(pictures, [1] * 4)
     for patch, (picture, row, column) in zip(patches, every.tolist(), strict=True):
         top, left = 4 * row, 4 * column
         assert torch.equal(patch, padded[picture, :, top : top + 6, left : left + 6])
     some = torch.tensor([(0, 0, 1), (1, 0, 2), (1, 1, 2)])
-    changed = replace_patches(pictures, some, -cut_patches(pictures, some, 4, 0))
+    changed = pictures.clone()
+    replace_patches(changed, some, -cut_patches([pictures], some, 4, 0))
     expected = pictures.clone()
     for picture, row, column in some.tolist():
         expected[picture, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] *= -1
@@ -205,6 +225,9 @@ def test_settings_can_be_changed_on_a_loaded_torchscript() -> None:
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
     loaded.refine_mode = "full"
     assert loaded(*inputs(2))[5].all()
+    loaded.refine_mode = "sample"
+    with pytest.raises(Exception, match="sampling, thresholding, full"):
+        loaded(*inputs(2))
 
 
 @pytest.mark.parametrize(
