@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.choices import SPLITS
 from common.cli import (
     MAX_BATCH,
     MAX_EPOCHS,
@@ -22,7 +23,12 @@ from common.cli import (
 from common.files import check_apart, check_output, next_free, write_bytes
 from common.script import run_script
 from common.text import plural, printable, tell
-from training.option_groups import add_dataset_name, default_workers
+from training.option_groups import (
+    add_dataset_name,
+    check_crop_size,
+    check_dataset_name,
+    default_workers,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,7 +108,7 @@ def check(options: argparse.Namespace) -> int:
 
 
 def print_counts(counts: dict[str, int]) -> None:
-    for split in ("train", "valid"):
+    for split in SPLITS:
         mine = {name.split()[1]: count for name, count in counts.items() if name.startswith(split)}
         print(f"{split}: {', '.join(f'{n:,} {name}' for name, n in mine.items()) or 'nothing'}")
 
@@ -300,11 +306,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """What goes with what; and where default files go."""
-    low, high = options.crop_size
-    if low > high:
-        parser.error(f"--crop-size {low} {high}: MIN is above MAX; type --crop-size {high} {low}")
-    if options.dataset_name == "backgrounds" and not options.dataset_dir:
-        parser.error("--dataset-name backgrounds has no foregrounds; choose another entry")
+    check_crop_size(parser, options)
+    check_dataset_name(parser, options)
     if options.num_workers is None:
         options.num_workers = default_workers()
     if options.contact_rows > ROWS_AT_MOST:

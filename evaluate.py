@@ -15,7 +15,7 @@ from common.files import next_free
 from common.script import run_script
 from common.text import plural, printable, tell
 from prediction import refining
-from training.option_groups import add_dataset_name
+from training.option_groups import add_dataset_name, check_dataset_name
 
 if TYPE_CHECKING:
     import torch
@@ -354,8 +354,7 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
             parser.error(f"--{name.replace('_', '-')} goes with {leader}")
     if options.unknown and options.trimap_dir:
         parser.error("--unknown derives trimaps, --trimap-dir brings them; type one of them")
-    if options.dataset_name == "backgrounds" and not options.dataset_dir:
-        parser.error("--dataset-name backgrounds has no foregrounds; choose another entry")
+    check_dataset_name(parser, options)
     if options.model_checkpoint and not options.json:
         results, checkpoint = Path("log/evaluate"), options.model_checkpoint
         name = f"{checkpoint.resolve().parent.name}-{checkpoint.stem}"

@@ -133,13 +133,26 @@ def main(argv: list[str] | None = None) -> int:
                 times = [a / b for a, b in zip(seconds[variant], seconds["ours"], strict=True)]
                 inner = differs[..., 8:-8, 8:-8].max().item()
                 rows.append(
-                    [name, f"{count} x {width}x{height}", variant, said(seconds[variant], 1e3),
-                     said(times, digits=2), f"{differs.max():.1e}", f"{inner:.1e}"]
-                )  # fmt: skip
+                    [
+                        name,
+                        f"{count} x {width}x{height}",
+                        variant,
+                        said(seconds[variant], 1e3),
+                        said(times, digits=2),
+                        f"{differs.max():.1e}",
+                        f"{inner:.1e}",
+                    ]
+                )
                 figures.append(
-                    {"filter": name, "size": what, "variant": variant, "seconds": seconds[variant],
-                     "largest_difference": differs.max().item(), "inside": inner}
-                )  # fmt: skip
+                    {
+                        "filter": name,
+                        "size": what,
+                        "variant": variant,
+                        "seconds": seconds[variant],
+                        "largest_difference": differs.max().item(),
+                        "inside": inner,
+                    }
+                )
     head = ["filter", "pictures", "variant", "ms", "of ours", "largest difference", "inside"]
     print(table(head, rows))
     about = machine(device)

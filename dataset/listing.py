@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.choices import SPLITS
 from common.errors import DataError
 from common.text import listed
 from dataset.kinds import PICTURE_ENDINGS, VIDEO_ENDINGS, kind_of, said_of_passed
@@ -89,7 +90,7 @@ def _what_lies_there(missing: Path) -> str:
     holds = [f"{name}/" for name in folders[:MAX_FOLDERS_LISTED]]
     holds += ["..."] if len(folders) > MAX_FOLDERS_LISTED else []
     holds += [f"{pictures} pictures"] if pictures else []
-    if pictures and wanted in ("train", "valid"):
+    if pictures and wanted in SPLITS:
         return (
             f"{place} holds {' and '.join(holds)}: make the folders train and valid in it, and "
             "move each picture into one of them"

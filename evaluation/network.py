@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common.machine import LAYOUTS
+from common.machine import LAYOUTS, autocast
 from common.text import printable
 from dataset.augmentation import NEUTRAL, augment, draw_misalignment_affine
 from dataset.geometry import affine
@@ -100,7 +100,6 @@ def predictions(
     """What `model`, MattingBase or MattingRefine, in eval mode on `device`, makes of these samples,
     in their order; of MattingRefine with the coarse alpha. precision: "fp32", or of autocast.
     unknown: only the unknown region is to be measured. Raises DataError."""
-    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     on_gpu = device.type == "cuda"
     loader = SampleLoader(compositions, num_workers, on_gpu, sampler=keys, batch_size=batch_size)
     done = 0
@@ -111,7 +110,7 @@ def predictions(
             src, bgr, true_pha, true_fgr = augment(batch, device, LAYOUTS[device.type])
             gamma = torch.tensor([compositions.gamma_of(key) for key in some], device=device)
             bgr = bgr ** gamma[:, None, None, None]
-            with torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32"):
+            with autocast(device, precision)():
                 pred_pha, pred_fgr, coarse_pha = _predict(model, src, bgr)
             yield Batch(
                 names=[compositions.name(key) for key in some],

@@ -15,6 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from common.choices import REFINED_TYPES, TYPES
 from common.errors import UserError
+from common.machine import autocast
 from model import MattingBase, MattingRefine
 from model.load import load_matting
 from model.refiner import PATCH
@@ -151,7 +152,7 @@ class Matter:
         assert isinstance(self.model, MattingRefine)
         height, width = src.shape[2], src.shape[3]
         self.settings.set_on(self.model, (height, width))
-        with self._autocast():
+        with autocast(self.device, self.precision)():
             found = self.model(as_float(src), as_float(bgr).expand(len(src), -1, -1, -1))
         pha, fgr, err, ref = found.pha, found.fgr, found.err_sm.float(), found.ref_sm
         self._check_finite([pha, fgr, err])
@@ -168,12 +169,8 @@ class Matter:
 
         return rows_of
 
-    def _autocast(self) -> torch.autocast:
-        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
-        return torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "fp32")
-
     def _predict(self, src: Tensor, bgr: Tensor) -> list[Tensor]:
-        with self._autocast():
+        with autocast(self.device, self.precision)():
             pha, fgr, err, _ = self.model(src, bgr, hid=False)
         outputs = [x.float() for x in (pha, fgr, err)]
         self._check_finite(outputs)

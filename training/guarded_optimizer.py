@@ -34,6 +34,18 @@ def loss_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
     return torch.amp.GradScaler(device.type, init_scale=1.0, growth_interval=2**31 - 1)
 
 
+def one_if_finite(loss: Tensor) -> Tensor:
+    """The gradient that a backward pass begins with: 1, and NaN where the loss is infinite or NaN,
+    so that no gradient of it is finite. The host does not wait for the device."""
+    return loss.detach() * 0 + 1
+
+
+def spread_if_not_finite(norm: Tensor, gradient: Tensor) -> None:
+    """Makes `gradient` NaN where the norm of all gradients is not finite: the scaler looks at
+    gradients alone. Else leaves it as it is. The host does not wait for the device."""
+    gradient.add_(norm * 0)
+
+
 class GuardedOptimizer:
     """Moves the weights of a run by finite numbers alone, and says later what was not finite.
 
@@ -75,7 +87,7 @@ class GuardedOptimizer:
         all of them."""
         loss = total(terms) / self.accumulate
         scaled = self.scaler.scale(loss)
-        scaled.backward(scaled.detach() * 0 + 1)  # 1; NaN where the loss is infinite or NaN
+        scaled.backward(one_if_finite(scaled))
         self._own.append(torch.stack(list(terms.values())).detach())
         self._names = list(terms)
 
@@ -96,7 +108,7 @@ class GuardedOptimizer:
             # By its norm before scaling: then the limit is a plain number. torch makes one of it,
             # and would wait for the device if it were a tensor there.
             clip_grads_with_norm_(self.parameters, self.clip, self.norm)
-        gradients[-1].add_(self.norm * 0)  # the scaler is to see a norm that is not finite, too
+        spread_if_not_finite(self.norm, gradients[-1])
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)

@@ -240,6 +240,19 @@ def add_dataset_name(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def check_dataset_name(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuses the entry that has backgrounds alone."""
+    if options.dataset_name == "backgrounds" and not options.dataset_dir:
+        parser.error("--dataset-name backgrounds has no foregrounds; choose another entry")
+
+
+def check_crop_size(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuses a range that is the wrong way round."""
+    low, high = options.crop_size
+    if low > high:
+        parser.error(f"--crop-size {low} {high}: MIN is above MAX; type --crop-size {high} {low}")
+
+
 def default_workers(processes: int = 1) -> int:
     """--num-workers where it is not given: one a core that this process may use, the cores shared
     by so many processes, at most 16."""

@@ -16,7 +16,7 @@ from common.choices import KERNEL_SIZES, REFINE_MODES
 from common.cli import Formatter, Parser, command, integer, positive, said
 from training import option_groups
 from training.launchers import another_launcher
-from training.option_groups import LR_SCALES, Stage
+from training.option_groups import LR_SCALES, Stage, check_crop_size, check_dataset_name
 
 BASE = Stage(
     name="base",
@@ -242,15 +242,12 @@ def _parse(
 
 
 def _check(parser: argparse.ArgumentParser, options: TrainingOptions) -> None:
-    if options.crop_size[0] > options.crop_size[1]:
-        low, high = options.crop_size
-        parser.error(f"--crop-size {low} {high}: MIN is above MAX; type --crop-size {high} {low}")
+    check_crop_size(parser, options)
     if options.epoch_start >= options.epoch_end:
         parser.error(
             f"--epoch-start {options.epoch_start} is not before --epoch-end {options.epoch_end}"
         )
-    if options.dataset_name == "backgrounds" and not options.dataset_dir:
-        parser.error("--dataset-name backgrounds has no foregrounds; choose another entry")
+    check_dataset_name(parser, options)
     if not options.model_pretrain_initialization:
         for flag, used in (
             ("--model-pretrain-partial", options.model_pretrain_partial),
