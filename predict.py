@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         elif not options.skip_existing:
             more = ["--skip-existing"]
         line = command(sys.argv[0], *argv, *more)
-        return f"stopped; what is written is whole; {how}: {line}"
+        return f"stopped; what is written is intact; {how}: {line}"
 
     def short_of_memory(options: argparse.Namespace) -> str:
         if options.refines:
@@ -184,14 +184,14 @@ def predict(options: argparse.Namespace) -> None:
     from dataset.video import is_video
 
     check_writable(options.output)
-    with contextlib.ExitStack() as at_end:
-        (predict_video if is_video(options.src) else predict_pictures)(options, at_end)
+    with contextlib.ExitStack() as exit_stack:
+        (predict_video if is_video(options.src) else predict_pictures)(options, exit_stack)
 
 
 # ---- Pictures -----------------------------------------------------------------------------------
 
 
-def predict_pictures(options: argparse.Namespace, at_end: contextlib.ExitStack) -> None:
+def predict_pictures(options: argparse.Namespace, exit_stack: contextlib.ExitStack) -> None:
     """Reads a batch while another is predicted and the one before is written."""
     from common.errors import DataError
     from prediction.frames import find_frames, read_rgb
@@ -203,9 +203,9 @@ def predict_pictures(options: argparse.Namespace, at_end: contextlib.ExitStack) 
         com_background,
         one_ahead,
         outputs_to_write,
-        settle,
         tensor_of,
         threads,
+        wait_for_all,
         write_pictures,
     )
 
@@ -222,14 +222,14 @@ def predict_pictures(options: argparse.Namespace, at_end: contextlib.ExitStack) 
     com_bgr = com_background(options)
     bgr_of_all = None if options.bgr.is_dir() or not frames else read_rgb(options.bgr)
     matter = make_matter(options)
-    progress = at_end.enter_context(Progress(len(left)))
+    progress = exit_stack.enter_context(Progress(len(left)))
     for fault in faults:
         progress.say(f"left out: {fault}")
     if len(left) < len(frames):
         progress.say(f"{len(frames) - len(left)} of {len(frames)} are there already")
 
-    readers = at_end.enter_context(threads(options.num_workers))
-    writers = at_end.enter_context(threads(options.num_workers))
+    readers = exit_stack.enter_context(threads(options.num_workers))
+    writers = exit_stack.enter_context(threads(options.num_workers))
 
     def read(frame: "Frame") -> "tuple[np.ndarray, np.ndarray] | DataError":
         try:
@@ -252,7 +252,7 @@ def predict_pictures(options: argparse.Namespace, at_end: contextlib.ExitStack) 
                 faults.append(pixels)
                 progress.say(f"left out: {pixels}")
             else:
-                settle(writing, progress)  # what was done before it stays
+                wait_for_all(writing, progress)  # what was done before it stays
                 raise pixels
         if not good:
             continue
@@ -269,9 +269,9 @@ def predict_pictures(options: argparse.Namespace, at_end: contextlib.ExitStack) 
             writers.submit(write_pictures, outputs[frame.name], arrays)
             for frame, arrays in zip(done, arrays_of(found), strict=True)
         ]
-        settle(writing, progress)
+        wait_for_all(writing, progress)
         writing = begun_writing
-    settle(writing, progress)
+    wait_for_all(writing, progress)
     if not progress.done:
         raise DataError(f"no picture could be read; the first: {faults[0]}")
     folders = ", ".join(str(options.output / each) for each in options.types)
@@ -281,8 +281,8 @@ def predict_pictures(options: argparse.Namespace, at_end: contextlib.ExitStack) 
 # ---- A video ------------------------------------------------------------------------------------
 
 
-def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> None:
-    """Likewise, a batch of frames at a time; the files get their names when they are whole."""
+def predict_video(options: argparse.Namespace, exit_stack: contextlib.ExitStack) -> None:
+    """Likewise, a batch of frames at a time; the files get their names when they are complete."""
     from common.errors import DataError, OptionError
     from dataset.video import VideoReader, VideoWriter, is_video
     from prediction.frames import read_rgb
@@ -295,9 +295,9 @@ def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> 
         one_ahead,
         outputs_to_write,
         part_of,
-        settle,
         tensor_of,
         threads,
+        wait_for_all,
         whole_file,
         with_backgrounds,
     )
@@ -320,10 +320,10 @@ def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> 
         print("all outputs are there already")
         return
     skip = options.on_bad_image == "skip"
-    video = at_end.enter_context(VideoReader(options.src, skip, tell))
+    video = exit_stack.enter_context(VideoReader(options.src, skip, tell))
     bgrs: Iterator[np.ndarray]
     if is_video(options.bgr):
-        backgrounds = at_end.enter_context(VideoReader(options.bgr, skip, tell))
+        backgrounds = exit_stack.enter_context(VideoReader(options.bgr, skip, tell))
         bgr_size, bgrs, one_for_all = backgrounds.size, (bgr for bgr, _ in backgrounds), False
     else:
         bgr = read_rgb(options.bgr)
@@ -335,7 +335,7 @@ def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> 
         )
     com_bgr = com_background(options)(video.size)
     matter = make_matter(options)
-    progress = at_end.enter_context(Progress(video.count, "frame"))
+    progress = exit_stack.enter_context(Progress(video.count, "frame"))
     tell_settings(matter, video.size, progress)
     for note in video.notes():
         progress.say(note)
@@ -347,7 +347,7 @@ def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> 
 
     stream = with_backgrounds(video, bgrs, options.bgr, progress.say)
     count = frames_at_once(video.size, options.batch_size)
-    reader = at_end.enter_context(threads(1))
+    reader = exit_stack.enter_context(threads(1))
     with contextlib.ExitStack() as files:
         writers = {
             each: files.enter_context(
@@ -369,7 +369,7 @@ def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> 
             try:
                 batch = begun.result()
             except DataError as error:
-                settle(writing, progress)
+                wait_for_all(writing, progress)
                 if not progress.done:
                     raise
                 cut.append(error)
@@ -383,9 +383,9 @@ def predict_video(options: argparse.Namespace, at_end: contextlib.ExitStack) -> 
                 encoder.submit(write, arrays, at)
                 for arrays, at in zip(arrays_of(found), times, strict=True)
             ]
-            settle(writing, progress)
+            wait_for_all(writing, progress)
             writing = begun_writing
-        settle(writing, progress)
+        wait_for_all(writing, progress)
     if cut:
         where = ", ".join(str(part_of(path, part())) for path in paths.values())
         raise DataError(f"{message_of(cut[0], SKIP)}; what was predicted before it is in {where}")

@@ -1,4 +1,4 @@
-"""Output files: looked at before the work, written whole or not at all."""
+"""Output files: looked at before the work, and written as a whole or not at all."""
 
 import errno
 import hashlib
@@ -52,7 +52,7 @@ def check_writable(folder: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Writes the file whole, in a folder that is made if need be. Raises OSError."""
+    """Writes the file as a whole, in a folder that is made if need be. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda file: file.write(content), len(content))
 
@@ -87,7 +87,7 @@ def write_atomically(
             raise OSError(
                 f"{path} could not be written ({error.strerror}): {needs}"
                 f"{size_said(free)} are free in {path.parent}; what was saved before it is "
-                "whole; make room, or have a quota or a limit on file sizes raised"
+                "intact; make room, or have a quota or a limit on file sizes raised"
             ) from None
         raise OSError(f"{path} could not be written ({error.strerror or error})") from None
     finally:

@@ -18,15 +18,15 @@ def lasting_streams() -> Iterator[None]:
     What cannot be written is lost; a character that the encoding lacks is written as its number."""
     _fill_closed_descriptors()
     before = sys.stdout, sys.stderr
-    with contextlib.ExitStack() as at_end:
+    with contextlib.ExitStack() as exit_stack:
         for name, stream in zip(("stdout", "stderr"), before, strict=True):
             if stream is None:  # closed by who started the program
-                stream = at_end.enter_context(open(os.devnull, "w"))
+                stream = exit_stack.enter_context(open(os.devnull, "w"))
             if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
-                at_end.callback(stream.reconfigure, errors="strict")
+                exit_stack.callback(stream.reconfigure, errors="strict")
             setattr(sys, name, lasting := _Lasting(stream))
-            at_end.callback(lasting.end)  # before the two others
+            exit_stack.callback(lasting.end)  # before the two others
         try:
             yield
         finally:

@@ -78,7 +78,7 @@ def _split_entry(value: Any, name: str, split: str) -> dict[str, Path]:
 
 
 def lacking(split: str) -> str:
-    """What to say of an entry without a half of the data set, or with one that is not whole."""
+    """What to say of an entry that lacks a split, or a part of one."""
     return (
         f"the entry in data_path.py has no {split!r} with 'fgr' and 'pha', or with 'rgba': write "
         f"{ENTRY_LAYOUT} (what other programs call test is valid here)"

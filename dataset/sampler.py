@@ -44,7 +44,7 @@ def batch_of_step(
     """The samples of the batch that becomes update number `step`, counted from 0.
 
     count: foregrounds. crop_size: smallest and largest side in pixels. Every epoch shuffles anew;
-    the last batch of an epoch is filled up from a second shuffle, so that every batch is whole.
+    the last batch of an epoch is filled up from a second shuffle, so that every batch is full.
     """
     epoch, position = divmod(step, steps_per_epoch(count, batch_size))
     size = crop_of_step(step, seed, crop_size)

@@ -221,7 +221,7 @@ def read_index(path: Path) -> Index:
     if size < tar_bytes:
         raise DataError(
             f"{path} is cut off: it has {size} of the {tar_bytes} bytes that its index says; copy "
-            f"or write it again (or, if it is whole, delete {source}, which is then of another)"
+            f"or write it again (or, if it is intact, delete {source}, which is then of another)"
         )
     if size > tar_bytes:
         raise DataError(stale(path, f"{size} bytes instead of {tar_bytes}"))

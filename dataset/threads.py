@@ -59,7 +59,7 @@ def pool(threads: int, each: int) -> ThreadPoolExecutor:
         torch.set_num_threads(each)
         torch.get_num_threads()  # settles it, whatever others set before this thread computes
 
-    return ThreadPoolExecutor(threads, "one-by-one", initializer=start)
+    return ThreadPoolExecutor(threads, "samples", initializer=start)
 
 
 if hasattr(os, "register_at_fork"):  # a fork has the pools, but not their threads

@@ -1,6 +1,6 @@
 """What predict.py has around its two loops: which files to write, reading ahead, writing behind.
 
-Every file gets its name when it is whole, as with checkpoints.
+Every file gets its name when it is complete, as with checkpoints.
 """
 
 import argparse
@@ -150,7 +150,7 @@ def with_backgrounds(
         yield src, at, bgr
 
 
-def settle(writing: list[Future], progress: "Progress") -> None:
+def wait_for_all(writing: list[Future], progress: "Progress") -> None:
     """Waits until what is being written is. Raises what went wrong."""
     while writing:
         writing.pop(0).result()
