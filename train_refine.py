@@ -32,7 +32,7 @@ def train(options: RefineOptions, run: "Run") -> None:
     from training.data import open_data
     from training.journal import open_journal
     from training.loader import TrainingSteps
-    from training.loss import REFINE_TERMS, refine_loss
+    from training.loss import refine_loss
     from training.pictures import pictures
     from training.start import look_ahead, start_run
     from training.validator import Validator
@@ -77,7 +77,7 @@ def train(options: RefineOptions, run: "Run") -> None:
     journal = open_journal(run, data, start)
     optimizer = run.guard(state)
     checkpointer = run.enter(Checkpointer(run, state, data, start, journal, optimizer.flush))
-    validator = Validator(run, state, data, losses, REFINE_TERMS, journal)
+    validator = Validator(run, state, data, losses, journal)
     network = run.team.wrap(model).train()
     if not (start.resumed or options.dry_run):
         validator.validate(run.step)

@@ -31,7 +31,7 @@ from model import MattingBase
 from model.sources import IMAGENET
 from model.transfer import transfer
 from model.weights_file import read_weights
-from training.loss import TERMS, matting_loss, total
+from training.loss import matting_loss, total
 from training.validator import measure as validate
 
 STARTS = ("scratch", "transfer", "transfer, rgb stem")
@@ -161,7 +161,7 @@ def train(
             return outputs, matting_loss(outputs.pha, outputs.fgr, outputs.err, *truth)
 
         layout = LAYOUTS[device.type]
-        results, _, _ = validate(model, valid_batches, losses, TERMS, device=device, layout=layout)
+        results, _, _ = validate(model, valid_batches, losses, device=device, layout=layout)
         return results["mad"]
 
     curve = [measure()]

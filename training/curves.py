@@ -9,11 +9,19 @@ from pathlib import Path
 
 from common.files import write_atomically
 
+REFINED, COARSE = (
+    tuple(f"{term}_{size}" for term in ("alpha", "gradient", "foreground")) for size in ("lg", "sm")
+)
 PANELS = {  # title → columns, of those that the table has
-    "loss": ("loss", "alpha", "gradient", "foreground", "error"),
-    "MAD, MSE (x1000)": ("mad", "mse"),
-    "Grad, Conn (/1000)": ("grad", "conn"),
+    "loss": ("loss", "alpha", "gradient", "foreground", *REFINED, *COARSE, "error"),
+    "MAD, MSE (x1000)": ("mad", "mse", "coarse_mad", "coarse_mse"),
+    "Grad, Conn (/1000)": ("grad", "conn", "coarse_grad"),
 }
+
+
+def fine_of(name: str) -> str:
+    """Of a coarse alpha's curve the one of the refined alpha, beside which it is drawn dashed."""
+    return name.removeprefix("coarse_") if name not in COARSE else name.removesuffix("sm") + "lg"
 
 
 def read_results(table: Path) -> dict[str, list[tuple[int, float]]]:
@@ -69,9 +77,19 @@ def draw_results(table: Path, picture: Path) -> bool:
     for axes, (title, names) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
     ):
+        colours: dict[str, str] = {}
         for name in names:
             steps, values = zip(*curves[name], strict=True)
-            axes.plot(steps, values, marker=".", label=name, linewidth=2 if name == names[0] else 1)
+            (line,) = axes.plot(
+                steps,
+                values,
+                marker=".",
+                label=name,
+                linewidth=2 if name == names[0] else 1,
+                linestyle="--" if fine_of(name) in colours else "-",
+                color=colours.get(fine_of(name)),
+            )
+            colours[name] = line.get_color()
         axes.update_datalim([(steps[0], 0)])  # so that the margin above is one of the whole height
         axes.set(title=title, xlabel="step", ylim=(0, None))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

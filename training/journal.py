@@ -201,10 +201,10 @@ class Journal:
         """A line, a row of results.csv, TensorBoard, and preview.png."""
         if self._silent:
             return
+        mad, mse, grad = (figure_said(results, name) for name in ("mad", "mse", "grad"))
         self.say(
             f"validation at step {step}: loss {results['loss']:.4f}  "
-            f"MAD {results['mad']:.2f}  MSE {results['mse']:.2f}  (x1000)  "
-            f"Grad {results['grad']:.2f}"
+            f"MAD {mad}  MSE {mse}  (x1000)  Grad {grad}"
         )
         self._results.append((step, results))
         self._scalars(step, valid=results)
@@ -319,6 +319,12 @@ class Journal:
                     then(folder, shown_as_bytes)
 
             self._beside.begin(write)
+
+
+def figure_said(results: dict[str, float], name: str) -> str:
+    """With that of the coarse alpha behind it, where there is one: `12.30 (coarse 15.10)`."""
+    coarse = results.get(f"coarse_{name}")
+    return f"{results[name]:.2f}" + (f" (coarse {coarse:.2f})" if coarse is not None else "")
 
 
 def _append_row(path: Path, row: dict[str, float | str]) -> None:

@@ -11,7 +11,6 @@ from torch.nn import functional as F  # noqa: N812
 
 from model.matting_refine import Refined, resize
 
-TERMS = ("alpha", "gradient", "foreground", "error")
 REFINE_TERMS = (
     "alpha_lg",
     "alpha_sm",

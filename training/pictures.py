@@ -1,4 +1,8 @@
-"""Pictures of a batch to look at: what went in, what came out, and a composite of it."""
+"""Pictures of a batch to look at: what went in, what came out, and a composite of it.
+
+Whole ones are shown at SIDE pixels a side at most. What a refiner adds is too fine to see there: it
+is shown on a part of each, enlarged.
+"""
 
 import io
 from collections.abc import Sequence
@@ -8,34 +12,79 @@ from typing import TYPE_CHECKING
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 from torchvision.utils import make_grid, save_image
 
 from common.files import write_bytes
-from model.matting_refine import Refined
+from model.matting_refine import resize
 
 if TYPE_CHECKING:
     from model.matting_base import Outputs
+    from model.matting_refine import Refined
 
 Inputs = Sequence[Tensor]  # src, bgr, true_pha, true_fgr, as dataset.augmentation.augment has them
 
+SIDE = 512  # pixels
+ZOOM = 8  # of the picture's sides the part that is shown enlarged is one in so many
+CELL = 4  # pixels a side, over which alpha is averaged where its edge is looked for
+LOOKED_AT = ("pha", "fgr", "err", "pha_sm", "err_sm", "ref_sm")  # of the outputs of a network
+WHOLE = ("src", "true_pha", "pred_pha", "composite")
+ZOOMED = ("zoom_src", "zoom_pred_pha_sm", "zoom_pred_pha", "zoom_true_pha")
+
 
 def pictures(inputs: Inputs, outputs: "Outputs | Refined") -> dict[str, Tensor]:
-    """What there is to look at, by name, detached and in float32. The composite is on the
-    background of the next sample, which the network has not seen with this one."""
+    """What there is to look at, by name, detached and in float32: the inputs, LOOKED_AT as far as
+    the network has them, and a composite. That is on the background of the next sample, which the
+    network has not seen with this one. ZOOMED are there where there is a coarse alpha."""
     src, bgr, true_pha, true_fgr = inputs
-    err = outputs.err_sm if isinstance(outputs, Refined) else outputs.err
-    pred_pha, pred_fgr, pred_err = (x.detach().float() for x in (outputs.pha, outputs.fgr, err))
+    pred = {
+        f"pred_{name}": output.detach().float()
+        for name, output in outputs._asdict().items()
+        if name in LOOKED_AT
+    }
     new_bgr = bgr.roll(1, 0) if len(bgr) > 1 else torch.full_like(bgr, 0.5)
-    return {
+    whole = {
         "src": src,
         "bgr": bgr,
         "true_pha": true_pha,
-        "pred_pha": pred_pha,
         "true_fgr": true_fgr,
-        "pred_fgr": pred_fgr,
-        "composite": pred_fgr * pred_pha + new_bgr * (1 - pred_pha),
-        "pred_err": pred_err,
+        "composite": torch.lerp(new_bgr, pred["pred_fgr"], pred["pred_pha"]),
+        **pred,
     }
+    shown = {name: shrunk(picture) for name, picture in whole.items()}
+    if "pred_pha_sm" in whole:
+        whole["pred_pha_sm"] = resize(whole["pred_pha_sm"], (src.shape[2], src.shape[3]))
+        rows, columns = edge_part(true_pha)
+        for zoomed in ZOOMED:
+            picture = whole[zoomed.removeprefix("zoom_")].permute(0, 2, 3, 1)
+            batch = torch.arange(len(picture), device=picture.device)[:, None, None]
+            part = picture[batch, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
+            shown[zoomed] = F.interpolate(part, shown["src"].shape[2:], mode="nearest-exact")
+    return shown
+
+
+def shrunk(pictures: Tensor) -> Tensor:
+    """(B, C, H, W) averaged by a whole factor, so that no side is above SIDE."""
+    factor = -(-max(pictures.shape[2:]) // SIDE)
+    return F.avg_pool2d(pictures, factor, ceil_mode=True) if factor > 1 else pictures
+
+
+def edge_part(true_pha: Tensor) -> tuple[Tensor, Tensor]:
+    """The part of each picture that has most of true alpha's edge, which is the same at every step:
+    its rows (B, H / ZOOM) and its columns (B, W / ZOOM), on the device. true_pha: (B, 1, H, W)."""
+    sides = tuple(true_pha.shape[2:])
+    parts = [max(1, side // ZOOM) for side in sides]
+    cells = F.avg_pool2d(true_pha, CELL)  # so that a hard edge has values between 0 and 1, too
+    window = [max(1, part // CELL) for part in parts]
+    edge = F.avg_pool2d(cells * (1 - cells), window, stride=1)
+    best = edge.flatten(1).argmax(1)
+    across = edge.shape[3]
+    first = (torch.div(best, across, rounding_mode="floor"), best % across)
+    rows, columns = (
+        (start[:, None] * CELL).clamp(max=side - part) + torch.arange(part, device=best.device)
+        for start, side, part in zip(first, sides, parts, strict=True)
+    )
+    return rows, columns
 
 
 def as_bytes(pictures: Tensor) -> Tensor:
@@ -46,11 +95,12 @@ def as_bytes(pictures: Tensor) -> Tensor:
 
 def preview(path: Path, shown: dict[str, Tensor], rows: int = 4) -> None:
     """A picture of up to `rows` samples below each other: src, true alpha, predicted alpha, and
-    the composite on a new background, side by side. shown: uint8."""
-    columns = ("src", "true_pha", "pred_pha", "composite")
+    the composite on a new background, side by side; where there is a refiner, below them the part
+    that is enlarged: src, coarse, refined and true alpha. shown: uint8."""
+    columns = [*WHOLE, *(name for name in ZOOMED if name in shown)]
     chosen = [shown[name][:rows].expand(-1, 3, -1, -1) for name in columns]
     tiles = torch.stack(chosen, dim=1).flatten(0, 1)
-    grid = make_grid(tiles, nrow=len(columns), padding=4, pad_value=255)
+    grid = make_grid(tiles, nrow=len(WHOLE), padding=4, pad_value=255)
     content = io.BytesIO()
     Image.fromarray(grid.permute(1, 2, 0).numpy()).save(content, "PNG")
     write_bytes(path, content.getbuffer())

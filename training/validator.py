@@ -1,10 +1,11 @@
 """Measures the network on fixed samples that are never warped, and keeps some to look at.
 
-It takes whatever terms the stage's loss has; the figures of the refined alpha stand behind them.
+It takes whatever terms the stage's loss has. Behind them stand the figures of the alpha, and, where
+the stage's outputs have a coarse one, those of that.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from dataset.augmentation import augment
 from dataset.bad_images import BadImages
 from dataset.sample import MattingDataset, batches, validation_keys
 from evaluation import metrics
+from model.matting_refine import resize
 from training.data import Data
 from training.journal import Journal
 from training.loader import make_loader
@@ -33,8 +35,8 @@ Losses = Callable[..., tuple[Any, dict[str, Tensor]]]
 class Validator:
     """Validates a run, and knows the best result so far, which stands in `state`.
 
-    terms: the names of what `losses` gives. Where validation is before the first step, it is for
-    comparison only: random weights are never the best.
+    Where validation is before the first step, it is for comparison only: random weights are never
+    the best.
     """
 
     def __init__(
@@ -43,11 +45,10 @@ class Validator:
         state: TrainingState,
         data: Data,
         losses: Losses,
-        terms: Sequence[str],
         journal: Journal,
     ) -> None:
         self._run, self._state, self._journal = run, state, journal
-        self._losses, self._terms = losses, terms
+        self._losses = losses
         self._first_step, self._epoch_steps = run.step, data.epoch_steps
         (foregrounds, backgrounds), options = data.valid, run.options
         self._size = (options.crop_size[1],) * 2
@@ -78,7 +79,6 @@ class Validator:
                 state.model,
                 run.stop.until(read),
                 self._losses,
-                self._terms,
                 device=run.device,
                 layout=run.layout,
                 team=run.team,
@@ -97,7 +97,6 @@ def measure(
     model: nn.Module,
     loader: Iterable[dict],
     losses: Losses,
-    terms: Sequence[str],
     *,
     device: torch.device,
     layout: torch.memory_format,
@@ -110,25 +109,25 @@ def measure(
     are those of the main process in all of them, which are what is saved.
 
     Returns the means over all samples of all processes (the loss, its terms, FIGURES, and `conn` if
-    asked for, which takes long); the pictures of this process's first batch by name, (B, C, H, W)
-    float32 on the device; and how many samples there were. Raises the error of a loader, in the
-    process where it comes from; ElsewhereError in the others.
+    asked for, which takes long; then the FIGURES of a coarse alpha, as coarse_mad); the pictures of
+    this process's first batch by name, (B, C, H, W) float32 on the device; and how many samples
+    there were. Raises the error of a loader, in the process where it comes from; ElsewhereError in
+    the others.
     """
-    figures = (*FIGURES, "conn") if conn else FIGURES
-    names = ("loss", *terms, *figures)
-    sums = torch.zeros(len(names) + 1, dtype=torch.float64, device=device)  # and the count
+    nothing = torch.zeros((), dtype=torch.float64, device=device)
+    sums: dict[str, Tensor] = {}
     shown: dict[str, Tensor] = {}
+    count = 0
 
     def measure_share() -> None:
+        nonlocal count
         for batch in loader:
             src, bgr, *truth = augment(batch, device, layout)
-            outputs, losses_by_name = losses(model, src, bgr, *truth)
-            results = {"loss": total(losses_by_name), **losses_by_name}
-            pred_pha, true_pha = outputs.pha.float(), truth[0]
-            for name in figures:
-                results[name] = getattr(metrics, name)(pred_pha, true_pha).mean()
-            sums[:-1] += torch.stack([results[name].to(sums) for name in names]) * len(src)
-            sums[-1] += len(src)
+            outputs, terms = losses(model, src, bgr, *truth)
+            results = {"loss": total(terms), **terms, **figures(outputs, truth[0], conn)}
+            for name, mean in results.items():
+                sums[name] = sums.get(name, nothing) + mean.to(nothing) * len(src)
+            count += len(src)
             if not shown:
                 shown.update(pictures((src, bgr, *truth), outputs))
 
@@ -137,6 +136,25 @@ def measure(
     with torch.inference_mode():
         team.run_on_all(measure_share)
     model.train()
-    *values, count = team.all_reduce_sum(sums).tolist()
-    means = {name: value / max(count, 1) for name, value in zip(names, values, strict=True)}
-    return means, shown, round(count)
+    # A process whose share is empty has no names; the main process, if any has a share, has one.
+    names = team.run_on_main(lambda: list(sums))
+    values = [sums.get(name, nothing) for name in names]
+    counted = torch.full_like(nothing, count)
+    *values, counts = team.all_reduce_sum(torch.stack([*values, counted])).tolist()
+    means = {name: value / max(counts, 1) for name, value in zip(names, values, strict=True)}
+    return means, shown, round(counts)
+
+
+def figures(outputs: Any, true_pha: Tensor, conn: bool = False) -> dict[str, Tensor]:
+    """The means over a batch of FIGURES, and of `conn`, of its pha; and of the FIGURES, as
+    coarse_mad, of its pha_sm where it has one, enlarged to the size of true_pha as in the network.
+    """
+    names = (*FIGURES, "conn") if conn else FIGURES
+    of = {name: (name, outputs.pha) for name in names}
+    if hasattr(outputs, "pha_sm"):
+        coarse = resize(outputs.pha_sm.float(), (true_pha.shape[2], true_pha.shape[3]))
+        of |= {f"coarse_{name}": (name, coarse) for name in FIGURES}
+    return {
+        title: getattr(metrics, name)(pha.float(), true_pha).mean()
+        for title, (name, pha) in of.items()
+    }

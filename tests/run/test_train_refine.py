@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+from dataset.sample import MattingDataset
 from model import MattingBase, MattingRefine
 from tests.support.running import AUTO, error_of, run, same, weights
 from training import checkpoint
@@ -74,6 +76,33 @@ def test_what_no_network_can_be_is_refused(
     with pytest.raises(SystemExit):
         parse_refine_options(words.split())
     assert said in capsys.readouterr().err
+
+
+# ---- Data and validation ------------------------------------------------------------------------
+
+
+def test_training_makes_figures_as_small_as_its_stage_says_and_validation_none(
+    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, init = [], MattingDataset.__init__
+
+    def noting(dataset: MattingDataset, *arguments: object, **named: object) -> None:
+        init(dataset, *arguments, **named)
+        made.append((dataset.augmented, dataset.fgr_scale))
+
+    monkeypatch.setattr(MattingDataset, "__init__", noting)
+    run(data, *FEW, "--log-train-images-interval", 1, **REFINE)
+    run(data, *FEW, "--model-name", "base", script="train_base")
+    assert [scale for augmented, scale in made if augmented] == [(0.3, 1.0), (0.4, 1.0)]
+    assert {augmented for augmented, _ in made} == {True, False}
+    # What validation says of the second stage is of the coarse alpha, too.
+    heads = [Path(f"log/{name}/results.csv").read_text().splitlines() for name in ("run", "base")]
+    coarse = ["coarse_mad", "coarse_mse", "coarse_grad"]
+    assert heads[0][0].split(",")[-6:] == ["mad", "mse", "grad", *coarse]
+    assert heads[1][0].split(",")[-4:] == ["error", "mad", "mse", "grad"]
+    # Both networks' batches were shown: of one, whole ones over zoomed ones.
+    sizes = [Image.open(f"log/{name}/preview.png").size for name in ("run", "base")]
+    assert sizes[0][0] == sizes[1][0] and sizes[0][1] == 2 * sizes[1][1] - 4
 
 
 # ---- Starts -------------------------------------------------------------------------------------

@@ -98,6 +98,29 @@ def test_a_flat_curve_is_not_cut_at_the_top(
         assert bottom == 0 and top > 1.02 * value
 
 
+def test_a_coarse_figure_is_dashed_beside_the_refined_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = pytest.importorskip("matplotlib.figure").Figure
+    table, lines, save = tmp_path / "results.csv", {}, figures.savefig
+
+    def noting(figure: Any, *arguments: Any, **named: Any) -> None:
+        lines.update({line.get_label(): line for each in figure.axes for line in each.lines})
+        save(figure, *arguments, **named)
+
+    monkeypatch.setattr(figures, "savefig", noting)
+    names = ["loss", "alpha_lg", "alpha_sm", "mad", "mse", "grad"]
+    names += [f"coarse_{name}" for name in ("mad", "mse", "grad")]
+    rows = [",".join(["a", str(step), "0", *(["1"] * len(names))]) for step in (0, 10)]
+    table.write_text("\n".join([",".join(["start", "step", "epoch", *names]), *rows]))
+    assert draw_results(table, tmp_path / "results.png")
+    assert set(lines) == set(names)
+    for coarse, fine in [("alpha_sm", "alpha_lg"), *((f"coarse_{n}", n) for n in names[3:6])]:
+        assert lines[coarse].get_color() == lines[fine].get_color()
+        assert (lines[coarse].get_linestyle(), lines[fine].get_linestyle()) == ("--", "-")
+    assert lines["mad"].get_color() != lines["mse"].get_color()
+
+
 def test_nothing_is_drawn_without_matplotlib(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
