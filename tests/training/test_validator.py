@@ -135,7 +135,7 @@ def test_the_best_is_that_of_the_refined_alpha(monkeypatch: pytest.MonkeyPatch) 
     )
     stop = SimpleNamespace(until=lambda read: read)
     run = SimpleNamespace(step=0, crop=None, team=Team(), device=CPU, layout=None, stop=stop)
-    run.options, run.micro_batch_size = options, 1
+    run.options, run.settings = options, SimpleNamespace(micro_batch_size=1)
     state = SimpleNamespace(model=None, best=None)
     data = SimpleNamespace(valid=([1], [1]), epoch_steps=1)
     journal = SimpleNamespace(say=print, validation=lambda *_: None)
