@@ -25,10 +25,10 @@ from torchvision.transforms import functional as vision
 from benchmarks.common import arguments, draw_data, in_turns, machine, said_of, spread, table, write
 from common.machine import LAYOUTS, keep_memory
 from dataset import augmentation
-from dataset import sample as matting
 from dataset.augmentation import augment
 from dataset.folders import data_folders, open_split
 from dataset.sample import MattingDataset, collate
+from dataset.sample_loader import begin_worker
 from dataset.sampler import SampleKey
 
 SIZE = (512, 512)
@@ -255,9 +255,9 @@ def with_workers(dataset: MattingDataset, batches: int, cores: int) -> dict[str,
             batch_sampler=[keys[i : i + 8] for i in range(0, len(keys), 8)],
             num_workers=workers,
             collate_fn=collate,
-            worker_init_fn=matting.begin_worker,
+            worker_init_fn=begin_worker,
         )
-        iterator = matting.batches(loader)
+        iterator = batches(loader)
         for _ in range(2 * workers):  # until all of them are at work
             next(iterator)
         began, seen = time.perf_counter(), 0

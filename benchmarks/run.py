@@ -195,8 +195,7 @@ def new_shapes(ends: list[float], sizes: list[tuple[int, int]], what: dict) -> d
 def whole_run(what: dict) -> dict:
     """train_base.main, with clocks around its parts; nothing else of it is changed."""
     import train_base
-    from dataset import augmentation
-    from dataset import sample as matting
+    from dataset import augmentation, sample_loader
     from training.guarded_optimizer import GuardedOptimizer
     from training.saving import Saver
 
@@ -212,7 +211,7 @@ def whole_run(what: dict) -> dict:
         GuardedOptimizer.check_later,
         Saver.save,
         augmentation.augment,
-        matting.batches,
+        sample_loader.batches,
     )
 
     def watched(self: GuardedOptimizer, step: int, batches: list[dict]) -> None:
@@ -254,7 +253,7 @@ def whole_run(what: dict) -> dict:
         finally:
             iterator.close()
 
-    GuardedOptimizer.check_later, Saver.save, matting.batches = watched, saved, waited
+    GuardedOptimizer.check_later, Saver.save, sample_loader.batches = watched, saved, waited
     if device.type == "cpu":
         augmentation.augment = augmented
     words = ["--dataset-dir", what["data"], "--model-backbone", what["backbone"]]

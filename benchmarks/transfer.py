@@ -25,7 +25,8 @@ from common.cli import Parser
 from common.machine import LAYOUTS
 from dataset.augmentation import augment
 from dataset.folders import data_folders, open_split
-from dataset.sample import MattingDataset, batches, collate
+from dataset.sample import MattingDataset, collate
+from dataset.sample_loader import batches
 from dataset.sampler import SampleKey, batch_of_step, seed_of
 from model import MattingBase
 from model.sources import IMAGENET

@@ -15,7 +15,8 @@ from common.text import printable
 from dataset.augmentation import NEUTRAL, augment, draw_misalignment_affine
 from dataset.geometry import affine
 from dataset.pictures import Backgrounds, Foregrounds
-from dataset.sample import MattingDataset, SampleLoader, batches
+from dataset.sample import MattingDataset
+from dataset.sample_loader import SampleLoader, batches
 from dataset.sampler import SampleKey, seed_of
 from evaluation.metrics import unknown_region
 from evaluation.scores import Batch

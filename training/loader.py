@@ -11,7 +11,8 @@ from torch.utils.data import Dataset
 
 from common.processes import STOP_SIGNALS
 from dataset.bad_images import BadImages
-from dataset.sample import MattingDataset, SampleLoader, batches, grouped
+from dataset.sample import MattingDataset
+from dataset.sample_loader import SampleLoader, batches, grouped
 from dataset.sampler import BatchSampler, places_of, seed_of
 from training.data import Data
 from training.journal import Journal

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from dataset.augmentation import augment
 from dataset.bad_images import BadImages
-from dataset.sample import MattingDataset, batches, validation_keys
+from dataset.sample import MattingDataset, validation_keys
+from dataset.sample_loader import batches
 from evaluation import metrics
 from model.matting_refine import resize
 from training.data import Data

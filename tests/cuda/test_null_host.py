@@ -14,7 +14,8 @@ import torch
 from torch.utils.data import DataLoader
 from dataset.augmentation import augment
 from dataset.folders import data_folders, open_split
-from dataset.sample import MattingDataset, batches, collate
+from dataset.sample import MattingDataset, collate
+from dataset.sample_loader import batches
 from dataset.sampler import BatchSampler
 from tests.null_cuda import counts
 

@@ -22,7 +22,8 @@ from dataset.augmentation import NEUTRAL, augment
 from dataset.folders import data_folders, open_split
 from dataset.names import Names
 from dataset.pictures import Backgrounds, Foregrounds
-from dataset.sample import MattingDataset, batches, collate, validation_keys
+from dataset.sample import MattingDataset, collate, validation_keys
+from dataset.sample_loader import batches
 from dataset.sampler import BatchSampler, SampleKey
 from dataset.threads import PICTURE_NAMES, map_in_threads
 from tests.support.drawn import backdrop

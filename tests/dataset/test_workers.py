@@ -16,11 +16,11 @@ from torch.utils.data import DataLoader
 
 import check_data
 from common.processes import WORKER_NICENESS
-from dataset import hand_over, workers
-from dataset import sample as matting
+from dataset import hand_over, sample_loader, workers
 from dataset.folders import data_folders, open_split
 from dataset.hand_over import Parcel
-from dataset.sample import MattingDataset, SampleLoader, batches, begin_worker, collate
+from dataset.sample import MattingDataset, collate
+from dataset.sample_loader import SampleLoader, batches, begin_worker
 from dataset.sampler import BatchSampler
 from tests.support import ROOT
 from tests.support.drawn import make_data
@@ -75,7 +75,9 @@ def test_there_are_no_more_workers_than_batches(
 ) -> None:
     """One batch to validate on must not cost a fork for each core."""
     begun, fit = [], workers.workers_that_fit
-    monkeypatch.setattr(matting, "workers_that_fit", lambda n, say: begun.append(n) or fit(n, say))
+    monkeypatch.setattr(
+        sample_loader, "workers_that_fit", lambda n, say: begun.append(n) or fit(n, say)
+    )
     run(data, "--max-steps", 2, "--num-workers", 5)
     assert begun == [1, 2, 1]  # validation, training, validation
     assert len(list(batches(loader(data, 9)))) == 4 and begun[3:] == [4]

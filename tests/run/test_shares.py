@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader
 
 from dataset.augmentation import augment
 from dataset.folders import data_folders, open_split
-from dataset.sample import MattingDataset, batches, begin_worker, collate, validation_keys
+from dataset.sample import MattingDataset, collate, validation_keys
+from dataset.sample_loader import batches, begin_worker
 from dataset.sampler import BatchSampler, places_of
 from model.dropout import SampleDropout
 from tests.support.drawn import make_data
