@@ -42,15 +42,16 @@ class RefineSettings:
     def for_size(self, size: tuple[int, int]) -> "RefineSettings":
         """With all that is None filled in for pictures of (height, width).
 
-        The scale is that of SCALES which brings the picture nearest to the size of training. The
-        pixels to refine are 80,000, and of more than HD as large a part as that is of HD.
+        The scale is that of SCALES which brings the picture nearest to the size of training, and
+        of a tiny picture one that leaves it a pixel. The pixels to refine are 80,000, and of more
+        than HD as large a part as that is of HD.
         """
-        pixels = size[0] * size[1]
+        pixels, shorter = size[0] * size[1], -(-min(size) // 4) * 4  # as the network continues it
         side = math.sqrt(pixels)
         nearest = min(SCALES, key=lambda scale: abs(math.log(side * scale / TRAINED_SIDE)))
         return replace(
             self,
-            backbone_scale=self.backbone_scale or nearest,
+            backbone_scale=max(self.backbone_scale or nearest, (1 + 1e-9) / shorter),
             refine_sample_pixels=SAMPLE_PIXELS * max(pixels, OF_PIXELS) // OF_PIXELS
             if self.refine_sample_pixels is None
             else self.refine_sample_pixels,

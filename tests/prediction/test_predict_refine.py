@@ -13,7 +13,7 @@ from model import MattingRefine
 from predict import Matter, RefineSettings
 from prediction.frames import read_rgb
 from tests.null_gpu import needs_null_gpu, run_script
-from tests.support import DATA
+from tests.support import DATA, scripts
 from tests.support.predicting import error_of, files, save_weights, scene
 from tests.support.refining import inputs, network, reference_weights
 
@@ -119,7 +119,14 @@ def test_what_is_written_is_what_the_network_gives(
 
 @pytest.mark.parametrize(
     ("size", "scale"),
-    [((4, 4), None), ((5, 3), None), ((1, 1), None), ((300, 9), None), ((33, 9), "1/8")],
+    [
+        ((4, 4), None),
+        ((5, 3), None),
+        ((1, 1), None),
+        ((300, 9), None),
+        ((33, 9), "1/8"),
+        ((4, 70), "1/50"),
+    ],
 )
 def test_any_size_of_picture(
     weights: Path, tmp_path: Path, size: tuple[int, int], scale: str | None
@@ -129,6 +136,20 @@ def test_any_size_of_picture(
     assert predict.main(words(weights, folder, "--type", *TYPES, *more)) == 0
     for kind in TYPES:
         assert read(folder / f"out/{kind}/0.png").shape[:2] == size[::-1]
+
+
+def test_what_was_refined_is_no_matte(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    import evaluate
+
+    folder = pictures(tmp_path, (60, 44))
+    assert predict.main(words(weights, folder, "--type", "pha", "ref")) == 0
+    capsys.readouterr()
+    said = scripts.error_of(
+        evaluate.main, capsys, "--pred-dir", folder / "out/ref", "--true-dir", folder / "src"
+    )
+    assert f"type --pred-dir {folder / 'out/pha'}" in said and "refined" in said
 
 
 def test_a_picture_in_a_batch_is_as_by_itself(weights: Path) -> None:
