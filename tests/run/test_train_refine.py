@@ -1,6 +1,11 @@
 """The second stage's run: its options, and where it begins."""
 
 import json
+import os
+import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +14,8 @@ from PIL import Image
 
 from dataset.sample import MattingDataset
 from model import MattingBase, MattingRefine
+from tests.support import ROOT, on_photos
+from tests.support.published import published_file
 from tests.support.running import AUTO, error_of, run, same, weights
 from training import checkpoint
 from training.options import parse_refine_options
@@ -210,3 +217,40 @@ def test_a_run_of_the_base_stage_is_never_lost_to_this_one(
     run(data, *FEW, *best, status=2, **REFINE)
     assert "choose another --model-name" in error_of(capsys)
     assert {path: path.read_bytes() for path in Path("checkpoint/run").iterdir()} == files
+
+
+# ---- Both stages --------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@on_photos
+def test_both_stages_on_photographs_by_the_commands_of_the_readme(here: Path, photos: Path) -> None:
+    typed = re.findall(r"^    python (train_\w+\.py) (.*)$", (ROOT / "README.md").read_text(), re.M)
+    assert [script for script, _ in typed] == 2 * ["train_base.py"] + ["train_refine.py"]
+    published_file(here / "deeplab.pth", "vainf_deeplabv3_resnet50")
+    small = ["--dataset-dir", str(photos), "--batch-size", "2", "--num-workers", "0"]
+    small += ["--device", "cpu", "--epoch-end", "9", "--crop-size"]
+
+    def start(number: int, steps: int, crops: tuple[int, int], *more: str) -> str:
+        script, words = typed[number]
+        command = [*shlex.split(words.replace("NAME", "mattingbase-resnet50-real")), *small]
+        command += [*map(str, crops), "--max-steps", str(steps), *more]
+        return subprocess.run(
+            [sys.executable, str(ROOT / script), *command],
+            cwd=here,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    epoch_steps = -(-len(list(photos.glob("train/fgr/*"))) // 2)
+    assert "353/374" in start(0, 4 * epoch_steps, (32, 64))
+    assert f"epoch-3.pth at step {4 * epoch_steps + 1}" in start(1, 4 * epoch_steps + 1, (32, 64))
+    said = start(2, 1, (64, 128))
+    assert "374/394" in said and "Transferred from MattingBase, resnet50" in said
+    assert "at step 2" in start(2, 2, (64, 128), *AUTO)
+    folder = here / "checkpoint/mattingrefine-resnet50-real"
+    entries = torch.load(folder / "best.pth", weights_only=True)
+    assert len(entries) == 394 and all(value.isfinite().all() for value in entries.values())
+    assert (here / "log/mattingrefine-resnet50-real/preview.png").exists()
