@@ -34,6 +34,7 @@ def train(options: RefineOptions, run: "Run") -> None:
     from training.loader import TrainingSteps
     from training.loss import refine_loss
     from training.pictures import pictures
+    from training.refined import RefinedShare
     from training.start import look_ahead, start_run
     from training.validator import Validator
 
@@ -78,6 +79,7 @@ def train(options: RefineOptions, run: "Run") -> None:
     optimizer = run.guard(state)
     checkpointer = run.enter(Checkpointer(run, state, data, start, journal, optimizer.flush))
     validator = Validator(run, state, data, losses, journal)
+    refined = RefinedShare(options, run.say)
     network = run.team.wrap(model).train()
     if not (start.resumed or options.dry_run):
         validator.validate(run.step)
@@ -95,9 +97,8 @@ def train(options: RefineOptions, run: "Run") -> None:
         optimizer.check_later(step, batches)
 
         if data.is_due(step, options.log_train_loss_interval):
-            journal.train_losses(
-                step, optimizer.terms, optimizer.learning_rates(), **optimizer.numbers()
-            )
+            numbers = optimizer.numbers() | refined.numbers(step, outputs.ref_sm)
+            journal.train_losses(step, optimizer.terms, optimizer.learning_rates(), **numbers)
         if step % options.log_train_images_interval == 0:
             journal.train_pictures(step, pictures(inputs, outputs))
         is_best = data.is_due(step, options.log_valid_interval) and validator.validate(step)

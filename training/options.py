@@ -47,6 +47,9 @@ REFINE = Stage(
     valid_interval=2000,
     checkpoint_interval=2000,
 )
+# What each refine mode makes use of, and its default.
+OF_MODES = {"sampling": "model_refine_sample_pixels", "thresholding": "model_refine_threshold"}
+REFINER_DEFAULTS = {"model_refine_sample_pixels": 80_000, "model_refine_threshold": 0.7}
 MAX_SCALE = 0.5  # of the coarse size
 MIN_COARSE = 16  # pixels a side that the encoder needs, which sees 1/16 of them
 MAX_SAMPLE_PIXELS = 10**9
@@ -189,11 +192,13 @@ def add_refiner(parser: argparse.ArgumentParser) -> None:
         "where it is above --model-refine-threshold, which may be nowhere; full: everything",
     )
     refiner.add_argument(
-        "--model-refine-sample-pixels", type=integer(16, MAX_SAMPLE_PIXELS), default=80_000,
-        metavar="N", help="of each picture, in patches of 16; what sampling refines at most",
+        "--model-refine-sample-pixels", type=integer(16, MAX_SAMPLE_PIXELS), metavar="N",
+        default=REFINER_DEFAULTS["model_refine_sample_pixels"],
+        help="of each picture, in patches of 16; what sampling refines at most",
     )
     refiner.add_argument(
-        "--model-refine-threshold", type=positive(1.0), default=0.7, metavar="ERROR",
+        "--model-refine-threshold", type=positive(1.0), metavar="ERROR",
+        default=REFINER_DEFAULTS["model_refine_threshold"],
         help="the expected error above which thresholding refines",
     )
     refiner.add_argument(

@@ -43,7 +43,7 @@ class WandbLog:
             self._run = wandb.init(
                 # As a whole path: wandb's process outlives a run, and may run elsewhere.
                 dir=os.path.abspath(os.environ.get("WANDB_DIR", FOLDER)),
-                project=os.environ.get("WANDB_PROJECT", "mattingbase"),
+                project=os.environ.get("WANDB_PROJECT", f"matting{options['stage']}"),
                 name=options["model_name"],
                 group=options["model_name"],
                 config=plain_options(options),

@@ -218,13 +218,14 @@ def test_learning_rates_follow_the_batch_if_asked_to(scale: str, factor: float) 
     assert options.lr_aspp == options.lr_decoder == pytest.approx(5e-4 * factor)
 
 
-def test_help_needs_nothing_heavy() -> None:
+@pytest.mark.parametrize("script", ["train_base", "train_refine"])
+def test_help_needs_nothing_heavy(script: str) -> None:
     import subprocess
     import sys
 
     code = (
-        "import sys, train_base\n"
-        "try: train_base.main(['--help'])\n"
+        f"import sys, {script} as script\n"
+        "try: script.main(['--help'])\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'kornia', 'numpy', 'PIL', 'tensorboard'} & set(sys.modules)\n"
         "assert not heavy, heavy"
@@ -233,7 +234,10 @@ def test_help_needs_nothing_heavy() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, check=True
     )
-    for word in ("--model-pretrain-initialization", "(default: 8)", "best_deeplabv3_resnet50"):
+    own = {
+        "train_base": ["(default: 8)", "(default: 256 512)", "best_deeplabv3_resnet50"],
+        "train_refine": ["(default: 80000)", "(default: 1024 2048)", "mattingbase-resnet50"],
+    }
+    for word in ("--model-pretrain-initialization", *own[script]):
         assert word in done.stdout
-    assert "(default: 256 512)" in done.stdout
     assert "None)" not in done.stdout and "False)" not in done.stdout

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dataset.sample import MattingDataset
 from model import MattingBase, MattingRefine
@@ -217,6 +218,31 @@ def test_a_run_of_the_base_stage_is_never_lost_to_this_one(
     run(data, *FEW, *best, status=2, **REFINE)
     assert "choose another --model-name" in error_of(capsys)
     assert {path: path.read_bytes() for path in Path("checkpoint/run").iterdir()} == files
+
+
+# ---- What is refined ----------------------------------------------------------------------------
+
+
+def test_a_refiner_that_learns_nothing_is_told_once(
+    data: Path, here: Path, base: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """An expected error above 0.99 is nowhere; the options of other modes are of no use."""
+    nowhere = ["--model-refine-mode", "thresholding", "--model-refine-threshold", 0.99]
+    nowhere += ["--model-refine-sample-pixels", 160, "--model-pretrain-initialization", base]
+    run(data, *FEW, *nowhere, "--max-steps", 3, "--log-train-loss-interval", 1, **REFINE)
+    said = capsys.readouterr().out
+    assert said.count("nothing is refined in step") == 1
+    assert "nowhere above --model-refine-threshold 0.99" in said
+    assert "--model-refine-sample-pixels 160 is not used" in said
+    saved = weights("checkpoint/run/epoch-0.pth")
+    assert all(value.isfinite().all() for value in saved.values())
+
+
+def test_how_much_is_refined_is_logged(data: Path, here: Path) -> None:
+    words = ["--log-train-loss-interval", 1, "--model-refine-mode", "full"]
+    run(data, *FEW, *words, **REFINE)
+    events = EventAccumulator("log/run").Reload()
+    assert [e.value for e in events.Scalars("run/refined_share")] == [1.0]
 
 
 # ---- Both stages --------------------------------------------------------------------------------

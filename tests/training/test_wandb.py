@@ -134,7 +134,7 @@ def logged_with(run: mock.Mock, monkeypatch: pytest.MonkeyPatch, folder: Path) -
     """The journal of a run that logs to `run`, in place of wandb's."""
     monkeypatch.setattr(wandb, "init", lambda **_: run)
     journal = Journal(folder, 0, 4, 2)
-    journal.sinks.append(WandbLog({"model_name": "run"}, journal.say))
+    journal.sinks.append(WandbLog({"model_name": "run", "stage": "refine"}, journal.say))
     return journal
 
 
