@@ -103,7 +103,7 @@ for step in range(2):
     before = counts.snap()
     torch.cuda.set_sync_debug_mode("error" if step else "default")
     with torch.autocast("cuda", dtype=torch.float16):
-        refined = refiner.patches(half, full, chosen)
+        refined = refiner.patches([half], [full], chosen)
     refined.sum().backward()
     torch.cuda.set_sync_debug_mode("default")
     unequal = counts.diff(before, counts.snap())
