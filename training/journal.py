@@ -183,20 +183,20 @@ class Journal:
                 f"waiting for data {waiting:.0%}  {_duration(left)} left"
             )
 
-    def train_pictures(self, step: int, shown: dict[str, Tensor]) -> None:
-        self._pictures(step, "train", shown)
+    def train_pictures(self, step: int, images: dict[str, Tensor]) -> None:
+        self._pictures(step, "train", images)
 
-    def batch_picture(self, shown: dict[str, Tensor]) -> None:
+    def batch_picture(self, images: dict[str, Tensor]) -> None:
         """Of a dry run: the augmented batch as log/NAME/batch.png."""
         if self._silent:
             return
         self.log_folder.mkdir(parents=True, exist_ok=True)
         path = self.log_folder / "batch.png"
-        batch_picture(path, shown)
+        batch_picture(path, images)
         tell(f"dry run: every part works; look at {path}")
 
     def validation(
-        self, step: int, epoch: int, results: dict[str, float], shown: dict[str, Tensor]
+        self, step: int, epoch: int, results: dict[str, float], images: dict[str, Tensor]
     ) -> None:
         """A line, a row of results.csv, TensorBoard, and preview.png."""
         if self._silent:
@@ -219,12 +219,12 @@ class Journal:
                     **results,
                 }
                 _append_row(self.folder / "results.csv", row)
-        self._pictures(step, "valid", shown, self._draw)
+        self._pictures(step, "valid", images, self._draw)
         # Validating is not training: it counts neither as speed nor as waiting.
         self._since, self._since_step, self._waited = time.perf_counter(), step, 0.0
 
-    def _draw(self, folder: Path, shown: dict[str, Tensor]) -> None:
-        preview(folder / "preview.png", shown)
+    def _draw(self, folder: Path, images: dict[str, Tensor]) -> None:
+        preview(folder / "preview.png", images)
         try:
             draw_results(folder / "results.csv", folder / "results.png")
         except Exception as error:  # of whatever kind: a picture is no reason to end a training
@@ -292,7 +292,7 @@ class Journal:
         self,
         step: int,
         group: str,
-        shown: dict[str, Tensor],
+        images: dict[str, Tensor],
         then: Callable[[Path, dict[str, Tensor]], None] = lambda _folder, _shown: None,
     ) -> None:
         """The first samples of each batch to the sinks, and `then` what they are wanted for in the
@@ -303,7 +303,7 @@ class Journal:
             if not sinks:
                 return
             shown_as_bytes = {
-                name: as_bytes(batch[:SAMPLES_SHOWN]) for name, batch in shown.items()
+                name: as_bytes(batch[:SAMPLES_SHOWN]) for name, batch in images.items()
             }
             copied = all_given(self._device)
 

@@ -51,7 +51,7 @@ def pictures(inputs: Inputs, outputs: "Outputs | Refined") -> dict[str, Tensor]:
         "composite": torch.lerp(new_bgr, pred["pred_fgr"], pred["pred_pha"]),
         **pred,
     }
-    shown = {name: shrunk(picture) for name, picture in whole.items()}
+    images = {name: shrunk(picture) for name, picture in whole.items()}
     if "pred_pha_sm" in whole:
         whole["pred_pha_sm"] = resize(whole["pred_pha_sm"], (src.shape[2], src.shape[3]))
         rows, columns = edge_part(true_pha)
@@ -59,8 +59,8 @@ def pictures(inputs: Inputs, outputs: "Outputs | Refined") -> dict[str, Tensor]:
             picture = whole[zoomed.removeprefix("zoom_")].permute(0, 2, 3, 1)
             batch = torch.arange(len(picture), device=picture.device)[:, None, None]
             part = picture[batch, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
-            shown[zoomed] = F.interpolate(part, shown["src"].shape[2:], mode="nearest-exact")
-    return shown
+            images[zoomed] = F.interpolate(part, images["src"].shape[2:], mode="nearest-exact")
+    return images
 
 
 def shrunk(pictures: Tensor) -> Tensor:
@@ -93,12 +93,12 @@ def as_bytes(pictures: Tensor) -> Tensor:
     return values.to("cpu", non_blocking=True)
 
 
-def preview(path: Path, shown: dict[str, Tensor], rows: int = 4) -> None:
+def preview(path: Path, images: dict[str, Tensor], rows: int = 4) -> None:
     """A picture of up to `rows` samples below each other: src, true alpha, predicted alpha, and
     the composite on a new background, side by side; where there is a refiner, below them the part
-    that is enlarged: src, coarse, refined and true alpha. shown: uint8."""
-    columns = [*WHOLE, *(name for name in ZOOMED if name in shown)]
-    chosen = [shown[name][:rows].expand(-1, 3, -1, -1) for name in columns]
+    that is enlarged: src, coarse, refined and true alpha. images: uint8."""
+    columns = [*WHOLE, *(name for name in ZOOMED if name in images)]
+    chosen = [images[name][:rows].expand(-1, 3, -1, -1) for name in columns]
     tiles = torch.stack(chosen, dim=1).flatten(0, 1)
     grid = make_grid(tiles, nrow=len(WHOLE), padding=4, pad_value=255)
     content = io.BytesIO()
@@ -106,10 +106,10 @@ def preview(path: Path, shown: dict[str, Tensor], rows: int = 4) -> None:
     write_bytes(path, content.getbuffer())
 
 
-def batch_picture(path: Path, shown: dict[str, Tensor]) -> None:
+def batch_picture(path: Path, images: dict[str, Tensor]) -> None:
     """The augmented batch as one picture: a row each for src, bgr, true alpha and foreground."""
     names = ("src", "bgr", "true_pha", "true_fgr")
-    rows = [shown[name].expand(-1, 3, -1, -1).cpu() for name in names]
+    rows = [images[name].expand(-1, 3, -1, -1).cpu() for name in names]
     content = io.BytesIO()
     save_image(torch.cat(rows), content, "png", nrow=len(rows[0]), padding=4, pad_value=1.0)
     write_bytes(path, content.getbuffer())

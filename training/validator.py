@@ -25,7 +25,7 @@ from training.pictures import pictures
 from training.run import Run, TrainingState
 from training.team import Team
 
-FIGURES = ("mad", "mse", "grad")
+METRICS = ("mad", "mse", "grad")
 SAMPLES_AT_MOST = 50
 
 # The stage's: network, src, bgr, true_pha, true_fgr -> outputs, with pha and fgr among them, and
@@ -76,7 +76,7 @@ class Validator:
         run, state = self._run, self._state
         run.crop = run.crop or self._size
         with contextlib.closing(batches(self._loader, self._bad_images)) as read:
-            results, shown, count = measure(
+            results, images, count = measure(
                 state.model,
                 run.stop.until(read),
                 self._losses,
@@ -87,7 +87,7 @@ class Validator:
             )
         if count < len(self._keys):
             return False
-        self._journal.validation(step, step // self._epoch_steps, results, shown)
+        self._journal.validation(step, step // self._epoch_steps, results, images)
         if step == self._first_step or (state.best and state.best["mad"] <= results["mad"]):
             return False
         state.best = {"step": step, "mad": results["mad"]}
@@ -109,15 +109,15 @@ def measure(
     loader: this process's share of the samples; every process takes part. Batch norm's statistics
     are those of the main process in all of them, which are what is saved.
 
-    Returns the means over all samples of all processes (the loss, its terms, FIGURES, and `conn` if
-    asked for, which takes long; then the FIGURES of a coarse alpha, as coarse_mad); the pictures of
+    Returns the means over all samples of all processes (the loss, its terms, METRICS, and `conn` if
+    asked for, which takes long; then the METRICS of a coarse alpha, as coarse_mad); the pictures of
     this process's first batch by name, (B, C, H, W) float32 on the device; and how many samples
     there were. Raises the error of a loader, in the process where it comes from; ElsewhereError in
     the others.
     """
     nothing = torch.zeros((), dtype=torch.float64, device=device)
     sums: dict[str, Tensor] = {}
-    shown: dict[str, Tensor] = {}
+    images: dict[str, Tensor] = {}
     count = 0
 
     def measure_share() -> None:
@@ -129,8 +129,8 @@ def measure(
             for name, mean in results.items():
                 sums[name] = sums.get(name, nothing) + mean.to(nothing) * len(src)
             count += len(src)
-            if not shown:
-                shown.update(pictures((src, bgr, *truth), outputs))
+            if not images:
+                images.update(pictures((src, bgr, *truth), outputs))
 
     team.broadcast(list(model.buffers()))
     model.eval()
@@ -143,18 +143,18 @@ def measure(
     counted = torch.full_like(nothing, count)
     *values, counts = team.all_reduce_sum(torch.stack([*values, counted])).tolist()
     means = {name: value / max(counts, 1) for name, value in zip(names, values, strict=True)}
-    return means, shown, round(counts)
+    return means, images, round(counts)
 
 
 def figures(outputs: Any, true_pha: Tensor, conn: bool = False) -> dict[str, Tensor]:
-    """The means over a batch of FIGURES, and of `conn`, of its pha; and of the FIGURES, as
+    """The means over a batch of METRICS, and of `conn`, of its pha; and of the METRICS, as
     coarse_mad, of its pha_sm where it has one, enlarged to the size of true_pha as in the network.
     """
-    names = (*FIGURES, "conn") if conn else FIGURES
+    names = (*METRICS, "conn") if conn else METRICS
     of = {name: (name, outputs.pha) for name in names}
     if hasattr(outputs, "pha_sm"):
         coarse = resize(outputs.pha_sm.float(), (true_pha.shape[2], true_pha.shape[3]))
-        of |= {f"coarse_{name}": (name, coarse) for name in FIGURES}
+        of |= {f"coarse_{name}": (name, coarse) for name in METRICS}
     return {
         title: getattr(metrics, name)(pha.float(), true_pha).mean()
         for title, (name, pha) in of.items()
