@@ -49,9 +49,9 @@ def usable_processors() -> int:
 
 @contextlib.contextmanager
 def deferred_signals(*numbers: int) -> Iterator[None]:
-    """Goes around the start of processes, which must not be left half done. A process that starts
-    within it never gets these signals, not even before its first line of ours. This program gets
-    them at the end of it."""
+    """Goes around what must not be left half done, such as the start of processes. A process that
+    starts within it never gets these signals, not even before its first line of ours. This program
+    gets them at the end of it."""
     came: list[int] = []
     # A blocked signal is the children's, too, but goes to another thread of this program, if there
     # is one: so it is put off here as well.

@@ -22,6 +22,7 @@ from tests.support.running import AUTO, SCRIPTS, for_both, words_of
 from training import checkpoint, launch
 from training.checkpoint_folder import CheckpointFolder
 from training.saving import Saver
+from training.tensorboard_log import TensorBoardLog
 
 WORDS = ["--model-backbone", "mobilenetv2", "--model-name", "run", "--crop-size", "32", "64"]
 WORDS += ["--batch-size", "4", "--device", "cpu", "--num-workers", "0"]
@@ -231,6 +232,25 @@ def test_a_second_ctrl_c_gives_up_a_write_that_takes_long(
     assert train_base.main(["--dataset-dir", str(data), *WORDS, "--max-steps", "4"]) == 130
     assert cancelled and time.monotonic() - began < 60
     assert not list(Path("checkpoint").glob("run/*.pth*"))
+
+
+def test_a_second_ctrl_c_leaves_nothing_half_handed_to_tensorboard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, added = SummaryWriter.add_scalar, []
+
+    def asking(*arguments: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        added.append(add(*arguments))
+
+    monkeypatch.setattr(SummaryWriter, "add_scalar", asking)
+    log = TensorBoardLog(tmp_path, 0)
+    with StopRequest() as stop:
+        stop.number = signal.SIGINT  # the first has come
+        with pytest.raises(KeyboardInterrupt):
+            log.scalars(1, {"loss": 1.0, "mad": 2.0})
+    log.close(failed=True)
+    assert len(added) == 2
 
 
 def test_a_request_is_raised_or_noted() -> None:
