@@ -35,6 +35,10 @@ BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (rb"%PDF", "is a PDF; give a weights file"),
 )
 ONNX = rb"(?s)\x08[\x01-\x20](\x12.[\x20-\x7e]|\x1a.[\x20-\x7e]|\x22|\x28|\x32|\x3a)"
+PICKLE = (
+    rb"\x80[\x02-\x05]"  # with its protocol; torch.save's old format is several, first a number:
+)
+OLD_TORCH = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 TENSORFLOW_INDEX = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # the last bytes of its tables
 
 # Entries of zip archives that say what they are.
@@ -88,6 +92,18 @@ def text_kind(head: bytes) -> str | None:
         return None
     line = head.decode(errors="replace").strip().splitlines()[0]
     return f"is a text, not a weights file; it begins {line[:60]!r}"
+
+
+def pickle_kind(head: bytes) -> str | None:
+    """What a file is that could not be read and is a pickle, but none of torch.save's."""
+    if not re.match(PICKLE, head) or OLD_TORCH in head[:32] or len(head) < 32:
+        return None
+    return (
+        "is a plain pickle, as detectron2 and Caffe2 write, which is not loaded because reading it "
+        "could run code; give the PyTorch file that it was converted from, or, where you trust it, "
+        "make one: torch.save({n: torch.as_tensor(a) for n, a in numpy.load(FILE, "
+        "allow_pickle=True)['model'].items()}, NEW_FILE)"
+    )
 
 
 def archive_kind(names: list[str]) -> str | None:

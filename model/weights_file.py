@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from model.other_files import HEAD, archive_kind, folder_kind, other_kind, text_kind
+from model.other_files import HEAD, archive_kind, folder_kind, other_kind, pickle_kind, text_kind
 from model.sources import network_of
 from model.unpickling import ForeignObjectError, left_out, load_plain
 from model.wrapping import WRAPPERS, AmbiguousError, find_weights, is_plain, kind_of
@@ -254,7 +254,7 @@ def _read_torch(path: Path, size: int, head: bytes) -> Any:
     except ForeignObjectError as error:
         raise WeightsFileError(_not_loaded(path, error.name)) from None
     except Exception:  # what a damaged file leads to depends on where the damage lies
-        kind = text_kind(head)
+        kind = text_kind(head) or pickle_kind(head)
     raise WeightsFileError(
         f"{path} {kind}"
         if kind

@@ -5,6 +5,7 @@ import io
 import json
 import lzma
 import os
+import pickle
 import tarfile
 import zipfile
 from pathlib import Path
@@ -43,6 +44,10 @@ def tarred() -> bytes:
         info.size = len(saved())
         archive.addfile(info, io.BytesIO(saved()))
     return file.getvalue()
+
+
+def plain(content: object, protocol: int = 4) -> bytes:
+    return pickle.dumps(content, protocol)
 
 
 def arrays() -> bytes:
@@ -91,6 +96,11 @@ CASES = {
     "drive.pth": (b"\n\n<!DOCTYPE html><title>Google Drive - Virus scan</title>", r"is a web page"),
     "README": ("# Weights\n\nUm sie zu laden, \u00f6ffne".encode() * 50, r"is a text"),
     "train.py": (b"import torch\n", r"begins 'import torch'"),
+    "R-50.pkl": (
+        plain({"model": {"a": np.ones(3)}, "__author__": "b"}),
+        r"a plain pickle, .*numpy",
+    ),
+    "renamed.ckpt": (plain(["a"] * 40, 2), r"is a plain pickle, as detectron2"),
     "pointer.pth": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", r"git lfs pull"),
 }
 
@@ -103,6 +113,27 @@ def test_what_a_file_is_and_what_to_do(tmp_path: Path, name: str) -> None:
         read_weights(tmp_path / name)
     assert str(refused.value).startswith(str(tmp_path / name))
     assert "\n" not in str(refused.value) and ";" in str(refused.value)
+
+
+def test_what_is_typed_for_a_plain_pickle_works(tmp_path: Path) -> None:
+    (tmp_path / "a.pkl").write_bytes(plain({"model": {"a.weight": np.arange(3.0)}}))
+    with pytest.raises(WeightsFileError) as refused:
+        read_weights(tmp_path / "a.pkl")
+    typed = str(refused.value).partition("make one: ")[2]
+    names = {"FILE": tmp_path / "a.pkl", "NEW_FILE": tmp_path / "a.pth"}
+    exec(typed, {"torch": torch, "numpy": np, **names})
+    assert torch.equal(read_weights(tmp_path / "a.pth").state_dict["a.weight"], torch.arange(3.0))
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_an_old_file_of_torch_that_is_cut_is_no_plain_pickle(tmp_path: Path, protocol: int) -> None:
+    content = {"a.weight": torch.ones(300)}
+    torch.save(
+        content, tmp_path / "a.pth", pickle_protocol=protocol, _use_new_zipfile_serialization=False
+    )
+    (tmp_path / "a.pth").write_bytes((tmp_path / "a.pth").read_bytes()[:-600])
+    with pytest.raises(WeightsFileError, match="cut short"):
+        read_weights(tmp_path / "a.pth")
 
 
 def test_torch_export_and_script(tmp_path: Path) -> None:
