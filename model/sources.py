@@ -214,18 +214,40 @@ def unwrapped(names: Iterable[str]) -> dict[str, str]:
 
 
 def canonical(names: Iterable[str]) -> dict[str, str]:
-    """Name in the file → name without what wrapping the network has put before it, and with
-    MobileNet's `high_level_features` numbered on from 4 where a file numbers them from 0. What
-    lies beside the network keeps its name."""
+    """Name in the file → name without what wrapping the network, or its backbone alone, has put
+    before it, and with MobileNet's `high_level_features` numbered on from 4 where a file numbers
+    them from 0. What lies beside the network keeps its name."""
     names = list(names)
     inside = network_of(names)
-    short = {name: inside.get(name, name) for name in names}
+    short = _with_backbone_in_place({name: inside.get(name, name) for name in names})
     if any(now.startswith("backbone.high_level_features.0.") for now in short.values()):
         pattern = re.compile(r"^backbone\.high_level_features\.(\d+)\.")
         short = {
             name: pattern.sub(lambda m: f"backbone.high_level_features.{int(m[1]) + 4}.", now)
             for name, now in short.items()
         }
+    return short
+
+
+def _with_backbone_in_place(short: dict[str, str]) -> dict[str, str]:
+    """The values with a backbone that lies behind a prefix of its own (model.backbone.,
+    backbone.body.) behind that of a known layout; as they are where no such layout comes of it, or
+    they are of one already."""
+    names = list(short.values())
+    source = recognise(names)
+    if source and backbone_of(map(source.rename, names)):
+        return short
+    counts = Counter(name[: dot.end()] for name in names for dot in re.finditer(r"\.", name))
+    for prefix in (prefix for prefix, count in counts.items() if count > len(names) / 2):
+        for usual in ("backbone.", "encoder."):
+            moved = {
+                name: usual + now.removeprefix(prefix) if now.startswith(prefix) else now
+                for name, now in short.items()
+            }
+            source = recognise(moved.values())
+            part = [moved[name] for name, now in short.items() if now.startswith(prefix)]
+            if source and source.fills != (BACKBONE,) and backbone_of(map(source.rename, part)):
+                return moved
     return short
 
 

@@ -1,5 +1,6 @@
 """Weights are found under any key and behind any prefix; of several sets the right one, or none."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from model import MattingBase
 from model.load import load_matting_base
-from model.sources import prefixes
+from model.sources import canonical, prefixes
 from model.transfer import transfer
 from model.weights_file import WeightsFileError, read_weights
 from model.wrapping import AmbiguousError, find_weights
@@ -205,3 +206,33 @@ def _continues(folder: Path, make: Callable[[], dict]) -> None:
     model = MattingBase("mobilenetv2")
     checkpoint.load_weights(model, found.path, found.weights, "mobilenetv2")
     assert same(model.state_dict(), STATE)
+
+
+@pytest.mark.parametrize(
+    ("listing", "prefix"),
+    [
+        ("vainf_deeplabv3_mobilenet", "model.backbone."),
+        ("vainf_deeplabv3plus_mobilenet", "backbone.body."),
+        ("vainf_deeplabv3_resnet50", "model.backbone."),
+        ("smp_deeplabv3_resnet50", "encoder.model."),
+    ],
+)
+def test_a_prefix_of_the_backbone_alone(tmp_path: Path, listing: str, prefix: str) -> None:
+    state = published_state(listing)
+    moved = {re.sub(r"^(backbone|encoder)\.", prefix, name): value for name, value in state.items()}
+    torch.save({"state_dict": moved}, tmp_path / "a.pth")
+    found = [
+        transfer(MattingBase("resnet50" if "resnet" in listing else "mobilenetv2"), each)
+        for each in (state, read_weights(tmp_path / "a.pth").state_dict)
+    ]
+    assert found[0].source == found[1].source and found[0].matched == found[1].matched
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone.", "model.backbone."])
+def test_a_part_of_a_backbone_is_not_taken_for_it(prefix: str) -> None:
+    """A ResNet152, most of which is in its third layer, is none of ours."""
+    names = [f"{prefix}layer{k}.0.conv3.weight" for k in (1, 2, 4)]
+    names += [f"{prefix}layer3.{block}.conv3.weight" for block in range(36)]
+    names += [f"{prefix}layer1.0.conv1.weight"]
+    names += [f"classifier.0.convs.{branch}.0.weight" for branch in range(5)]
+    assert set(canonical(names).values()) >= {f"{prefix}layer3.35.conv3.weight"}
