@@ -1,6 +1,6 @@
-"""Looks at some alphas of a data set before anything is done with it, for a moment and no longer.
+"""Looks at some pictures of a data set before anything is done with it, for a moment and no longer.
 
-alphas.py judges them; check_data.py looks at every alpha.
+alphas.py judges alphas; check_data.py looks at every picture.
 """
 
 import time
@@ -15,14 +15,23 @@ from PIL import ImageOps
 from common.errors import DataError
 from dataset.alphas import AlphaError, Judged, fault_of_sample, judge_alpha
 from dataset.listing import Say, quiet
-from dataset.orientation import orientation_of
-from dataset.pictures import Foregrounds, alpha_of, as_8_bits, check_mode, load, open_picture
+from dataset.orientation import orientation_of, upright_size
+from dataset.pictures import (
+    Backgrounds,
+    Foregrounds,
+    alpha_of,
+    as_8_bits,
+    check_mode,
+    load,
+    open_picture,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from dataset.tar import Member
 
+MAX_HEADERS = 24  # foregrounds, and as many backgrounds, whose size is looked at
 MAX_ALPHAS = 48  # alphas of a split, evenly spread
 MAX_SECONDS_OF_SPLIT = {"train": 0.5, "valid": 0.25}  # in which one that is begun is to end, too
 ALPHAS_AT_ONCE = 4
@@ -50,6 +59,22 @@ def look_at_alphas(splits: dict[str, Foregrounds], say: Say = quiet, skip: bool 
                 f"({len(turned)} of {len(judged)} pairs that were looked at): where the alpha "
                 "was made from the unturned pixels, it lies across its foreground; look at both"
             )
+
+
+def smaller_than(
+    side: int, foregrounds: Foregrounds, backgrounds: Backgrounds
+) -> tuple[list[tuple["Path | Member", tuple[int, int]]], int]:
+    """Of some pictures of a split, by their headers, those that are narrower or lower than `side`
+    pixels, with height and width; and how many were looked at."""
+    paths = [foregrounds.paths(index)[0] for index in spread(len(foregrounds), MAX_HEADERS)]
+    paths += [backgrounds.path(index) for index in spread(len(backgrounds), MAX_HEADERS)]
+    found = []
+    for path in paths:
+        with suppress(DataError), open_picture(path) as picture:
+            size = upright_size(picture)
+            if min(size) < side:
+                found.append((path, size))
+    return found, len(paths)
 
 
 def spread(count: int, at_most: int) -> list[int]:

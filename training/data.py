@@ -7,7 +7,7 @@ from pathlib import Path
 from common.choices import SPLITS
 from common.files import check_apart
 from common.text import tell
-from dataset.first_look import look_at_alphas
+from dataset.first_look import look_at_alphas, smaller_than
 from dataset.folders import data_folders, describe, open_split, places
 from dataset.pictures import Backgrounds, Foregrounds
 from dataset.sampler import steps_per_epoch
@@ -52,6 +52,7 @@ def open_data(run: Run) -> Data:
     foregrounds_of = {split: opened[0] for split, opened in splits.items()}
     skip = options.on_bad_image == "skip"
     team.run_on_all(lambda: look_at_alphas(foregrounds_of, run.say, skip) if team.is_main else None)
+    team.run_on_all(lambda: tell_of_small(run, *splits["train"]) if team.is_main else None)
     described = {split: describe(*opened) for split, opened in splits.items()}
     team.check_same("the data sets are not the same", described)
 
@@ -67,3 +68,17 @@ def open_data(run: Run) -> Data:
     )
     limit = f"{last_step} ({limit})"
     return Data(splits["train"], splits["valid"], described, epoch_steps, last_step, limit)
+
+
+def tell_of_small(run: Run, foregrounds: Foregrounds, backgrounds: Backgrounds) -> None:
+    """Says once where pictures are smaller than the crops, which enlarges them: the network learns
+    no finer detail than they have."""
+    side = run.options.crop_size[1]
+    small, looked_at = smaller_than(side, foregrounds, backgrounds)
+    if small:
+        path, (height, width) = small[0]
+        run.say(
+            f"note: {len(small)} of {looked_at} pictures to train on that were looked at are "
+            f"smaller than the largest crop and are enlarged for it, such as {path} "
+            f"({width}x{height}); a smaller MAX for --crop-size (now {side}) costs less"
+        )

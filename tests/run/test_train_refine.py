@@ -245,6 +245,19 @@ def test_how_much_is_refined_is_logged(data: Path, here: Path) -> None:
     assert [e.value for e in events.Scalars("run/refined_share")] == [1.0]
 
 
+@pytest.mark.parametrize("script", ["train_base", "train_refine"])
+def test_a_dry_run_leaves_nothing_and_tells_of_small_pictures_once(
+    data: Path, here: Path, capsys: pytest.CaptureFixture, script: str
+) -> None:
+    """The pictures of this data set are 72 and 96 pixels wide, and as high."""
+    run(data, "--dry-run", "--batch-size", 2, "--crop-size", 64, 96, script=script)
+    said = capsys.readouterr().out
+    assert said.count(" are smaller than the largest crop ") == 1 and "(now 96)" in said
+    assert "dry run: every part works" in said and not Path("checkpoint").exists()
+    run(data, "--dry-run", "--batch-size", 2, "--crop-size", 64, 64, script=script)
+    assert "smaller than" not in capsys.readouterr().out
+
+
 # ---- Both stages --------------------------------------------------------------------------------
 
 
