@@ -21,7 +21,13 @@ from torch.nn import functional as F  # noqa: N812
 from benchmarks.common import arguments, in_turns, machine, said, table, write
 from dataset.augmentation import box_blur
 from evaluation.metrics import GRAD_REACH, GRAD_SIGMA, _gradient
-from prediction.upsample import EPSILON, RADIUS, enlarge_rows, guided_alpha, guided_factors
+from prediction.upsample import (
+    MIN_VARIANCE,
+    WINDOW_RADIUS,
+    enlarge_rows,
+    guided_alpha,
+    guided_factors,
+)
 
 ROUNDS = 9
 SIZES = {"crop": (8, 256, 256), "large crop": (4, 512, 512), "HD": (1, 1080, 1920)}
@@ -66,7 +72,9 @@ def guided_small(src: Tensor) -> Variants:
     small, pha = seen(src)
     return {
         "ours": lambda: guided_alpha(guided_factors(small, pha), small),
-        "kornia": lambda: guided_blur(small, pha, 2 * RADIUS + 1, EPSILON, "replicate").clamp(0, 1),
+        "kornia": lambda: guided_blur(
+            small, pha, 2 * WINDOW_RADIUS + 1, MIN_VARIANCE, "replicate"
+        ).clamp(0, 1),
     }
 
 
@@ -82,8 +90,8 @@ def guided(src: Tensor) -> Variants:
 
     def kornia() -> Tensor:  # wants alpha at the full size, of which it takes each fourth pixel
         large = F.interpolate(pha, size, mode="nearest")
-        side = (2 * RADIUS + 1) * SHRINK
-        return guided_blur(src, large, side, EPSILON, "replicate", SHRINK).clamp(0, 1)
+        side = (2 * WINDOW_RADIUS + 1) * SHRINK
+        return guided_blur(src, large, side, MIN_VARIANCE, "replicate", SHRINK).clamp(0, 1)
 
     return {"ours": ours, "kornia": kornia}
 

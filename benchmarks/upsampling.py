@@ -24,12 +24,22 @@ from benchmarks.common import arguments, in_turns, machine, said, table, write
 from dataset.folders import data_folders, open_split
 from prediction.frames import cover, read_rgb
 from prediction.predictor import Matter, reduced
-from prediction.upsample import EPSILON, RADIUS, enlarge_rows, guided_alpha, guided_factors
+from prediction.upsample import (
+    MIN_VARIANCE,
+    WINDOW_RADIUS,
+    enlarge_rows,
+    guided_alpha,
+    guided_factors,
+)
 
 FACTORS = (2, 4, 8)
 NOISE = 0.01  # sigma, on src and on bgr
 SIGMA = 1.4  # of the gradient error, as in the field's tables
-OTHERS = ((RADIUS + 1, EPSILON), (RADIUS, EPSILON * 10), (RADIUS, EPSILON / 10))
+OTHERS = (
+    (WINDOW_RADIUS + 1, MIN_VARIANCE),
+    (WINDOW_RADIUS, MIN_VARIANCE * 10),
+    (WINDOW_RADIUS, MIN_VARIANCE / 10),
+)
 TIMED = ((1080, 1920), (384, 688))  # sizes of picture and network for what it costs
 
 
@@ -92,8 +102,8 @@ def main(argv: list[str] | None = None) -> None:
         "machine": machine(device),
         "quick": options.quick,
         "composites": number,
-        "radius": RADIUS,
-        "epsilon": EPSILON,
+        "radius": WINDOW_RADIUS,
+        "epsilon": MIN_VARIANCE,
         "rows": rows,
         "seconds": seconds,
     }
@@ -142,7 +152,7 @@ def brought_back(
     }
     for name, pha in alphas.items():
         yield (name, "bilinear"), enlarge_rows(pha, size, 0, size[0])
-        yield (name, "guided"), guided(src, small_src, pha, RADIUS, EPSILON)
+        yield (name, "guided"), guided(src, small_src, pha, WINDOW_RADIUS, MIN_VARIANCE)
         for radius, epsilon in OTHERS:
             method = f"guided, radius {radius}, epsilon {epsilon:g}"
             yield (name, method), guided(src, small_src, pha, radius, epsilon)
@@ -180,7 +190,7 @@ def timed_works(device: torch.device) -> dict[str, Callable[[], Tensor]]:
     pha = torch.rand(1, 1, *small, device=device)
     return {
         "bilinear": lambda: enlarge_rows(pha, size, 0, size[0]),
-        "guided": lambda: guided(src, small_src, pha, RADIUS, EPSILON),
+        "guided": lambda: guided(src, small_src, pha, WINDOW_RADIUS, MIN_VARIANCE),
     }
 
 

@@ -4,10 +4,10 @@ import json
 import re
 from pathlib import Path
 
-HEAD = 512  # bytes of a file that are looked at
+HEAD_BYTES = 512  # bytes of a file that are looked at
 
 # (first bytes, what it is and what to do). Regular expressions, matched at the file's beginning.
-BEGINNINGS: tuple[tuple[bytes, str], ...] = (
+KINDS_BY_BEGINNING: tuple[tuple[bytes, str], ...] = (
     (
         rb"(\xef\xbb\xbf)?\s*<(!|html|head|body|script|\?xml|error)",
         "is a web page, not a weights file; download the file behind its link",
@@ -34,7 +34,7 @@ BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF.{4}WEBP", "is a picture; give a weights file"),
     (rb"%PDF", "is a PDF; give a weights file"),
 )
-ONNX = rb"(?s)\x08[\x01-\x20](\x12.[\x20-\x7e]|\x1a.[\x20-\x7e]|\x22|\x28|\x32|\x3a)"
+ONNX_BEGINNING = rb"(?s)\x08[\x01-\x20](\x12.[\x20-\x7e]|\x1a.[\x20-\x7e]|\x22|\x28|\x32|\x3a)"
 PICKLE = (
     rb"\x80[\x02-\x05]"  # with its protocol; torch.save's old format is several, first a number:
 )
@@ -42,7 +42,7 @@ OLD_TORCH = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 TENSORFLOW_INDEX = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # the last bytes of its tables
 
 # Entries of zip archives that say what they are.
-ARCHIVES: tuple[tuple[str, str], ...] = (
+KINDS_BY_ENTRY: tuple[tuple[str, str], ...] = (
     (
         r"(.*/)?constants\.pkl",
         "is a TorchScript archive, which holds code; save its weights alone: "
@@ -66,14 +66,14 @@ ARCHIVES: tuple[tuple[str, str], ...] = (
 
 
 def other_kind(path: Path, head: bytes, size: int) -> str | None:
-    """What a file that begins with `head`, its first HEAD bytes or all, is instead of weights;
+    """What a file that begins with `head`, its first HEAD_BYTES or all, is instead of weights;
     None where it may be such. Zip archives are looked into elsewhere."""
-    for beginning, what in BEGINNINGS:
+    for beginning, what in KINDS_BY_BEGINNING:
         if re.match(beginning, head, re.IGNORECASE):
             return what
     if head.lstrip().startswith((b"{", b"[")) and _is_text(head):
         return _json(path, size)
-    if re.match(ONNX, head):
+    if re.match(ONNX_BEGINNING, head):
         return (
             "is an ONNX model, which holds weights without their names here; give the PyTorch file "
             "that it was made from"
@@ -108,7 +108,7 @@ def pickle_kind(head: bytes) -> str | None:
 
 def archive_kind(names: list[str]) -> str | None:
     """What a zip archive with these entries is, where it is not one of torch.save's."""
-    for pattern, what in ARCHIVES:
+    for pattern, what in KINDS_BY_ENTRY:
         if any(re.fullmatch(pattern, name) for name in names):
             return what
     if any(re.fullmatch(r"([^/]*/)?data\.pkl", name) for name in names):
@@ -158,7 +158,8 @@ def _is_text(head: bytes) -> bool:
     try:
         text = head.decode()
     except UnicodeDecodeError as error:
-        if len(head) < HEAD or error.start < HEAD - 3:  # else only the last letter was cut
+        # Else only the last letter was cut.
+        if len(head) < HEAD_BYTES or error.start < HEAD_BYTES - 3:
             return False
         text = head[: error.start].decode()
     return all(letter.isprintable() or letter in "\t\r\n" for letter in text)

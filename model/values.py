@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-WEIGHTS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+WEIGHT_TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def broken(state_dict: dict[str, Tensor]) -> tuple[list[str], str] | None:
@@ -29,7 +29,7 @@ def of_wrong_kind(value: Tensor, target: Tensor) -> bool:
 def coarse(state_dict: dict[str, Tensor]) -> list[str]:
     """The types with fewer digits than weights are used with, such as float8_e4m3fn."""
     kinds = {value.dtype for value in state_dict.values() if value.is_floating_point()}
-    return sorted(str(kind).removeprefix("torch.") for kind in kinds.difference(WEIGHTS))
+    return sorted(str(kind).removeprefix("torch.") for kind in kinds.difference(WEIGHT_TYPES))
 
 
 def _distinct(value: Tensor) -> Tensor:

@@ -17,7 +17,14 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from model.other_files import HEAD, archive_kind, folder_kind, other_kind, pickle_kind, text_kind
+from model.other_files import (
+    HEAD_BYTES,
+    archive_kind,
+    folder_kind,
+    other_kind,
+    pickle_kind,
+    text_kind,
+)
 from model.sources import network_of
 from model.unpickling import ForeignObjectError, left_out, load_plain
 from model.wrapping import WRAPPERS, AmbiguousError, find_weights, is_plain, kind_of
@@ -142,7 +149,7 @@ def read_file(path: str | Path) -> Any:
         if size == 0:
             raise WeightsFileError(f"{path} is empty; download or copy it again")
         with path.open("rb") as file:
-            head = file.read(HEAD)
+            head = file.read(HEAD_BYTES)
         if kind := other_kind(path, head, size):
             raise WeightsFileError(f"{path} {kind}")
     except FileNotFoundError:

@@ -16,8 +16,8 @@ from model.sources import BACKBONE, Source, canonical, prefixes, recognise, unwr
 
 # Keys under which programs keep the weights that are meant, the surest first.
 WRAPPERS = ("model_state", "state_dict", "model_state_dict", "model")
-AVERAGED = re.compile(r"(^|[_.])(ema|swa|avg|average|averaged|shadow)([_.]|$)", re.IGNORECASE)
-DEPTH = 8  # of dicts and lists in each other
+AVERAGE_KEY = re.compile(r"(^|[_.])(ema|swa|avg|average|averaged|shadow)([_.]|$)", re.IGNORECASE)
+MAX_DEPTH = 8  # of dicts and lists in each other
 
 
 class AmbiguousError(UserError, ValueError):
@@ -53,7 +53,7 @@ class Found:
     def rank(self) -> tuple[bool, bool, int]:
         """Less is taken before more: a classifier beside a whole network serves its loss, say; an
         average of weights is what a run is judged by."""
-        averaged = any(AVERAGED.search(str(each)) for each in (*self.keys, self.prefix))
+        averaged = any(AVERAGE_KEY.search(str(each)) for each in (*self.keys, self.prefix))
         last = self.keys[-1] if self.keys else ""
         known = WRAPPERS.index(last) if last in WRAPPERS else len(WRAPPERS)
         return not self.is_whole, not averaged, known
@@ -114,7 +114,7 @@ def _dicts(
     content: Any, keys: tuple[str | int, ...], seen: frozenset[int] = frozenset()
 ) -> Iterator[tuple[tuple[str | int, ...], dict[str, Tensor]]]:
     """Every dict in there with its tensors, the outer before the inner."""
-    if len(keys) > DEPTH or id(content) in seen:
+    if len(keys) > MAX_DEPTH or id(content) in seen:
         return
     seen = seen | {id(content)}
     if isinstance(content, dict):
@@ -130,7 +130,7 @@ def _dicts(
 
 def _flat(content: Any, prefix: str, seen: frozenset[int]) -> Iterator[tuple[str, Tensor]]:
     """Every tensor, by the names of all dicts that it lies in."""
-    if not isinstance(content, dict) or len(seen) > DEPTH or id(content) in seen:
+    if not isinstance(content, dict) or len(seen) > MAX_DEPTH or id(content) in seen:
         return
     for name, value in content.items():
         if isinstance(name, str) and _is_tensor(value):

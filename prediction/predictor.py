@@ -23,8 +23,8 @@ from prediction.refining import RefineSettings
 from prediction.upsample import enlarge_rows, guided_alpha, guided_factors
 
 STRIDE = 16  # of the deepest features
-SIDE_AT_LEAST = 32  # below it there is nothing left for the deepest features to see
-BAND = 1 << 20  # pixels of the full size that are brought back at a time
+MIN_SIDE = 32  # below it there is nothing left for the deepest features to see
+BAND_PIXELS = 1 << 20  # pixels of the full size that are brought back at a time
 Rows = Callable[[int, int], dict[str, Tensor]]  # outputs by name, of rows first .. last - 1
 
 
@@ -110,7 +110,7 @@ class Matter:
             com_bgr = com_bgr.to(self.device).expand(-1, -1, *size)
 
         found: dict[str, Tensor] = {}
-        rows = max(1, BAND // (len(src) * size[1]))
+        rows = max(1, BAND_PIXELS // (len(src) * size[1]))
         for first in range(0, size[0], rows):
             last = min(first + rows, size[0])
             band = rows_of(first, last)
@@ -192,7 +192,7 @@ def network_size(size: tuple[int, int], side: int) -> tuple[int, int]:
     if height * width > side * side:
         scale = side / math.sqrt(height * width)
         height, width = (max(1, round(x * scale / STRIDE)) * STRIDE for x in size)
-    return max(height, SIDE_AT_LEAST), max(width, SIDE_AT_LEAST)
+    return max(height, MIN_SIDE), max(width, MIN_SIDE)
 
 
 def reduced(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-RADIUS = 1  # of the windows, in pixels of the small size
-EPSILON = 1e-4  # of colours' variance: below it a window counts as of one colour
+WINDOW_RADIUS = 1  # of the windows, in pixels of the small size
+MIN_VARIANCE = 1e-4  # of colours' variance: below it a window counts as of one colour
 
 
 def guided_factors(
-    guide: Tensor, pha: Tensor, radius: int = RADIUS, epsilon: float = EPSILON
+    guide: Tensor, pha: Tensor, radius: int = WINDOW_RADIUS, epsilon: float = MIN_VARIANCE
 ) -> Tensor:
     """The linear functions from colours to alpha, one for every pixel of the small size.
 

@@ -87,7 +87,7 @@ def test_values_are_those_of_the_published_network(listing: Path, name: str, cas
 def test_what_is_written_is_what_the_network_gives(
     weights: Path, tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prediction.predictor.BAND", 226 * 7)  # several, of uneven rows
+    monkeypatch.setattr("prediction.predictor.BAND_PIXELS", 226 * 7)  # several, of uneven rows
     folder = pictures(tmp_path, (226, 163), (160, 224))
     more = ["--refine-mode", mode, "--refine-pixels", 4423, "--refine-threshold", 0.18]
     more += ["--backbone-scale", "1/4", "--type", *TYPES]

@@ -129,7 +129,7 @@ def test_bands_leave_no_seam(weights: Path, monkeypatch: pytest.MonkeyPatch, gui
     src, bgr = pictures(1, 3, 90, 70), pictures(1, 3, 90, 70, seed=1)
     types = ["pha", "fgr", "com", "err"]
     whole = made(src, bgr, types)
-    monkeypatch.setattr(matter, "BAND", 70 * 7)
+    monkeypatch.setattr(matter, "BAND_PIXELS", 70 * 7)
     for name, value in made(src, bgr, types).items():
         assert value.shape[2:] == (90, 70) and torch.allclose(value, whole[name], atol=1e-6)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from model.matting_base import Outputs
 from model.matting_refine import Refined, resize
 from training import pictures as shown_pictures
-from training.pictures import WHOLE, ZOOM, ZOOMED, edge_part, pictures, preview
+from training.pictures import WHOLE_COLUMNS, ZOOM, ZOOMED_COLUMNS, edge_part, pictures, preview
 
 
 def edge_at(rows: range, columns: range, size: tuple[int, int]) -> Tensor:
@@ -45,7 +45,7 @@ def test_the_second_stage_shows_its_small_outputs_at_their_size() -> None:
     shown = pictures(*refined(torch.rand(2, 1, 64, 96)))
     for name in ("pred_pha_sm", "pred_err_sm", "pred_ref_sm"):
         assert shown[name].shape == (2, 1, 16, 24)
-    assert set(ZOOMED) < set(shown) and "pred_fgr_sm" not in shown
+    assert set(ZOOMED_COLUMNS) < set(shown) and "pred_fgr_sm" not in shown
 
 
 def test_the_edge_is_found_in_each_picture_and_shown_enlarged() -> None:
@@ -60,7 +60,7 @@ def test_the_edge_is_found_in_each_picture_and_shown_enlarged() -> None:
     assert rows.max() < 128 and columns.max() < 192
     inputs, outputs = refined(pha)
     shown = pictures(inputs, outputs)
-    assert {tuple(shown[name].shape[2:]) for name in (*WHOLE, *ZOOMED)} == {size}
+    assert {tuple(shown[name].shape[2:]) for name in (*WHOLE_COLUMNS, *ZOOMED_COLUMNS)} == {size}
     assert torch.equal(shown["zoom_pred_pha"], shown["zoom_true_pha"])
     coarse = resize(outputs.pha_sm, size)
     for number in range(2):
@@ -80,7 +80,7 @@ def test_any_size_and_an_alpha_without_an_edge_have_a_part(size: tuple[int, int]
 def test_large_pictures_are_shown_small_and_zoomed_at_their_own_pixels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(shown_pictures, "SIDE", 64)
+    monkeypatch.setattr(shown_pictures, "MAX_SIDE", 64)
     size = (250, 130)
     pha = edge_at(range(100, 130), range(30, 45), size)[None]
     shown = pictures(*refined(pha))
@@ -93,7 +93,7 @@ def test_large_pictures_are_shown_small_and_zoomed_at_their_own_pixels(
 
 
 def test_the_preview_has_the_zoomed_parts_below_the_whole_ones(tmp_path: Path) -> None:
-    levels = dict(zip((*WHOLE, *ZOOMED), range(10, 90, 10), strict=True))
+    levels = dict(zip((*WHOLE_COLUMNS, *ZOOMED_COLUMNS), range(10, 90, 10), strict=True))
     shown = {
         name: torch.full((3, 3 if name.endswith("src") else 1, 20, 30), level, dtype=torch.uint8)
         for name, level in levels.items()
