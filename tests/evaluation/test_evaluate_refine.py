@@ -66,8 +66,10 @@ def test_compositions_are_as_large_as_in_training(
     monkeypatch.setattr("evaluate.REFINE_SIZE", 128)
     words = ["--dataset-dir", data, "--num-workers", 0, "--backgrounds", 1, "--json", "out.json"]
     for weights, size, more in (
-        (checkpoint, 64, []), (refiner, 128, []), (refiner, 64, ["--model-type", "mattingbase"]),
-    ):  # fmt: skip
+        (checkpoint, 64, []),
+        (refiner, 128, []),
+        (refiner, 64, ["--model-type", "mattingbase"]),
+    ):
         run("--model-checkpoint", weights, *words, *more, "--overwrite")
         content = json.loads(Path("out.json").read_text())
         assert content["about"]["size"] == size
@@ -82,9 +84,13 @@ def test_compositions_are_as_large_as_in_training(
     ],
 )
 def test_what_goes_with_a_refiner_alone(
-    checkpoint: Path, data: Path, here: Path, capsys: pytest.CaptureFixture,
-    more: list[str], named: list[str],
-) -> None:  # fmt: skip
+    checkpoint: Path,
+    data: Path,
+    here: Path,
+    capsys: pytest.CaptureFixture,
+    more: list[str],
+    named: list[str],
+) -> None:
     said = error_of(capsys, *of_checkpoint(checkpoint, data), *more)
     assert all(word in said for word in named)
     said = error_of(capsys, "--pred-dir", here, "--true-dir", data, "--refine-pixels", 9)

@@ -328,9 +328,13 @@ def test_matter_asks_a_base_network_for_no_ref(tmp_path: Path) -> None:
     ],
 )
 def test_short_of_memory(
-    weights: Path, tmp_path: Path, more: list[str], named: list[str],
-    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    weights: Path,
+    tmp_path: Path,
+    more: list[str],
+    named: list[str],
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def no_room(*_arguments: object) -> None:
         raise MemoryError
 

@@ -13,9 +13,13 @@ from training.team import Team
 
 ENGINE = "GET was unable to find an engine to execute this computation"
 SETTINGS = resolve.Settings(
-    device=torch.device("cuda:0"), precision="fp16", num_workers=0, processes=1,
-    sync_batchnorm=False, micro_batch_size=8,
-)  # fmt: skip
+    device=torch.device("cuda:0"),
+    precision="fp16",
+    num_workers=0,
+    processes=1,
+    sync_batchnorm=False,
+    micro_batch_size=8,
+)
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,15 @@ def test_the_first_stage_shows_what_it_has() -> None:
     fgr = pha.expand(-1, 3, -1, -1)
     shown = pictures((fgr, 1 - fgr, pha, fgr), Outputs(pha, fgr, pha, torch.rand(2, 32, 64, 96)))
     assert set(shown) == {
-        "src", "bgr", "true_pha", "true_fgr", "composite", "pred_pha", "pred_fgr", "pred_err"
-    }  # fmt: skip
+        "src",
+        "bgr",
+        "true_pha",
+        "true_fgr",
+        "composite",
+        "pred_pha",
+        "pred_fgr",
+        "pred_err",
+    }
     assert shown["src"] is fgr and torch.equal(shown["pred_err"], pha)
     behind = (1 - fgr).roll(1, 0)  # the next sample's
     torch.testing.assert_close(shown["composite"], fgr * pha + behind * (1 - pha))
