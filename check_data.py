@@ -160,8 +160,9 @@ def verdict(faults: list["Fault"], errors: set[str], headers_only: bool) -> str:
 
 
 def what_it_takes(groups: list["Group"], options: argparse.Namespace) -> dict[str, int]:
-    """Of training on what can be read; empty where there are no pairs or no backgrounds to train
-    on. A sample reads a foreground, its alpha and a background, at their mean size."""
+    """Returns what training takes of the pictures that can be read: epochs, steps and bytes. A
+    sample reads a foreground, its alpha and a background, at their mean size. Empty where there are
+    no pairs or no backgrounds to train on."""
     train = {group.paired: group for group in groups if group.split == "train"}
     if len(train) < 2:
         return {}

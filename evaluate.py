@@ -142,8 +142,8 @@ def evaluate(options: argparse.Namespace) -> None:
 def of_checkpoint(
     options: argparse.Namespace, device: "torch.device"
 ) -> tuple[str, dict, int, Iterator["Batch"]]:
-    """A title, what to note down, how many images, and their batches: of a network on the
-    validation split of a data set."""
+    """Prepares to measure a network on the validation split of a data set. Returns a title, what to
+    note down, how many images there are, and their batches."""
     from common import machine
     from common.files import check_apart
     from dataset.first_look import look_at_alphas
@@ -216,7 +216,7 @@ def of_checkpoint(
 def of_folders(
     options: argparse.Namespace, device: "torch.device"
 ) -> tuple[str, dict, int, Iterator["Batch"]]:
-    """The same of predicted mattes beside true ones."""
+    """Prepares to measure predicted mattes beside true ones. Returns the same as of_checkpoint."""
     from evaluation.folders import choose_pairs, read_pairs
 
     folders = options.pred_dir, options.true_dir, options.trimap_dir, options.src_dir

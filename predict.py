@@ -282,7 +282,8 @@ def predict_pictures(options: argparse.Namespace, exit_stack: contextlib.ExitSta
 
 
 def predict_video(options: argparse.Namespace, exit_stack: contextlib.ExitStack) -> None:
-    """Likewise, a batch of frames at a time; the files get their names when they are complete."""
+    """Reads, predicts and writes a batch of frames at a time, as predict_pictures does. The files
+    get their names when they are complete."""
     from common.errors import DataError, OptionError
     from dataset.video import VideoReader, VideoWriter, is_video
     from prediction.frames import read_rgb

@@ -280,7 +280,7 @@ def check_pair(foregrounds: Foregrounds, index: int, split: str, options: CheckO
 def check_background(
     backgrounds: Backgrounds, index: int, split: str, options: CheckOptions
 ) -> Checked:
-    """The same of a background."""
+    """Checks a background, as check_pair does a pair."""
     faults: list[Fault] = []
     path = backgrounds.path(index)
 

@@ -70,7 +70,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
-    """Of all scripts: adds each option's default, where it has one and its help does not say it."""
+    """Adds each option's default to its help, where it has one and the help does not say it."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text, default = action.help or "", action.default

@@ -14,8 +14,9 @@ NO_MEMORY_PHRASES = ("failed to map segment", "annot allocate memory")  # the dy
 
 @contextlib.contextmanager
 def loading(script: str) -> Iterator[None]:
-    """Around a program's main function: an import of a package that fails, or for which memory is
-    short, ends it with one line and status 2. What is ours and missing is an error of ours."""
+    """Goes around a program's main function. An import of a package that fails, or for which memory
+    is short, ends the program with one line and status 2. A module of ours that is missing is an
+    error of ours."""
     try:
         yield
     except ImportError as error:
@@ -49,7 +50,8 @@ def _broken(error: ImportError) -> str:
 
 
 def memory_limit() -> str:
-    """Where a limit is set, that it is: " (ulimit -v allows 2.00 GB; raise it)"."""
+    """Says what limit of memory is set: " (ulimit -v allows 2.00 GB; raise it)". Empty where there
+    is none."""
     with contextlib.suppress(ImportError):  # Windows
         import resource
 

@@ -112,7 +112,8 @@ def step_back() -> None:
 
 
 def end_with_parent() -> None:
-    """For a process of a pool: ends it where the program is killed, which it would outlive."""
+    """A process of a pool calls this: it then ends where its program is killed, which it would
+    outlive."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return

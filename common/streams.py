@@ -14,8 +14,9 @@ READER_GONE_ERRORS = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO)
 
 @contextlib.contextmanager
 def lasting_streams() -> Iterator[None]:
-    """Around a program (or, as a decorator, its main function): no write to stdout or stderr fails.
-    What cannot be written is lost; a character that the encoding lacks is written as its number."""
+    """Goes around a program, or decorates its main function: no write to stdout or stderr fails in
+    it. What cannot be written is lost; a character that the encoding lacks is written as its
+    number."""
     _fill_closed_descriptors()
     before = sys.stdout, sys.stderr
     with contextlib.ExitStack() as exit_stack:

@@ -79,12 +79,14 @@ def draw_jitter(rng: random.Random, prefix: str, strength: float, hue: float) ->
 
 
 def draw_fgr_affine(rng: random.Random, scale: tuple[float, float]) -> dict[str, Any]:
-    """For fgr and pha together. scale: the figure's range of sizes, as parts of the crop's."""
+    """Draws how the figure, fgr and pha alike, is warped. scale: the range of its sizes, as parts
+    of the crop's."""
     return draw_affine(rng, rotate=5, translate=0.1, scale=scale, shear=5, flip=0.5)
 
 
 def draw_bgr_affine(rng: random.Random) -> dict[str, Any]:
-    """For the background: it always fills the crop, but for what reflection adds at its borders."""
+    """Draws how the background is warped. It always fills the crop, but for what reflection adds at
+    its borders."""
     return draw_affine(rng, rotate=5, translate=0.1, scale=(1, 2), shear=5, flip=0.5)
 
 
@@ -124,8 +126,8 @@ AS_IT_IS = np.array(list(NEUTRAL.values()), dtype=np.float32)
 
 
 def columns_of(prefix: str) -> dict[str, list[int]]:
-    """Of the steps of focus and jitter, the columns of the numbers that say if there is something
-    to do."""
+    """Returns, for the steps of focus and jitter, the columns of the numbers that say whether there
+    is something to do."""
     steps = {"blur": ["blur"], "sharpen": ["sharpen"], "jitter": JITTER}
     return {
         f"{prefix}_{step}": [NUMBERS.index(f"{prefix}_{name}") for name in names]
@@ -222,7 +224,7 @@ def copying(device: torch.device) -> "torch.cuda.Stream":
 
 
 def augment_batch(batch: dict, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As augment, with each step for all samples at once."""
+    """Does what augment does, each step for all samples at once."""
     if "chosen" not in batch:
         batch = {**batch, **choose(batch["numbers"])}
     on = on_device(batch, device)

@@ -107,7 +107,7 @@ def judge_files(paths: "Sequence[Path | Member]", seconds: float, mode: str) -> 
 
 
 def faults_of(path: "Path | Member", mode: str) -> list[tuple[str, str]]:
-    """Of an alpha: pairs of kind and figures. Raises DataError."""
+    """Returns what is wrong with an alpha: pairs of kind and figures. Raises DataError."""
     with open_picture(path) as picture:
         check_mode(picture, mode)
         try:

@@ -23,9 +23,9 @@ TENSOR_ALIGNMENT = 64  # bytes: at a multiple of these a tensor begins
 
 
 def handed_over(batch: dict) -> Any:
-    """In a worker of torch's DataLoader: `batch` in a Parcel, which arrives as the batch, or a
-    DataError where that cannot be made. In the program itself, and where the system has no such
-    files: `batch`."""
+    """Returns what a loader is to hand over. In a worker of torch's DataLoader that is `batch` in a
+    Parcel, which arrives as the batch, or a DataError where that cannot be made. In the program
+    itself, and where the system has no such files, it is `batch`."""
     if get_worker_info() is None or not hasattr(os, "memfd_create"):
         return batch
     try:

@@ -26,5 +26,5 @@ class Names(Sequence[str]):
         return self._bytes[start : self._ends[index]].decode("utf-8", "surrogateescape")
 
     def digest(self) -> bytes:
-        """Of all names in their order, their ends included."""
+        """Returns a hash of all names in their order, their ends included."""
         return hashlib.sha256(self._ends.tobytes() + self._bytes).digest()

@@ -31,7 +31,8 @@ KINDS_BY_BEGINNING: tuple[tuple[bytes, str], ...] = (
 
 
 def what_it_is(path: "Path | Member") -> str:
-    """In words, with what to do; empty where it is not known, or cannot be read."""
+    """Says what kind of file it is, and what to do. Empty where that is not known, or the file
+    cannot be read."""
     if isinstance(path, Path) and not path.is_file():  # a pipe would be waited for
         return ""
     try:

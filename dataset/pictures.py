@@ -170,8 +170,8 @@ def _tell_small(
 
 
 def _sizes(paths: "Iterable[Path | Member]", mode: str) -> list[tuple[int, int]]:
-    """Of each picture's header; many at once, since disks may be far away, and some in a row, since
-    handing over a single one costs as much as to read it."""
+    """Reads the sizes that headers say. Many are read at once, since disks may be far away, and
+    some in a row, since to hand over a single one costs as much as to read it."""
     paths = list(paths)
     rows = [paths[start : start + 32] for start in range(0, len(paths), 32)]
     with ThreadPoolExecutor(16) as threads:

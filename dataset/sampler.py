@@ -75,8 +75,8 @@ def _shuffle(seed: int, epoch: int, draw: int, count: int) -> np.ndarray:
 
 
 def places_of(part: int, parts: int, batch_size: int) -> range:
-    """Where in the global batch the samples of its part number `part`, of `parts` equal ones, are.
-    Process r of P that splits its share into N takes parts r*N .. r*N + N - 1 of P*N."""
+    """Returns where in the global batch the samples of part number `part` are, of `parts` equal
+    ones. Process r of P that splits its share into N takes parts r*N .. r*N + N - 1 of P*N."""
     share = batch_size // parts
     return range(part * share, (part + 1) * share)
 

@@ -75,8 +75,8 @@ def _room_for_files() -> tuple[int | None, str]:
 
 @contextlib.contextmanager
 def starting() -> Iterator[None]:
-    """Around the start of processes that read pictures. Raises DataError where the system refuses
-    what they need."""
+    """Goes around the start of processes that read pictures. Raises DataError where the system
+    refuses what they need."""
     try:
         yield
     except OSError as error:

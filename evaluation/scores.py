@@ -84,7 +84,7 @@ class Result:
 
     @property
     def mean(self) -> dict[str, float]:
-        """Of each metric over all images; of dtSSD over all clips."""
+        """The mean of each metric over all images; of dtSSD over all clips."""
         groups = [scores for scores in (self.images, self.clips) if scores]
         return {
             name: fmean(score.figures[name] for score in scores)
@@ -117,14 +117,14 @@ def measure(batch: Batch) -> list[Score]:
 
 
 def has_region(batch: Batch) -> list[bool]:
-    """Of each image, whether there is a pixel to be measured."""
+    """Whether there is a pixel to be measured, for each image."""
     if batch.region is None:
         return [True] * len(batch.names)
     return batch.region.flatten(1).any(1).tolist()
 
 
 def table(result: Result) -> str:
-    """For the terminal: the means, and the worst images and clips."""
+    """Writes for the terminal: the means, and the worst images and clips."""
     names = list(result.images[0].figures)
     lines = [
         f"{plural(len(result.images), 'image')}, over {result.over}",
@@ -147,7 +147,7 @@ def table(result: Result) -> str:
 
 
 def units(result: Result) -> str:
-    """Of the figures that it has."""
+    """Says in which units the figures of a result are."""
     said = ["SAD, Grad, Conn over 1000", "MAD, MSE times 1000"]
     if "fgr_mse" in result.images[0].figures:
         said.append("fgr MSE times 1000, wherever true alpha is above 0")

@@ -46,7 +46,7 @@ class Report:
     """every entry of the model → its trainable elements (0 for batch-norm statistics)"""
 
     def as_dict(self) -> dict:
-        """For transfer.json."""
+        """Returns what transfer.json holds."""
         return {
             "source": self.source,
             "backbone": self.backbone,

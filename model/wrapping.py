@@ -45,7 +45,7 @@ class Found:
 
     @property
     def place(self) -> str:
-        """As one may say it."""
+        """The keys under which the entries were found, as a message says them."""
         words = ["".join(f"[{key!r}]" for key in self.keys), self.prefix and f"{self.prefix}*"]
         return " ".join(filter(None, words)) or "the file's own"
 
@@ -162,7 +162,7 @@ def is_plain(tensor: Tensor) -> bool:
 
 
 def kind_of(tensor: Tensor) -> str:
-    """In one word, what is_plain turns away."""
+    """Says in one word what a value is that is_plain turns away."""
     if tensor.is_quantized:
         return "quantised"
     if tensor.device.type != "cpu":

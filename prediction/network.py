@@ -12,7 +12,7 @@ from prediction.predictor import Matter
 
 
 def make_matter(options: argparse.Namespace) -> Matter:
-    """Of predict.py's options. Raises OptionError, WeightsFileError."""
+    """Makes the Matter that predict.py's options mean. Raises OptionError, WeightsFileError."""
     device = choose_device(options.device)
     precision = choose_precision(options.precision, device)
     model = load_network(options, {"size": "--size", "upsample": "--upsample"})

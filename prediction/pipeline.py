@@ -34,8 +34,9 @@ PNG_EFFORT = 3  # of 9; at 6, the usual, a photograph takes three times as long 
 def outputs_to_write(
     options: argparse.Namespace, names: list[str], ending: str
 ) -> dict[str, dict[str, Path]]:
-    """For each name, the paths by type that are to be written. Raises OptionError where some are
-    there and neither option says what to do, or one is an input or lies among inputs."""
+    """Returns, for each name, the paths by type that are to be written. Raises OptionError where
+    some are there and neither option says what to do, or where one is an input or lies among
+    inputs."""
     paths = {
         name: {each: options.output / each / f"{name}{ending}" for each in options.types}
         for name in names
@@ -82,7 +83,8 @@ def com_background(options: argparse.Namespace) -> Callable[[tuple[int, int]], T
 
 
 def batches(frames: list[Frame], most: int) -> Iterator[list[Frame]]:
-    """Of frames of one size, as many as go together; those of one size follow each other."""
+    """Splits frames into batches: as many frames of one size as go together. Frames of one size
+    follow each other."""
     for size, alike in itertools.groupby(sorted(frames, key=lambda f: f.size), lambda f: f.size):
         count = frames_at_once(size, most)
         group = list(alike)
@@ -109,7 +111,8 @@ def tensor_of(pixels: Sequence[np.ndarray]) -> Tensor:
 
 
 def arrays_of(found: dict[str, Tensor]) -> Iterator[dict[str, np.ndarray]]:
-    """For each picture of a batch its outputs by name, (H, W, channels), or (H, W) of one."""
+    """Returns the outputs of each picture of a batch by name, as (H, W, channels), or as (H, W) of
+    one channel."""
     count = len(next(iter(found.values())))
     for index in range(count):
         yield {

@@ -49,8 +49,8 @@ class Progress:
 
 
 def checkpoint_name(step: int, steps_per_epoch: int) -> str:
-    """For the state after `step` completed steps: epoch-E.pth where they end epoch E, counted
-    from 0, else epoch-E-iter-STEP.pth."""
+    """The name of the checkpoint after `step` completed steps: epoch-E.pth where they end epoch E,
+    counted from 0, else epoch-E-iter-STEP.pth."""
     epoch, within = divmod(step, steps_per_epoch)
     return f"epoch-{epoch}-iter-{step}.pth" if within else f"epoch-{epoch - 1}.pth"
 

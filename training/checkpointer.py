@@ -95,9 +95,9 @@ class Checkpointer:
         self._saver.save(path, weights, kept, after_write, best if is_best else None)
 
     def finish(self) -> None:
-        """Behind the last step: saves it where the run was asked to stop at another than a due one,
-        and returns when all is on disk, in every process. Raises what went wrong in a write, and
-        Stopped."""
+        """Is called after the last step. Saves it where the run was asked to stop at a step that is
+        not due, and returns when all is on disk, in every process. Raises what went wrong in a
+        write, and Stopped."""
         if self._run.stop.number:
             self._save_last()
         self._run.team.run_on_all(self._saver.wait)
@@ -109,7 +109,7 @@ class Checkpointer:
             self.save(step)
 
     def read_back(self, step: int) -> None:
-        """Of a dry run: loads what was saved behind `step`, as one that continues does."""
+        """Loads what a dry run saved after `step`, as one that continues does."""
         if not self._run.team.is_main:
             return
         path = self._run.checkpoints.path_after(step, self._data.epoch_steps)

@@ -20,7 +20,8 @@ PANELS = {  # title → columns, of those that the table has
 
 
 def fine_of(name: str) -> str:
-    """Of a coarse alpha's curve the one of the refined alpha, beside which it is drawn dashed."""
+    """Names the curve of the refined alpha that belongs to a coarse one's, beside which it is drawn
+    dashed."""
     return name.removeprefix("coarse_") if name not in COARSE else name.removesuffix("sm") + "lg"
 
 

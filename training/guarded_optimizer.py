@@ -27,8 +27,9 @@ class DivergedError(UserError, ValueError):
 
 
 def loss_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
-    """For fp16 the usual one. For the others it scales by 1, and is there for what it does else:
-    it keeps the optimizer from moving where a gradient is not finite, without a wait for CUDA."""
+    """Returns the usual scaler for fp16. For other precisions it scales by 1, and is there for what
+    else it does: it keeps the optimizer from moving where a gradient is not finite, without a wait
+    for CUDA."""
     if precision == "fp16":
         return torch.amp.GradScaler(device.type)
     return torch.amp.GradScaler(device.type, init_scale=1.0, growth_interval=2**31 - 1)
@@ -92,7 +93,7 @@ class GuardedOptimizer:
         self._names = list(terms)
 
     def learning_rates(self) -> dict[str, float]:
-        """Of each group of parameters, by its name."""
+        """The learning rate of each group of parameters, by its name."""
         return {group["name"]: group["lr"] for group in self.optimizer.param_groups}
 
     def numbers(self) -> dict[str, float]:

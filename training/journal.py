@@ -133,7 +133,7 @@ class Journal:
 
     @contextlib.contextmanager
     def _log(self) -> Iterator[None]:
-        """Around what is written: a log that cannot be written ends no training."""
+        """Goes around what is written: a log that cannot be written ends no training."""
         try:
             yield
         except OSError as error:
@@ -187,7 +187,7 @@ class Journal:
         self._pictures(step, "train", images)
 
     def batch_picture(self, images: dict[str, Tensor]) -> None:
-        """Of a dry run: the augmented batch as log/NAME/batch.png."""
+        """Writes the augmented batch of a dry run to log/NAME/batch.png."""
         if self._silent:
             return
         self.log_folder.mkdir(parents=True, exist_ok=True)

@@ -51,8 +51,8 @@ def resolve_options(options: TrainingOptions, team: Team) -> Settings:
 
 
 def own_device(name: str, team: Team) -> torch.device:
-    """As choose_device; of several GPUs, each process on a machine takes its own. Raises
-    OptionError where there is none for it."""
+    """Chooses a device as choose_device does. Where there are several GPUs, each process on a
+    machine takes its own. Raises OptionError where there is none for it."""
     if name == "auto" and torch.cuda.is_available():
         name = "cuda"
     if name == "cuda" and team.local_size > 1:

@@ -121,8 +121,8 @@ class Run:
 
 
 def parameter_groups(model: nn.Module, **learning_rates: float) -> list[dict]:
-    """For an optimizer: a group for each part of `model` that is named, with its learning rate.
-    Every parameter has to be in one of them."""
+    """Returns what an optimizer takes: a group for each part of `model` that is named, with its
+    learning rate. Every parameter has to be in one of them."""
     groups: list[dict] = [
         {"name": name, "params": list(model.get_submodule(name).parameters()), "lr": rate}
         for name, rate in learning_rates.items()

@@ -49,7 +49,7 @@ def differences(
 
 
 def _changed_grid(state: dict[str, Any], options: dict[str, Any]) -> list[str]:
-    """Of the same --crop-size, which another version of this program has drawn otherwise."""
+    """Says whether another version of this program has drawn the same --crop-size otherwise."""
     size = options["crop_size"]
     before, now = state.get("crop_grid", UNRECORDED_CROP_GRID), crop_grid(size)
     if before == now or state["options"].get("crop_size") != size:

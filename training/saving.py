@@ -99,8 +99,8 @@ class HostRoom:
 
 
 def host_copy(value: Any, room: HostRoom | None = None) -> Any:
-    """The same nest of dicts and lists with each tensor copied to the CPU; from a GPU the copies
-    are only begun, in the order of its stream: into `room`, where it is given."""
+    """Returns the same nest of dicts and lists with each tensor copied to the CPU. Copies from a
+    GPU are only begun, in the order of its stream: into `room`, where it is given."""
     if isinstance(value, Tensor):
         value = value.detach()
         if value.device.type == "cpu":

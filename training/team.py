@@ -182,8 +182,8 @@ class Team:
         )
 
     def averaging(self, network: nn.Module, last: bool) -> contextlib.AbstractContextManager:
-        """Around a forward and backward pass: gradients are averaged over the processes in the last
-        of a step, those of the others having been added to them."""
+        """Goes around a forward and backward pass. In the last one of a step, gradients are
+        averaged over the processes; those of the passes before were added to them."""
         if isinstance(network, DistributedDataParallel) and not last:
             return network.no_sync()
         return contextlib.nullcontext()
@@ -241,7 +241,7 @@ def join(options: argparse.Namespace) -> Team:
 
 
 def _group(backend: str, timeout: timedelta) -> dist.ProcessGroup:
-    """Of all processes."""
+    """Makes a group of all processes."""
     group = dist.new_group(backend=backend, timeout=timeout)
     return cast(dist.ProcessGroup, group)  # another type is for processes that are not in it
 
@@ -259,7 +259,7 @@ def with_device(team: Team, device: torch.device, options: argparse.Namespace) -
 
 
 def _timeouts(options: argparse.Namespace) -> tuple[timedelta, timedelta]:
-    """In which every process must answer on the host: in start-up, and in training."""
+    """The times in which every process must answer on the host: in start-up, and in training."""
     starting, training = (options.dist_timeout or default for default in DEFAULT_TIMEOUTS_S)
     return timedelta(seconds=starting), timedelta(seconds=training)
 
