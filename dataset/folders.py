@@ -60,22 +60,18 @@ def places(folders: dict) -> list[Path]:
 
 
 def open_split(
-    folders: dict,
-    split: str,
-    check_headers: bool = True,
-    say: Callable[[str], None] = tell,
-    crop: int = 0,
+    folders: dict, split: str, check_headers: bool = True, say: Callable[[str], None] = tell
 ) -> tuple[Foregrounds, Backgrounds]:
     """The foregrounds and backgrounds of one split, "train" or "valid". check_headers: whether a
-    picture whose header is bad is an error now; else it is one when it is read. say: told also how
-    many have a side below `crop`, where headers are read. Raises DataError."""
+    picture whose header is bad is an error now; else it is one when it is read. Raises
+    DataError."""
     entry = opened(folders, split, say)
     if "rgba" in entry:
-        foregrounds = find_rgba(entry["rgba"], check_headers, say, crop)
+        foregrounds = find_rgba(entry["rgba"], check_headers, say)
     else:
-        foregrounds = find_pairs(entry["fgr"], entry["pha"], check_headers, say, crop)
+        foregrounds = find_pairs(entry["fgr"], entry["pha"], check_headers, say)
     folder = opened_backgrounds(folders, split, say)
-    return foregrounds, find_backgrounds(folder, check_headers, say, crop)
+    return foregrounds, find_backgrounds(folder, check_headers, say)
 
 
 def opened(folders: dict, split: str, say: Callable[[str], None]) -> Mapping[str, Path | TarFolder]:

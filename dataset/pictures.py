@@ -81,27 +81,25 @@ class Backgrounds:
 
 
 def find_backgrounds(
-    folder: "Path | TarFolder", check_headers: bool = True, say: Say = quiet, crop: int = 0
+    folder: "Path | TarFolder", check_headers: bool = True, say: Say = quiet
 ) -> Backgrounds:
     """All pictures below `folder`. check_headers: whether headers are read, 20,000 at most. say:
-    told of files that are not read, and, where headers are, of pictures with a side below `crop`.
-    Raises DataError where there are no pictures, or a header is not that of one."""
+    told of files that are not read. Raises DataError where there are no pictures, or a header is
+    not that of one."""
     backgrounds = Backgrounds(folder, Names(find_pictures(folder, say)))
     if check_headers:
         indices = _spread(range(len(backgrounds)))
-        sizes = _sizes((backgrounds.path(index) for index in indices), "RGB")
-        _tell_small(folder, sizes, crop, say)
+        _sizes((backgrounds.path(index) for index in indices), "RGB")
     return backgrounds
 
 
 def find_rgba(
-    folder: "Path | TarFolder", check_headers: bool = True, say: Say = quiet, crop: int = 0
+    folder: "Path | TarFolder", check_headers: bool = True, say: Say = quiet
 ) -> Foregrounds:
     """Pictures with an alpha channel of their own. Raises DataError where there are none."""
     names = find_pictures(folder, say)
     if check_headers:
-        sizes = _sizes((folder / name for name in _spread(names)), "RGBA")
-        _tell_small(folder, sizes, crop, say)
+        _sizes((folder / name for name in _spread(names)), "RGBA")
     return Foregrounds(folder, Names(names), None, Names([]))
 
 
@@ -110,7 +108,6 @@ def find_pairs(
     pha_folder: "Path | TarFolder",
     check_headers: bool = True,
     say: Say = quiet,
-    crop: int = 0,
 ) -> Foregrounds:
     """Pairs by relative path without the ending: a/b.jpg in one folder meets a/b.png in the other.
 
@@ -155,18 +152,7 @@ def find_pairs(
             "foreground must have the same: replace or remove them, or, where EXIF turns one "
             "alone, turn the other's pixels likewise, or take the orientation out"
         )
-    _tell_small(fgr_folder, fgr_sizes, crop, say)
     return pairs
-
-
-def _tell_small(
-    folder: "Path | TarFolder", sizes: Sequence[tuple[int, int]], crop: int, say: Say
-) -> None:
-    if small := sum(min(size) < crop for size in sizes):
-        say(
-            f"note: {small} of {len(sizes)} pictures in {folder} are smaller than the largest crop "
-            f"({crop} pixels), and so enlarged for it: their finest detail is an interpolation's"
-        )
 
 
 def _sizes(paths: "Iterable[Path | Member]", mode: str) -> list[tuple[int, int]]:

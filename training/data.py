@@ -45,10 +45,10 @@ def open_data(run: Run) -> Data:
         lambda: check_apart(written, places(folders), deep=False) if team.is_main else None
     )
     check_headers = options.on_bad_image == "stop" and team.local_rank == 0
-    opening = partial(
-        open_split, check_headers=check_headers, say=run.say, crop=options.crop_size[1]
-    )
-    splits = {split: team.run_on_all(partial(opening, folders, split)) for split in SPLITS}
+    splits = {
+        split: team.run_on_all(partial(open_split, folders, split, check_headers, run.say))
+        for split in SPLITS
+    }
     foregrounds_of = {split: opened[0] for split, opened in splits.items()}
     skip = options.on_bad_image == "skip"
     team.run_on_all(lambda: look_at_alphas(foregrounds_of, run.say, skip) if team.is_main else None)

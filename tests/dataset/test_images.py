@@ -76,28 +76,6 @@ def test_unlike_sizes_are_named(tmp_path: Path) -> None:
         find_pairs(tmp_path / "train/fgr", tmp_path / "train/pha")
 
 
-def test_pictures_below_the_crop_are_told_once_a_folder(tmp_path: Path) -> None:
-    make_data(tmp_path, train=3)  # 72 and 96 pixels; backgrounds of 120x90
-    folder = tmp_path / "train"
-    for picture in sorted((folder / "fgr").rglob("*.jpg")):
-        (folder / "rgba").mkdir(exist_ok=True)
-        Image.open(picture).convert("RGBA").save(folder / f"rgba/{picture.stem}.png")
-    Image.new("RGBA", (96, 96)).save(folder / "rgba/large.png")
-
-    def told(crop: int, check_headers: bool = True) -> list[str]:
-        said: list[str] = []
-        find_pairs(folder / "fgr", folder / "pha", check_headers, said.append, crop)
-        find_rgba(folder / "rgba", check_headers, said.append, crop)
-        find_backgrounds(tmp_path / "backgrounds/train", check_headers, said.append, crop)
-        return said
-
-    assert told(72) == told(96, check_headers=False) == []
-    fgr, rgba, bgr = told(96)
-    assert f"3 of 3 pictures in {folder / 'fgr'} " in fgr and "96 pixels" in fgr
-    assert "3 of 4 pictures in " in rgba and "3 of 3 pictures in " in bgr
-    assert len(told(90)) == 2
-
-
 def test_pairs_whose_names_sort_unlike_meet_all_the_same(tmp_path: Path) -> None:
     for kind, names in (("fgr", ("a.jpg", "a.k.png")), ("pha", ("a.k.jpg", "a.png"))):
         (tmp_path / kind).mkdir()
