@@ -29,7 +29,7 @@ from training.option_groups import LR_SCALES
 
 
 def test_steps_change_what_they_should(data: Path, here: Path) -> None:
-    """Guards the test above against a loop that trains nothing."""
+    """Nearly every entry: weights, running statistics and counters."""
     run(data, "--max-steps", 2, "--checkpoint-interval", 1)
     first, second = (
         weights("checkpoint/run/epoch-0-iter-1.pth"),
