@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ import torch
 
 pytest.register_assert_rewrite("tests.support")  # so that a failure there shows its values
 
+from model.matting_base import ENCODERS  # noqa: E402
 from tests.support.drawn import SMALL, make_data  # noqa: E402
+from tests.support.tiny import TinyEncoder  # noqa: E402
 
 torch.set_num_threads(1)  # tests run side by side, one a core
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts what it puts behind `&`
@@ -42,3 +45,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder, where log/ and checkpoint/ will appear."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def _tiny_network() -> Iterator[None]:
+    """In the place of MobileNetV2, in this process: for tests that do not care what is trained."""
+    with pytest.MonkeyPatch.context() as patched:  # of its own: tests undo theirs
+        patched.setitem(ENCODERS, "mobilenetv2", TinyEncoder)
+        yield
+
+
+tiny_network = pytest.fixture(_tiny_network)
+tiny_network_throughout = pytest.fixture(scope="module")(_tiny_network)  # fixtures of it included

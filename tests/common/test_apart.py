@@ -154,6 +154,7 @@ def test_shard(here: Path, capsys: pytest.CaptureFixture) -> None:
         assert "lies in" in refused(capsys, pack_data.main, "data", target)
 
 
+@pytest.mark.usefixtures("tiny_network")
 def test_train(here: Path, capsys: pytest.CaptureFixture) -> None:
     make_data(here / "data")
     Path("data/backgrounds/train").rename("log")

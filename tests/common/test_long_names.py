@@ -47,6 +47,7 @@ def test_a_tar_of_so_long_a_name_is_read_without_an_index(
     assert "cannot be kept (File name too long)" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("tiny_network")
 def test_every_script_works_in_a_folder_of_any_name(
     here: Path, capsys: pytest.CaptureFixture
 ) -> None:

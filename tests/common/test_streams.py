@@ -65,6 +65,7 @@ class Broken(io.StringIO):
         return super().write(text)
 
 
+@pytest.mark.usefixtures("tiny_network")
 @pytest.mark.parametrize("number", [errno.EIO, errno.EPIPE, errno.ENOSPC])
 def test_a_run_that_nobody_can_read_is_finished(
     data: Path, here: Path, monkeypatch: pytest.MonkeyPatch, number: int

@@ -54,6 +54,7 @@ def told(capsys: pytest.CaptureFixture) -> str:
     return text
 
 
+@pytest.mark.usefixtures("tiny_network")
 def test_no_script_prints_a_name_as_it_is(bad_data: Path, capsys: pytest.CaptureFixture) -> None:
     train(bad_data, status=2)
     assert SHOWN in told(capsys)

@@ -25,6 +25,8 @@ from tests.support.alpha_pictures import checked, disc, hard, saved
 from tests.support.drawn import figure, make_data
 from tests.support.running import error_of, run
 
+pytestmark = pytest.mark.usefixtures("tiny_network")
+
 Change = Callable[[np.ndarray], object]
 NOISE = np.random.default_rng(0)
 COLOURS = np.array([(0, 0, 0), (128, 0, 0), (0, 128, 0)], np.uint8)

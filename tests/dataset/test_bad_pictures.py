@@ -17,6 +17,8 @@ from dataset.sampler import SampleKey
 from tests.support.drawn import make_data
 from tests.support.running import error_of, run, torch_threads
 
+pytestmark = pytest.mark.usefixtures("tiny_network")
+
 
 @pytest.fixture
 def spoilt(tmp_path: Path) -> Path:

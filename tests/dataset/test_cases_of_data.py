@@ -11,7 +11,10 @@ import train_base
 from tests.support import CASES
 from tests.support.running import error_of, run
 
-pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="no ../shared/cases beside this clone")
+pytestmark = [
+    pytest.mark.skipif(not CASES.is_dir(), reason="no ../shared/cases beside this clone"),
+    pytest.mark.usefixtures("tiny_network"),
+]
 # Of each: the status of training, and what it says or its error.
 SAID = {
     "alpha_0_1": (2, "its largest value is 1 of 255: multiply by 255"),

@@ -15,6 +15,8 @@ from dataset.pictures import decode, open_picture
 from tests.support.drawn import make_data
 from tests.support.running import error_of, run
 
+pytestmark = pytest.mark.usefixtures("tiny_network")
+
 RNG = np.random.default_rng(0)
 Y, X = np.mgrid[0:96, 0:128]
 NOISE = RNG.integers(1, 256, (96, 128, 3), dtype=np.uint8)

@@ -18,6 +18,8 @@ from tests.support.drawn import backdrop, figure, make_data
 from tests.support.running import run
 from tests.support.tars import add, jpeg
 
+pytestmark = pytest.mark.usefixtures("tiny_network")
+
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "café/é") for form in ("NFC", "NFD"))
 
 

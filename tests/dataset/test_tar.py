@@ -27,6 +27,8 @@ from dataset.tar_index import read_index, scan, write_index
 from tests.support.drawn import figure
 from tests.support.tars import add, contents, jpeg, open_all, opened, train
 
+pytestmark = pytest.mark.usefixtures("tiny_network")
+
 
 @pytest.fixture
 def background(tmp_path: Path) -> Callable[..., Path]:

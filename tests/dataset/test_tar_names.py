@@ -16,6 +16,8 @@ from tests.support.drawn import make_data
 from tests.support.running import error_of
 from tests.support.tars import add, jpeg, open_all, train
 
+pytestmark = pytest.mark.usefixtures("tiny_network")
+
 NAMES = [
     "0.jpg",
     "./a//./1.jpg",

@@ -27,6 +27,8 @@ from tests.support.drawn import make_data
 from tests.support.running import error_of, has_little_shm, run, same, weights
 from training import team as distributed
 
+pytestmark = pytest.mark.usefixtures("tiny_network")
+
 
 def loader(data: Path, count: int, **more: object) -> DataLoader:
     foregrounds, backgrounds = open_split(data_folders("", data, print), "train")

@@ -21,11 +21,16 @@ from exporting import formats as exporting
 from exporting.inference import Inference
 from model import MattingBase
 from model.load import load_matting_base
+from model.matting_base import ENCODERS
+from model.mobilenet import MobileNetV2Encoder
 from tests.support import ROOT, scripts
-from tests.support.published import STATE_DICTS, published_state, reference_entry
+from tests.support.published import reference_entry
 from training.saving import write_checkpoint
 
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning"),
+    pytest.mark.usefixtures("tiny_network_throughout"),
+]
 
 error_of = partial(scripts.error_of, export.main)
 SIZE = (3, 33, 47)  # batch, height, width; none of those that the export itself compares at
@@ -48,8 +53,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def checkpoint_of(backbone: str, path: Path) -> Path:
-    listing = STATE_DICTS[f"mattingbase_{backbone}"]
-    write_checkpoint(path, {name: reference_entry(name, s) for name, s in listing.items()}, STATE)
+    shapes = {name: value.shape for name, value in MattingBase(backbone).state_dict().items()}
+    write_checkpoint(path, {name: reference_entry(name, s) for name, s in shapes.items()}, STATE)
     return path
 
 
@@ -155,9 +160,15 @@ def test_onnx_of_one_size_takes_that_alone(trained: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_resnet50_as_onnx_and_torchscript(tmp_path: Path, precision: str) -> None:
-    checkpoint = checkpoint_of("resnet50", tmp_path / "epoch-3.pth")
+@pytest.mark.parametrize(
+    ("backbone", "precision"),
+    [("mobilenetv2", "fp32"), ("resnet50", "fp32"), ("resnet50", "fp16")],
+)
+def test_published_networks_as_onnx_and_torchscript(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backbone: str, precision: str
+) -> None:
+    monkeypatch.setitem(ENCODERS, "mobilenetv2", MobileNetV2Encoder)
+    checkpoint = checkpoint_of(backbone, tmp_path / "epoch-3.pth")
     half = precision == "fp16"
     for shape in ((1, 90, 130), SIZE):
         src, bgr = pictures(*shape)
@@ -195,14 +206,14 @@ def test_torchscript_gives_what_pytorch_gives_at_another_size(
         torch.testing.assert_close(value, wanted[name], atol=1e-5, rtol=0)
     two = torch.jit.load(tmp_path / "two.pt")
     assert two.state_dict()["decoder.conv4.weight"].shape == (4, 54, 3, 3)
-    assert everything.state_dict().keys() == wanted_names("mobilenetv2")
+    assert everything.state_dict().keys() == wanted_names()
     pha, fgr = two(src, bgr)
     torch.testing.assert_close(pha, wanted["pha"], atol=1e-5, rtol=0)
     torch.testing.assert_close(fgr, wanted["fgr"], atol=1e-5, rtol=0)
 
 
-def wanted_names(backbone: str) -> set[str]:
-    return set(STATE_DICTS[f"mattingbase_{backbone}"])
+def wanted_names() -> set[str]:
+    return set(MattingBase("mobilenetv2").state_dict())
 
 
 def test_safetensors_holds_every_entry_and_says_what_it_is(trained: Path, tmp_path: Path) -> None:
@@ -257,18 +268,20 @@ def test_half_the_precision_takes_half_the_room_and_loads(tmp_path: Path, kind: 
 def test_too_much_is_lost_in_fp16(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """The reference's random weights of mobilenetv2 are such a network."""
-    words = ["--model-checkpoint", trained, "--precision", "fp16", "--output", tmp_path / "out"]
+    weights = torch.load(trained, weights_only=True)
+    weights["decoder.conv4.weight"] *= 50  # and with it what fp16 rounds off before
+    torch.save(weights, tmp_path / "steep.pth")
+    words = ["--model-checkpoint", tmp_path / "steep.pth"]
+    words += ["--precision", "fp16", "--output", tmp_path / "out"]
     for kind in ("torchscript", "weights"):
         line = error_of(capsys, *words, "--format", kind)
         assert "out is not written: its " in line and "needs --precision fp32" in line
-    weights = torch.load(trained, weights_only=True)
     weights["decoder.conv4.bias"][0] = 1e6
     torch.save(weights, tmp_path / "large.pth")
     words[1] = tmp_path / "large.pth"
     line = error_of(capsys, *words, "--format", "weights")
     assert "1 entries hold values beyond fp16's 65504, such as decoder.conv4.bias" in line
-    assert [path.name for path in tmp_path.iterdir()] == ["large.pth"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["large.pth", "steep.pth"]
 
 
 def test_comparing_finds_what_differs_in_any_way(trained: Path) -> None:
@@ -333,7 +346,7 @@ def test_what_exists_is_replaced_only_when_told(
     assert "out.safetensors exists" in error_of(capsys, *words, output)
     assert output.read_bytes() == b"old"
     run(trained, "safetensors", output, "--overwrite")
-    assert load_file(output).keys() == wanted_names("mobilenetv2")
+    assert load_file(output).keys() == wanted_names()
     other = checkpoint_of("mobilenetv2", tmp_path / "epoch-0.pth")
     before = other.read_bytes()
     line = error_of(capsys, *words, other, "--overwrite")
@@ -346,7 +359,7 @@ def test_a_state_of_other_weights_is_refused(
     (tmp_path / "epoch-3.state.pth").write_bytes(
         trained.with_name("epoch-3.state.pth").read_bytes()
     )
-    torch.save(published_state("mattingbase_mobilenetv2"), tmp_path / "epoch-3.pth")
+    torch.save(MattingBase("mobilenetv2").state_dict(), tmp_path / "epoch-3.pth")
     words = ["--format", "weights", "--output", tmp_path / "out"]
     line = error_of(capsys, "--model-checkpoint", tmp_path / "epoch-3.pth", *words)
     assert "does not belong to these weights" in line and not (tmp_path / "out").exists()

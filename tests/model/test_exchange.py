@@ -58,7 +58,7 @@ class Listed(nn.Module):
     ("kind", "backbone"),
     [
         ("checkpoint", "resnet50"),
-        ("checkpoint", "resnet101"),
+        pytest.param("checkpoint", "resnet101", marks=pytest.mark.slow),
         ("checkpoint", "mobilenetv2"),
         ("weights", "mobilenetv2"),
         ("safetensors", "mobilenetv2"),

@@ -11,7 +11,9 @@ from model.weights_file import WeightsFileError
 from tests.support.published import published_file, published_state
 
 
-@pytest.mark.parametrize("backbone", ["resnet50", "resnet101", "mobilenetv2"])
+@pytest.mark.parametrize(
+    "backbone", ["resnet50", pytest.param("resnet101", marks=pytest.mark.slow), "mobilenetv2"]
+)
 def test_a_published_file_loads_entry_by_entry(tmp_path: Path, backbone: str) -> None:
     state = published_state(f"mattingbase_{backbone}")
     torch.save(state, tmp_path / "published.pth")
@@ -33,7 +35,8 @@ def refine_state(kernel_size: int = 3, backbone: str = "mobilenetv2") -> dict[st
         ("mobilenetv2", 3, ""),
         ("mobilenetv2", 1, "module."),
         ("resnet50", 3, "model."),
-        ("resnet101", 1, "state_dict"),
+        ("mobilenetv2", 1, "state_dict"),
+        pytest.param("resnet101", 1, "state_dict", marks=pytest.mark.slow),
         ("mobilenetv2", 3, "a part"),
     ],
 )

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.choices import BACKBONES
 from model import MattingBase
 from model.sources import SOURCES
 from model.transfer import TransferError, transfer
@@ -17,7 +16,9 @@ VAINF = next(source for source in SOURCES if source.name == "DeepLabV3 (VainF)")
 MATCHED = {"resnet50": (353, 374), "resnet101": (659, 680), "mobilenetv2": (341, 362)}
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize(
+    "backbone", ["resnet50", pytest.param("resnet101", marks=pytest.mark.slow), "mobilenetv2"]
+)
 def test_what_matches_is_copied_and_nothing_else(tmp_path: Path, backbone: str) -> None:
     path = published_file(tmp_path / "deeplab.pth", f"vainf_deeplabv3_{SOURCE_OF[backbone]}")
     source = read_weights(path).state_dict

@@ -19,7 +19,10 @@ from tests.support import CASES, ROOT
 from tests.support.predicting import save_weights
 from tests.support.running import has_little_shm
 
-pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="no ../shared/cases beside this clone")
+pytestmark = [
+    pytest.mark.skipif(not CASES.is_dir(), reason="no ../shared/cases beside this clone"),
+    pytest.mark.published,
+]
 
 
 def own_words(case: str) -> list[str]:

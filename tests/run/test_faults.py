@@ -205,6 +205,7 @@ def test_every_start_is_recorded(data: Path, here: Path, capsys: pytest.CaptureF
     assert len(json.loads(Path("log/run/run.json").read_text())) == 1
 
 
+@pytest.mark.published
 def test_the_transfer_is_recorded(data: Path, here: Path) -> None:
     run(data, "--max-steps", 1)
     initial = ["--model-pretrain-initialization", "checkpoint/run/epoch-0-iter-1.pth"]
@@ -215,6 +216,7 @@ def test_the_transfer_is_recorded(data: Path, here: Path) -> None:
     assert len(entry["transfer"]["sha256"]) == 64
 
 
+@pytest.mark.published
 def test_deterministic_algorithms_are_asked_for(data: Path, here: Path) -> None:
     run(data, "--max-steps", 1)
     code = (

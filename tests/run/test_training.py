@@ -50,6 +50,7 @@ def test_it_learns_from_random_weights(data: Path, here: Path, seed: int) -> Non
     assert after < before / 2
 
 
+@pytest.mark.published
 @pytest.mark.parametrize(
     "backbone", ["mobilenetv2", pytest.param("resnet50", marks=pytest.mark.slow)]
 )
@@ -82,6 +83,7 @@ def test_transfer_then_resume_without_transfer(
     assert not Path("log/run/transfer.json").exists()
 
 
+@pytest.mark.published
 def test_the_report_is_written_where_it_is_looked_for(
     data: Path, here: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -98,6 +100,7 @@ def test_the_report_is_written_where_it_is_looked_for(
         assert checksum in told and "341/362" in told and "20 not in the file" in told
 
 
+@pytest.mark.published
 def test_the_word_torchvision_and_the_rgb_stem(
     data: Path, here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +115,7 @@ def test_the_word_torchvision_and_the_rgb_stem(
     assert report["folded"] == ["backbone.features.0.0.weight"] and len(report["matched"]) == 305
 
 
+@pytest.mark.published
 def test_a_partial_source_needs_a_flag(
     data: Path, here: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -195,6 +199,7 @@ def test_a_last_batch_of_one_is_filled_up(tmp_path: Path, here: Path) -> None:
     assert checkpoint.load_state(Path("checkpoint/run/epoch-0.pth"))["step"] == 2
 
 
+@pytest.mark.published
 def test_a_dry_run_tries_everything_and_leaves_no_checkpoint(data: Path, here: Path) -> None:
     deeplab = published_file(here / "deeplab.pth", "vainf_deeplabv3_mobilenet")
     run(data, "--dry-run", "--model-pretrain-initialization", deeplab)

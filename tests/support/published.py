@@ -1,6 +1,8 @@
 """The reference's formulas, and files as others publish them."""
 
+import functools
 import json
+import math
 import zlib
 from pathlib import Path
 
@@ -44,17 +46,26 @@ def reference_image(channels: int, height: int, width: int, phase: float) -> tor
 
 
 def published_state(listing: str) -> dict[str, torch.Tensor]:
-    """A state dict with the names and shapes of a published model, and values of our own."""
-    generator = torch.Generator().manual_seed(7)
+    """A state dict with the names and shapes of a published model, and values of our own, in which
+    no two entries are alike."""
+    drawn = _drawn()
     state = {}
-    for name, shape in STATE_DICTS[listing].items():
+    for number, (name, shape) in enumerate(STATE_DICTS[listing].items()):
         if name.endswith("num_batches_tracked"):
             state[name] = torch.tensor(12345)
-        elif name.endswith("running_var"):
-            state[name] = 0.5 + torch.rand(shape, generator=generator)
-        else:
-            state[name] = 0.05 * torch.randn(shape, generator=generator)
+            continue
+        count, start = math.prod(shape), 1009 * number % len(drawn)
+        values = drawn.repeat((start + count) // len(drawn) + 1)[start : start + count]
+        state[name] = values.reshape(shape).clone()
+        if name.endswith("running_var"):
+            state[name] = 0.5 + 5 * state[name].abs()
     return state
+
+
+@functools.cache
+def _drawn() -> torch.Tensor:
+    """Of these every entry takes some, from a place of its own: to draw each takes longer."""
+    return 0.05 * torch.randn(2**20, generator=torch.Generator().manual_seed(7))
 
 
 def published_file(path: Path, listing: str) -> Path:

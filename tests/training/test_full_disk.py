@@ -11,6 +11,8 @@ from dataset.folders import data_folders
 from tests.support.running import run
 from training.journal import batch_picture
 
+pytestmark = pytest.mark.usefixtures("tiny_network")
+
 
 def full(*_arguments: object, **_more: object) -> None:
     raise OSError(28, "No space left on device")

@@ -12,6 +12,8 @@ from training.checkpoint_folder import CheckpointFolder
 from training.guarded_optimizer import DivergedError, GuardedOptimizer, loss_scaler
 from training.loss import matting_loss
 
+pytestmark = pytest.mark.usefixtures("tiny_network")
+
 
 def spoil_loss(monkeypatch: pytest.MonkeyPatch, step: int, term: str, value: float) -> None:
     calls = []
