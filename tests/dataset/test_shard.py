@@ -240,7 +240,7 @@ def test_no_room(
     monkeypatch.setattr(tarfile.TarFile, "addfile", full)  # found out too late
     assert packing(data, "new") == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "in new (No space left on device): nothing of it is left there" in line
+    assert "new (No space left on device)" in line
     assert os.listdir() == []
 
 
@@ -280,7 +280,7 @@ def test_a_picture_that_changes_while_it_is_packed(
     size_of = shard._size_of
     monkeypatch.setattr(shard, "_size_of", lambda path: size_of(path) - change)
     assert packing(data, "new") == 2
-    assert "0000.jpg changed while it was packed" in capsys.readouterr().err
+    assert "0000.jpg changed" in capsys.readouterr().err
     assert os.listdir() == []
 
 
@@ -290,7 +290,7 @@ def test_what_was_written_is_compared_with_the_source(
     split = shard._split
     monkeypatch.setattr(shard, "_split", lambda *args: [each[:-1] for each in split(*args)])
     assert packing(data, "new") == 2
-    assert "what was written to new is not what was read" in capsys.readouterr().err
+    assert "written to new" in capsys.readouterr().err
     assert os.listdir() == []
 
 

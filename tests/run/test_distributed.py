@@ -237,7 +237,7 @@ def test_data_that_are_not_the_same_are_refused(
 ) -> None:
     monkeypatch.setenv("OTHER", json.dumps(str(data)))
     told = end_of(launch(tmp_path / "run", many, 2, "--max-steps", 4, fault="1:data:0"))
-    assert "data sets are not the same: process 0 has {'train': {'foregrounds': 12" in told
+    assert "process 0 has {'train': {'foregrounds': 12" in told
     assert "but process 1 has {'train': {'foregrounds': 6" in told
     assert told.count("train_base.py: error: the data") == 1
 
