@@ -282,7 +282,7 @@ def test_an_error_of_ours_in_a_worker_is_not_taken_for_its_death(
     def wrong(_samples: list) -> None:
         raise RuntimeError("stack expects each tensor to be equal size")
 
-    monkeypatch.setattr("training.loader.collate", wrong)
+    monkeypatch.setattr("dataset.sample_loader.collate", wrong)
     with pytest.raises(RuntimeError, match="equal size"):
         run(data, "--max-steps", 1, "--num-workers", 1)
 
