@@ -9,10 +9,11 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from common.choices import OUTPUTS
+from common.choices import OUTPUTS, REFINED_OUTPUTS
 from common.cli import MAX_PIXELS, Formatter, Parser, command, integer, said, size_said
 from common.script import run_script
 from common.text import printable, tell
+from prediction import refining
 
 DESCRIPTION = """\
 Writes a trained network in the format that another program reads: ONNX, TorchScript, safetensors,
@@ -21,8 +22,12 @@ kept only where both give the same.
 
     python export.py --model-checkpoint checkpoint/NAME/epoch-7.pth --format onnx \\
         --simplified pha,fgr --output matting.onnx
+
+A file of MattingRefine is written with its refiner. Its settings are fixed in ONNX; in TorchScript
+they are those to begin with.
 """
 FORMATS = ("onnx", "torchscript", "safetensors", "weights")
+REFINE_DEFAULTS = {"scale": "1/4", "pixels": "80,000", "threshold": "0.1"}  # of MattingRefine
 NEEDED = ("onnx", "onnxscript", "onnxruntime")  # for --format onnx, and for nothing else
 
 
@@ -49,8 +54,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     # fmt: off
     parser.add_argument(
         "--model-checkpoint", type=Path, required=True, metavar="FILE",
-        help="weights of MattingBase, ours or published, or a state file beside such; the backbone "
-        "is read off them",
+        help="weights of MattingBase or MattingRefine, ours or published, or a state file beside "
+        "such; network and backbone are read off them",
     )
     parser.add_argument("--format", choices=FORMATS, required=True, help="what to write")
     parser.add_argument(
@@ -65,8 +70,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--simplified", type=names, metavar="NAMES",
-        help="onnx and torchscript: compute these outputs alone, such as pha,fgr, in this order "
-        f"(default: all, {','.join(OUTPUTS)})",
+        help="onnx and torchscript of MattingBase: compute these outputs alone, such as pha,fgr, "
+        f"in this order (default: all, {','.join(OUTPUTS)})",
     )
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument(
@@ -82,6 +87,14 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         help="the weights' licence, to be written into the file; weights carry that of the data "
         "they were trained on",
     )
+    group = refining.add_options(parser, REFINE_DEFAULTS)
+    for what, methods in (
+        ("crop", ("unfold", "roi_align", "gather")), ("replace", ("scatter_nd", "scatter_element"))
+    ):
+        group.add_argument(
+            f"--model-refine-patch-{what}-method", choices=methods,
+            help="taken, and chooses nothing: there is one way, right for any batch and precision",
+        )
     # fmt: on
     options = parser.parse_args(argv)
     _check(parser, options)
@@ -104,6 +117,11 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         for flag, used in (("--simplified", options.simplified), ("--dynamic", options.dynamic)):
             if used:
                 parser.error(f"{flag} goes with --format onnx or torchscript; weights are all kept")
+        if typed := list(refining.typed_settings(options)):
+            parser.error(
+                f"{refining.SETTINGS[typed[0]]} goes with --format onnx or torchscript; weights "
+                "hold no settings"
+            )
     if kind != "onnx" and options.size:
         parser.error(f"--size goes with --format onnx; {kind} takes any size")
     if kind == "weights" and options.licence:
@@ -137,18 +155,25 @@ def export(options: argparse.Namespace) -> None:
     """Exports, compares and tells. Raises the errors that are turned into a line."""
     # torch takes seconds to import: only now, so that --help need not wait for it.
     from exporting import formats as exporting
-    from model.load import load_matting_base
+    from model import MattingRefine
+    from prediction.network import load_network
 
     path, output, precision = options.model_checkpoint, options.output, options.precision
+    model = load_network(options, {"simplified": "--simplified"})
     outputs = options.simplified or OUTPUTS
-    model = load_matting_base(path)
+    if isinstance(model, MattingRefine):
+        outputs = REFINED_OUTPUTS
+        for name, value in refining.typed_settings(options).items():
+            setattr(model, name, value)
     about = exporting.describe(path, model, options.licence)
     tell(
-        f"{path}: MattingBase with {about['backbone']}; step: {about['step']}; data set: "
+        f"{path}: {about['network']} with {about['backbone']}; step: {about['step']}; data set: "
         f"{about['dataset']}"
     )
     tell(f"licence: {about['licence']}")
     about["precision"] = precision
+    if isinstance(model, MattingRefine) and options.format == "onnx":
+        about |= {name: str(getattr(model, name)) for name in refining.SETTINGS}
     if options.format == "onnx":
         size = tuple(options.size) if options.size else None
         found = exporting.export_onnx(model, output, precision, outputs, about, size)

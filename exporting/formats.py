@@ -5,8 +5,10 @@ that differs is removed, and what bore the name before stays. It never changes t
 """
 
 import contextlib
+import copy
 import io
 import json
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,11 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.choices import OUTPUTS
+from common.choices import OUTPUTS, REFINED_OUTPUTS
 from common.errors import UserError
 from common.files import write_atomically
-from exporting.inference import Inference
+from exporting.inference import Inference, RefineInference
 from model.matting_base import MattingBase
+from model.matting_refine import MattingRefine, Refined, resize
 from model.weights_file import read_weights
 from training.checkpoint import load_state
 from training.saving import size_of, write_sealed
@@ -33,6 +36,8 @@ NO_LICENCE = "not stated; weights carry the licence of the data they were traine
 # and neither is the size of the example that the exporters see.
 SHAPES = ((1, 128, 160), (2, 97, 131))
 EXAMPLE = (2, 64, 96)
+WIDE = 3840  # of one that a refiner is compared at: beyond it no screen goes, and fp16 no index
+COARSE_AT_LEAST = 32  # pixels a side
 
 # The largest and the mean difference that is let pass, of outputs in 0..1 (hid: relative to its
 # largest value, where that is above 1). In float32 the order of summation alone makes some 1e-4.
@@ -62,7 +67,7 @@ def describe(path: Path, model: MattingBase, licence: str | None) -> dict[str, s
         about["dataset"] = Path(folder).name if folder else str(options.get("dataset_name"))
     if licence:
         about["licence"] = licence
-    return {"network": "MattingBase", "backbone": model.backbone_name, **about}
+    return {"network": type(model).__name__, "backbone": model.backbone_name, **about}
 
 
 def _said_in(path: Path) -> dict[str, str]:
@@ -70,7 +75,7 @@ def _said_in(path: Path) -> dict[str, str]:
 
     with contextlib.suppress(SafetensorError, OSError), safe_open(path, "pt") as file:
         said = file.metadata() or {}
-        if said.get("network") == "MattingBase":
+        if said.get("network") in ("MattingBase", "MattingRefine"):
             return {key: said[key] for key in ("step", "dataset", "licence") if key in said}
     return {}
 
@@ -81,7 +86,7 @@ def _said_in(path: Path) -> dict[str, str]:
 def export_weights(
     model: MattingBase, path: Path, precision: str, about: dict[str, str] | None
 ) -> dict[str, float]:
-    """Writes all entries under MattingBase's names: safetensors with `about` as its metadata, or,
+    """Writes all entries under the network's names: safetensors with `about` as its metadata, or,
     without it, torch.save's flat dict as checkpoints are. Returns the largest difference of each
     output that fp16 makes; in fp32 there is none: every entry is read back equal.
     Raises ExportError, and OSError where there is no room."""
@@ -104,10 +109,10 @@ def export_weights(
             )
         if precision == "fp32":
             return {}
-        read = MattingBase(model.backbone_name).eval()
+        read = copy.deepcopy(model)
         read.load_state_dict(back)
         run = lambda src, bgr: read(src.float(), bgr.float())  # noqa: E731
-        return compare(model, run, OUTPUTS, SHAPES, precision, path)
+        return compare(model, run, outputs_of(model), shapes_of(model), precision, path)
 
     return _write(path, fill, size_of(weights))
 
@@ -122,19 +127,24 @@ def export_torchscript(
     """Writes a TorchScript archive of the network for any size and batch, with `about` as JSON in
     its extra file metadata.json. Returns the largest difference of each output from PyTorch.
 
-    It is traced: nothing in the network depends on what is in a picture, and sizes are kept as
-    what they are computed from. Raises ExportError and OSError."""
-    network = _network(model, precision, outputs)
+    MattingBase is traced: nothing in it depends on what is in a picture, and sizes are kept as
+    what they are computed from. MattingRefine is scripted, and its settings may be changed on the
+    loaded module by their names. Raises ExportError and OSError."""
     with torch.no_grad(), _quiet():
-        traced = torch.jit.trace(network, _pictures(EXAMPLE, precision), check_trace=False)
+        if isinstance(model, MattingRefine):
+            network = _in_precision(copy.deepcopy(model).requires_grad_(False), precision)
+            written = torch.jit.script(network)
+        else:
+            network = _network(model, precision, outputs)
+            written = torch.jit.trace(network, _pictures(EXAMPLE, precision), check_trace=False)
 
     def fill(file: Any) -> dict[str, float]:
         content = io.BytesIO()
         with _quiet():
-            torch.jit.save(traced, content, _extra_files={"metadata.json": json.dumps(about)})
+            torch.jit.save(written, content, _extra_files={"metadata.json": json.dumps(about)})
             file.write(content.getbuffer())
             back = torch.jit.load(file.raw.name, map_location="cpu")
-        return compare(model, back, outputs, SHAPES, precision, path)
+        return compare(model, back, outputs, shapes_of(model), precision, path)
 
     return _write(path, fill, size_of(network.state_dict()))
 
@@ -152,8 +162,14 @@ def export_onnx(
     and batch. Returns the largest difference of each output between onnxruntime and PyTorch.
     Raises ExportError and OSError."""
     network = _network(model, precision, outputs)
+    if isinstance(network, RefineInference) and (side := network.inexact_side()):
+        raise ExportError(
+            f"{path} is not written: {side} pixels times a backbone scale of "
+            f"{network.backbone_scale:g} would be rounded otherwise in ONNX than in PyTorch; type "
+            f"a simpler part, such as --backbone-scale 0.25"
+        )
     content = _onnx_model(network, precision, size, about).SerializeToString()
-    shapes = SHAPES if size is None else ((1, *size), (1, *size))
+    shapes = shapes_of(model) if size is None else ((1, *size), (1, *size))
 
     def fill(file: Any) -> dict[str, float]:
         file.write(content)
@@ -164,17 +180,23 @@ def export_onnx(
 
 
 def _onnx_model(
-    network: Inference, precision: str, size: tuple[int, int] | None, about: dict[str, str]
+    network: Inference | RefineInference,
+    precision: str,
+    size: tuple[int, int] | None,
+    about: dict[str, str],
 ) -> Any:
     """The onnx.ModelProto of the network, without the machine's paths, checked."""
     import onnx
 
+    example = (1, *size) if size else EXAMPLE
+    if isinstance(network, RefineInference) and not size:
+        example = shapes_of(network)[1]
     dynamic = {0: "batch", 2: "height", 3: "width"}
     try:
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(
                 network,
-                _pictures((1, *size) if size else EXAMPLE, precision),
+                _pictures(example, precision),
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=["src", "bgr"],
@@ -192,6 +214,10 @@ def _onnx_model(
             del part.metadata_props[:]
         for part in (*graph.initializer, *exported.functions):
             del part.metadata_props[:]
+        for each in graph.output:  # full sizes by the names that the inputs have
+            if each.name in OUTPUTS and not size:
+                for dim, name in dynamic.items():
+                    each.type.tensor_type.shape.dim[dim].dim_param = name
         onnx.helper.set_model_props(exported, about)
         onnx.checker.check_model(exported, full_check=True)
     except Exception as error:  # of whatever kind, the exporter's own
@@ -253,6 +279,8 @@ def compare(
 ) -> dict[str, float]:
     """The largest difference of each of `outputs`, as `run` gives them, from those of `model` in
     fp32. run: takes src and bgr in `precision`. shapes: batch, height and width of each comparison.
+    The network refines what `run` has refined; of ref_sm it is said how far the expected error of a
+    patch that is chosen otherwise lies from where the choice ends, for among equals it is open.
     path: what is compared, for the message. Raises ExportError where a difference is above LIMITS,
     or a shape is another."""
     largest = dict.fromkeys(outputs, 0.0)
@@ -260,7 +288,8 @@ def compare(
     for number, shape in enumerate(shapes):
         src, bgr = _pictures(shape, precision, seed=number)
         with torch.no_grad(), _quiet():
-            expected = dict(zip(OUTPUTS, model(src.float(), bgr.float()), strict=True))
+            found = model(src.float(), bgr.float())
+            expected = dict(zip(outputs_of(model), found, strict=True))
             given = list(run(src, bgr))
         sizes = [tuple(value.shape) for value in given]
         if sizes != [tuple(expected[name].shape) for name in outputs]:
@@ -268,6 +297,8 @@ def compare(
                 f"{path} is not written: for pictures of {shape[2]}x{shape[1]} it would give "
                 f"outputs of {sizes}"
             )
+        if isinstance(model, MattingRefine):
+            expected, given[-1] = _with_the_choice(model, src, bgr, found, given[-1])
         for name, value in zip(outputs, given, strict=True):
             scale = max(1.0, expected[name].abs().max().item())
             difference = (value.float() - expected[name]).abs() / scale
@@ -283,8 +314,49 @@ def compare(
     return largest
 
 
-def _network(model: MattingBase, precision: str, outputs: tuple[str, ...]) -> Inference:
-    network = Inference(model, outputs)
+def _with_the_choice(
+    model: MattingRefine, src: Tensor, bgr: Tensor, own: Refined, ref: Tensor
+) -> tuple[dict[str, Tensor], Tensor]:
+    """What `model` gives where it refines the patches of `ref`, with zeros for ref_sm; and how far
+    from the end of its own choice those patches lie that `ref` has and it has not, or inversely."""
+    err, chosen, ours = resize(own.err_sm, (ref.shape[2], ref.shape[3])), ref > 0, own.ref_sm > 0
+    if model.refine_mode == "thresholding":
+        end = torch.full_like(err, model.refine_threshold)
+    elif model.refine_mode == "sampling":
+        least = err.where(ours, torch.inf).amin(dim=(1, 2, 3), keepdim=True)
+        end = least.nan_to_num(posinf=0.0).expand_as(err)
+    else:
+        end = torch.full_like(err, torch.inf)
+    with torch.no_grad():
+        again = model(src.float(), bgr.float(), chosen)
+    expected = dict(zip(REFINED_OUTPUTS, again, strict=True))
+    expected["ref_sm"] = torch.zeros_like(err)
+    return expected, (err - end).abs().where(chosen != ours, 0.0)
+
+
+def outputs_of(model: MattingBase) -> tuple[str, ...]:
+    """The names of all that the network gives."""
+    return REFINED_OUTPUTS if isinstance(model, MattingRefine) else OUTPUTS
+
+
+def shapes_of(model: MattingBase) -> tuple[tuple[int, int, int], ...]:
+    """What is compared. With a refiner: a wide one, of more pixels than are sampled by default, and
+    two small ones whose sides are no multiple of 4."""
+    if not isinstance(model, MattingRefine):
+        return SHAPES
+    side = math.ceil(COARSE_AT_LEAST / model.backbone_scale / 4) * 4
+    return ((1, side, WIDE), (2, side + 1, side + 34))
+
+
+def _network(
+    model: MattingBase, precision: str, outputs: tuple[str, ...]
+) -> Inference | RefineInference:
+    if isinstance(model, MattingRefine):
+        return _in_precision(RefineInference(model), precision)
+    return _in_precision(Inference(model, outputs), precision)
+
+
+def _in_precision(network: Any, precision: str) -> Any:
     if precision == "fp16":
         halved(network.state_dict())
         network.half()

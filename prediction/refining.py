@@ -111,7 +111,16 @@ def expected_error(text: str) -> float:
     return value
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+OF_EACH_SIZE = {  # what is taken where an option is not given, for --help
+    "scale": "of 1/2, 1/4 and 1/8 the one nearest to the size of training: 1/4 for HD, 1/8 for 4K",
+    "pixels": "80,000; above HD as large a part: 320,000 of 4K",
+    "threshold": "0.7",
+}
+
+
+def add_options(
+    parser: argparse.ArgumentParser, defaults: dict[str, str] = OF_EACH_SIZE
+) -> argparse._ArgumentGroup:
     """The options of a script that runs a MattingRefine, by the published scripts' names, too."""
     refining = parser.add_argument_group("refining, where the file is of MattingRefine")
 
@@ -125,8 +134,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     # fmt: off
     add(
         "--backbone-scale", "--model-backbone-scale",
-        "the coarse network sees this part of the picture's sides, at most 1/2 (default: of 1/2, "
-        "1/4 and 1/8 the one nearest to the size of training: 1/4 for HD, 1/8 for 4K)",
+        "the coarse network sees this part of the picture's sides, at most 1/2 (default: "
+        f"{defaults['scale']})",
         type=part, metavar="PART",
     )
     add(
@@ -138,11 +147,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--refine-pixels", "--model-refine-sample-pixels",
-        "of each picture (default: 80,000; above HD as large a part: 320,000 of 4K)",
+        f"of each picture (default: {defaults['pixels']})",
         type=integer(0), metavar="N",
     )
     add(
-        "--refine-threshold", "--model-refine-threshold", "0..1 (default: 0.7)",
+        "--refine-threshold", "--model-refine-threshold",
+        f"0..1 (default: {defaults['threshold']})",
         type=expected_error, metavar="X",
     )
     refining.add_argument(
@@ -158,8 +168,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="refuse a file of another (default: any)",
     )
     # fmt: on
+    return refining
 
 
+SETTINGS = {  # attribute of MattingRefine → as it is typed
+    "backbone_scale": "--backbone-scale",
+    "refine_mode": "--refine-mode",
+    "refine_sample_pixels": "--refine-pixels",
+    "refine_threshold": "--refine-threshold",
+}
 OF_REFINING = {  # attribute of the options → as it is typed
     "backbone_scale": "--backbone-scale",
     "refine_mode": "--refine-mode",
@@ -167,6 +184,12 @@ OF_REFINING = {  # attribute of the options → as it is typed
     "refine_threshold": "--refine-threshold",
     "model_refine_kernel_size": "--model-refine-kernel-size",
 }
+
+
+def typed_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Those of SETTINGS that were typed, by their names."""
+    found = {name: getattr(options, flag[2:].replace("-", "_")) for name, flag in SETTINGS.items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def settings_of(options: argparse.Namespace) -> RefineSettings:
