@@ -20,6 +20,7 @@ ALONE = ["--num-workers", "0", "--device", "cpu"]
 SMALL = {  # what is put behind a command, so that it takes seconds; the rest is as it is written
     "check_data": ["--crop-size", "32", "64", "--num-workers", "1"],
     "train_base": ["--crop-size", "32", "64", "--batch-size", "2", *ALONE, "--max-steps", "2"],
+    "train_refine": ["--crop-size", "64", "64", "--batch-size", "2", *ALONE, "--max-steps", "1"],
     "evaluate": ["--size", "64", "--backgrounds", "1", *ALONE],
     "predict": ["--size", "64", "--device", "cpu"],
     "export": ["--size", "64", "64"],
@@ -36,7 +37,7 @@ def commands(document: Path) -> list[str]:
 def test_the_recipe_is_there() -> None:
     scripts = [each.split()[1] for each in commands(ROOT / "docs/training.md")]
     assert scripts[0] == "check_data.py" and scripts[1:5] == 4 * ["train_base.py"]
-    assert scripts[5:] == ["evaluate.py", "predict.py", "export.py"]
+    assert scripts[5:] == ["train_refine.py", "evaluate.py", "predict.py", "export.py"]
 
 
 @pytest.mark.slow
@@ -64,8 +65,9 @@ def test_the_recipe_runs_from_nothing_to_a_trained_model(
         status = importlib.import_module(name).main([*words, *small])
         told = capsys.readouterr()
         assert status == 0, (command, told.out, told.err)
-    names = {path.name for path in Path("checkpoint/first").iterdir()}
-    assert {"best.pth", "epoch-0.pth"} <= names
+    for name in ("first", "refined"):
+        assert Path(f"checkpoint/{name}/best.pth").exists()
+    assert Path("checkpoint/first/epoch-0.pth").exists()
     assert Path("report.html").stat().st_size > 10_000
     assert Path("first.onnx").exists() and list(Path("mattes").rglob("*.png"))
 
