@@ -88,11 +88,12 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "they were trained on",
     )
     group = refining.add_options(parser, REFINE_DEFAULTS)
-    for what, methods in (
-        ("crop", ("unfold", "roi_align", "gather")), ("replace", ("scatter_nd", "scatter_element"))
+    for flag, methods in (
+        ("--model-refine-patch-crop-method", ("unfold", "roi_align", "gather")),
+        ("--model-refine-patch-replace-method", ("scatter_nd", "scatter_element")),
     ):
         group.add_argument(
-            f"--model-refine-patch-{what}-method", choices=methods,
+            flag, choices=methods,
             help="taken, and chooses nothing: there is one way, right for any batch and precision",
         )
     # fmt: on
