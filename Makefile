@@ -1,4 +1,5 @@
-# make demo: set up, train on drawn pictures, go on at a lower learning rate, look at the result.
+# make demo: set up, train on drawn pictures, go on at a lower learning rate, train the second stage on
+# larger ones, look at the result.
 # make test: set up, run the tests.
 
 PYTHON ?= python3
@@ -8,6 +9,9 @@ RUN := $(VENV)/bin/python
 
 TRAIN_DEMO := $(RUN) train_base.py --dataset-name demo --model-backbone mobilenetv2 \
 	--model-name demo --crop-size 128 128 --epoch-end 1000 --log-valid-interval 110
+REFINE_DEMO := $(RUN) train_refine.py --dataset-name demo-large --model-backbone mobilenetv2 \
+	--model-name demo-refine --crop-size 256 512 --model-refine-sample-pixels 40000 \
+	--epoch-end 1000 --log-valid-interval 110
 rates = --lr-backbone $(1) --lr-aspp $(1) --lr-decoder $(1)
 
 .PHONY: demo test test-slow lint clean
@@ -29,7 +33,11 @@ demo: $(VENV)/installed
 	$(TRAIN_DEMO) $(call rates,5e-4) --model-last-checkpoint auto --max-steps $(DEMO_STEPS)
 	$(RUN) evaluate.py --dataset-name demo --model-checkpoint checkpoint/demo/best.pth --size 128 \
 		--json log/demo/evaluation.json --report log/demo/report.html --overwrite
-	@echo "look at log/demo/preview.png and, in a browser, at log/demo/report.html"
+	$(REFINE_DEMO) $(call rates,2e-4) --lr-refiner 3e-3 --overwrite \
+		--model-pretrain-initialization checkpoint/demo/best.pth \
+		--max-steps $$(( ($(DEMO_STEPS) + 3) / 4 ))
+	@echo "look at log/demo/preview.png, log/demo-refine/preview.png"
+	@echo "and, in a browser, at log/demo/report.html"
 
 test: $(VENV)/installed-dev
 	$(RUN) -m pytest -n 2

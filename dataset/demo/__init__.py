@@ -39,7 +39,7 @@ COUNTS = {"train": 200, "valid": 20, "backgrounds_train": 100, "backgrounds_vali
 # The set for the second stage, which learns from finer detail: arguments of make_demo.
 LARGE: dict[str, Any] = {
     "scale": 2,
-    "counts": {"train": 24, "valid": 6, "backgrounds_train": 12, "backgrounds_valid": 6},
+    "counts": {"train": 24, "valid": 4, "backgrounds_train": 8, "backgrounds_valid": 2},
 }
 SIZES = ((640, 360), (720, 480), (480, 640), (600, 600))
 SECONDS_EACH = 0.2  # rough time to draw one picture of scale 1 on one processor
