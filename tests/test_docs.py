@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
+from common.choices import SPLITS
+from data_path import DATA_PATH
 from tests.support import ROOT
 from tests.support.drawn import make_data
 from tests.support.published import published_file
@@ -37,7 +39,9 @@ def commands(document: Path) -> list[str]:
 def test_the_recipe_is_there() -> None:
     scripts = [each.split()[1] for each in commands(ROOT / "docs/training.md")]
     assert scripts[0] == "check_data.py" and scripts[1:5] == 4 * ["train_base.py"]
-    assert scripts[5:] == ["train_refine.py", "evaluate.py", "predict.py", "export.py"]
+    assert scripts[5] == "train_refine.py"
+    assert scripts[6:10] == ["train_base.py", *3 * ["train_refine.py"]]  # the authors' four
+    assert scripts[10:] == ["evaluate.py", "predict.py", "export.py"]
 
 
 @pytest.mark.slow
@@ -53,6 +57,11 @@ def test_the_recipe_runs_from_nothing_to_a_trained_model(
             ImageOps.mirror(Image.open(path)).save(path)
     (data / "pictures").symlink_to(data / "valid/fgr/clip0")
     (data / "empty.jpg").symlink_to(next((data / "valid/fgr/clip0").iterdir()))
+    entry = {part: {kind: data / part / kind for kind in ("fgr", "pha")} for part in SPLITS}
+    for name in ("videomatte240k", "photomatte13k", "distinction"):
+        monkeypatch.setitem(DATA_PATH, name, entry)
+    backgrounds = {part: data / "backgrounds" / part for part in SPLITS}
+    monkeypatch.setitem(DATA_PATH, "backgrounds", backgrounds)
     published_file(tmp_path / "best_deeplabv3_resnet50_voc_os16.pth", "vainf_deeplabv3_resnet50")
     for command in commands(ROOT / "docs/training.md"):
         _, script, *words = shlex.split(command)
@@ -65,7 +74,7 @@ def test_the_recipe_runs_from_nothing_to_a_trained_model(
         status = importlib.import_module(name).main([*words, *small])
         told = capsys.readouterr()
         assert status == 0, (command, told.out, told.err)
-    for name in ("first", "refined"):
+    for name in ("first", "refined", "distinction"):
         assert Path(f"checkpoint/{name}/best.pth").exists()
     assert Path("checkpoint/first/epoch-0.pth").exists()
     assert Path("report.html").stat().st_size > 10_000
