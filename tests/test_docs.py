@@ -152,7 +152,7 @@ def test_each_benchmark_writes_where_its_figures_lie() -> None:
         for path in (ROOT / "benchmarks").glob("*.py")
         for name in re.findall(r'arguments\(__doc__, "(.+?)"\)', path.read_text())
     }
-    assert len(defaults) == 7 and all((ROOT / name).exists() for name in defaults)
+    assert len(defaults) == 8 and all((ROOT / name).exists() for name in defaults)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import common, run, step
+from benchmarks import common, refine, run, step
 
 WHAT = {"warm_up": 2, "steps": 3}
 
@@ -48,3 +48,16 @@ def test_quick_replaces_no_measured_figures(tmp_path: Path) -> None:
     for quick, kept in ((True, True), (True, True), (False, False), (True, False)):
         common.write(path, {"quick": quick})
         assert json.loads(path.read_text()) == {"quick": kept}
+
+
+def test_a_refiner_is_compared_within_its_turn() -> None:
+    refined, whole = refine.way_of(1 / 4, 80_000), refine.FULL
+    cases = [
+        {"backbone": "resnet50", "size": "HD", "way": way, "seconds": seconds, "mb": [1.0] * 3}
+        for way, seconds in ((refined, [1.0, 2.0, 9.0]), (whole, [20.0, 20.0, 30.0]))
+    ]
+    assert refine.bar(cases) == 0.1
+    assert refine.bar(cases[:1]) is None
+    _, rows = refine.report([*cases, {"backbone": "resnet50", "size": "4K", "way": whole}])
+    assert rows[0][2:] == ["1/4 + 80,000 pixels", "2.00 (1.00 .. 9.00)", "1"]
+    assert rows[2][3] == "not measured"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import common, export, filters, loader, run, step
+from benchmarks import common, export, filters, loader, refine, run, step
 
 pytestmark = pytest.mark.slow
 
@@ -85,3 +85,12 @@ def test_filters_have_the_values_of_kornia(tmp_path: Path) -> None:
         # To the full size, kornia takes each fourth pixel of an alpha that it wants large.
         if "to the full size" not in case["filter"]:
             assert case["inside"] < 1e-4, case
+
+
+def test_what_a_refiner_costs(tmp_path: Path) -> None:
+    path = tmp_path / "refine.json"
+    refine.main(["--quick", "--json", str(path)])
+    cases = json.loads(path.read_text())["cases"]
+    assert [case["way"] for case in cases] == refine.ways()
+    # A process holds its libraries at least.
+    assert all(case["seconds"][0] > 0 and case["mb"][0] > 200 for case in cases)
