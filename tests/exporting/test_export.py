@@ -161,8 +161,7 @@ def test_onnx_of_one_size_takes_that_alone(trained: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("backbone", "precision"),
-    [("mobilenetv2", "fp32"), ("resnet50", "fp32"), ("resnet50", "fp16")],
+    ("backbone", "precision"), [("mobilenetv2", "fp32"), ("resnet50", "fp32"), ("resnet50", "fp16")]
 )
 def test_published_networks_as_onnx_and_torchscript(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backbone: str, precision: str
@@ -207,9 +206,8 @@ def test_torchscript_gives_what_pytorch_gives_at_another_size(
     two = torch.jit.load(tmp_path / "two.pt")
     assert two.state_dict()["decoder.conv4.weight"].shape == (4, 54, 3, 3)
     assert everything.state_dict().keys() == wanted_names()
-    pha, fgr = two(src, bgr)
-    torch.testing.assert_close(pha, wanted["pha"], atol=1e-5, rtol=0)
-    torch.testing.assert_close(fgr, wanted["fgr"], atol=1e-5, rtol=0)
+    for name, value in zip(("pha", "fgr"), two(src, bgr), strict=True):
+        torch.testing.assert_close(value, wanted[name], atol=1e-5, rtol=0)
 
 
 def wanted_names() -> set[str]:
@@ -356,9 +354,8 @@ def test_what_exists_is_replaced_only_when_told(
 def test_a_state_of_other_weights_is_refused(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    (tmp_path / "epoch-3.state.pth").write_bytes(
-        trained.with_name("epoch-3.state.pth").read_bytes()
-    )
+    state = trained.with_name("epoch-3.state.pth")
+    (tmp_path / state.name).write_bytes(state.read_bytes())
     torch.save(MattingBase("mobilenetv2").state_dict(), tmp_path / "epoch-3.pth")
     words = ["--format", "weights", "--output", tmp_path / "out"]
     line = error_of(capsys, "--model-checkpoint", tmp_path / "epoch-3.pth", *words)
