@@ -195,6 +195,9 @@ def test_a_file_of_one_stage_in_the_place_of_the_other(
         run(data, *FEW, *words, status=2, script="train_base")
         assert said in error_of(capsys)
     before = own.read_bytes()
+    alone = ["--model-pretrain-initialization", own, "--model-pretrain-partial"]
+    run(data, *FEW, *alone, "--model-name", "alone", script="train_base")
+    assert "Transferred from MattingRefine" in capsys.readouterr().out
     for words, said in (
         (["--model-pretrain-initialization", own, "--model-refine-kernel-size", 1], "size 3"),
         (["--model-pretrain-initialization", base, "--model-backbone", "resnet50"], "mobilenetv2"),
@@ -220,6 +223,12 @@ def test_a_run_of_the_base_stage_is_never_lost_to_this_one(
     best = ["--model-pretrain-initialization", "checkpoint/run/best.pth", "--overwrite"]
     run(data, *FEW, *best, status=2, **REFINE)
     assert "choose another --model-name" in error_of(capsys)
+    # Under a name of its own the run begins there, whether the weights have a state or not.
+    words = ["--model-last-checkpoint", "checkpoint/run/epoch-0-iter-1.state.pth"]
+    run(data, *FEW, *words, "--model-name", "next", **REFINE)
+    said = capsys.readouterr().out
+    assert "epoch-0-iter-1.pth is of the base stage" in said and " 20 not in the file" in said
+    assert Path("checkpoint/next/epoch-0-iter-1.pth").exists()
     assert {path: path.read_bytes() for path in Path("checkpoint/run").iterdir()} == files
 
 
