@@ -5,13 +5,17 @@
 
 import contextlib
 import errno
+import io
 import os
 import shutil
 import sys
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from common.choices import SPLITS
 from common.cli import command, size_said
@@ -24,7 +28,21 @@ if TYPE_CHECKING:
 UNFINISHED = ".unfinished"  # in TARGET, until all is written
 
 # What stays together, a pair or a single picture: names in the tar, and where the pictures are.
-Group = list[tuple[str, "Path | Member"]]
+Group = Sequence[tuple[str, "Path | Member | Encoded"]]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The bytes of a picture in memory, to be packed as a file or a tar's member is."""
+
+    content: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.content)
+
+    def open(self) -> BinaryIO:
+        return io.BytesIO(self.content)
 
 
 def pack(source: Path, target: Path, shard_bytes: int) -> None:
@@ -59,9 +77,9 @@ def pack(source: Path, target: Path, shard_bytes: int) -> None:
             total=total, unit="B", unit_scale=True, desc="packing", leave=False, disable=None
         ) as bar:
             for split, (foregrounds, backgrounds) in splits.items():
-                _write_tars(unfinished / split, _groups(foregrounds), shard_bytes, bar.update)
+                write_tars(unfinished / split, _groups(foregrounds), shard_bytes, bar.update)
                 folder = unfinished / "backgrounds" / split
-                _write_tars(folder, _groups(backgrounds), shard_bytes, bar.update)
+                write_tars(folder, _groups(backgrounds), shard_bytes, bar.update)
         packed = data_folders("", unfinished, tell)
         for split in SPLITS:
             _compare(splits[split], open_split(packed, split, check_headers=False), target)
@@ -134,7 +152,7 @@ def _groups(part: "Foregrounds | Backgrounds") -> Iterator[Group]:
             yield list(zip(names, (fgr, pha), strict=True))
 
 
-def _size_of(path: "Path | Member") -> int:
+def _size_of(path: "Path | Member | Encoded") -> int:
     return path.stat().st_size if isinstance(path, Path) else path.size
 
 
@@ -148,15 +166,16 @@ def _bytes_of(group: Group) -> int:
     return count * 512
 
 
-def _write_tars(
+def write_tars(
     folder: Path, groups: Iterable[Group], shard_bytes: int, told: Callable[[int], object]
 ) -> None:
-    """Numbered tars, and their indices. The same pictures give the same bytes: no times, no
-    owners. told: called with bytes that are written."""
+    """Writes numbered tars, and their indices, into a new folder; it holds one group at a time. The
+    same pictures give the same bytes: no times, no owners. told: called with bytes that are
+    written."""
     from dataset.tar_index import scan, write_index
 
     folder.mkdir(parents=True)
-    for number, held in enumerate(_split(groups, shard_bytes)):
+    for number, held in groupby(_numbered(groups, shard_bytes), itemgetter(0)):
         path = folder / f"{number:05}.tar"
         with path.open("xb") as file:
             with tarfile.open(  # type: ignore[call-overload]  # of its copybufsize
@@ -167,7 +186,7 @@ def _write_tars(
                 errors="surrogateescape",
                 copybufsize=1 << 20,
             ) as archive:
-                for group in held:
+                for _, group in held:
                     for name, picture in group:
                         _add(archive, name, picture)
                     told(_bytes_of(group))
@@ -178,21 +197,19 @@ def _write_tars(
             raise OSError(f"the index of {path} cannot be written ({hindrance})")
 
 
-def _split(groups: Iterable[Group], shard_bytes: int) -> Iterator[list[Group]]:
-    """Runs of groups, of at most so many bytes each unless a single one is larger."""
-    held: list[Group] = []
-    size = end = tarfile.RECORDSIZE  # what a tar is filled up to, in the end
+def _numbered(groups: Iterable[Group], shard_bytes: int) -> Iterator[tuple[int, Group]]:
+    """Each group and the number of its tar, of at most so many bytes unless a single group is
+    larger."""
+    number, size, end = -1, 0, tarfile.RECORDSIZE  # what a tar is filled up to, in the end
     for group in groups:
         more = _bytes_of(group)
-        if held and size + more > shard_bytes:
-            yield held
-            held, size = [], end
-        held.append(group)
+        if number < 0 or size + more > shard_bytes:
+            number, size = number + 1, end
         size += more
-    yield held
+        yield number, group
 
 
-def _add(archive: tarfile.TarFile, name: str, picture: "Path | Member") -> None:
+def _add(archive: tarfile.TarFile, name: str, picture: "Path | Member | Encoded") -> None:
     from common.errors import DataError
 
     info = tarfile.TarInfo(name)  # of time 0, nobody's
