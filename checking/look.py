@@ -30,7 +30,7 @@ from common.processes import (
 from dataset.alphas import NO_FIGURES, AlphaError, judge_alpha, premultiplied
 from dataset.first_look import turned_apart
 from dataset.folders import opened, opened_backgrounds
-from dataset.listing import both_names, find_pictures, stem_of
+from dataset.listing import VIDEO_ADVICE, both_names, clips_advice, find_pictures, stem_of
 from dataset.pictures import (
     Backgrounds,
     Foregrounds,
@@ -104,12 +104,13 @@ def _list_foregrounds(
     except DataError as error:
         return None, [Fault("folder", split, str(error))], {}
     kinds = ("rgba",) if "rgba" in entry else ("fgr", "pha")
+    advice = VIDEO_ADVICE if "rgba" in entry else clips_advice(entry["fgr"], entry["pha"])
     stems: dict[str, dict[str, str]] = {}
     faults: list[Fault] = []
     counts: dict[str, int] = {}
     for kind in kinds:
         try:
-            names = find_pictures(entry[kind], say)
+            names = find_pictures(entry[kind], say, advice)
         except DataError as error:
             faults.append(Fault("folder", split, str(error)))
             continue

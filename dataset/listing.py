@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from common.choices import SPLITS
+from common.cli import command
 from common.errors import DataError
 from common.text import listed
 from dataset.kinds import PICTURE_ENDINGS, VIDEO_ENDINGS, kind_of, said_of_passed
@@ -40,9 +41,18 @@ def quiet(_line: str) -> None:
     """A `say` that says nothing: in processes beside the main one."""
 
 
-def find_pictures(folder: Path | TarFolder, say: Say = quiet) -> list[str]:
+def clips_advice(fgr_folder: Path | TarFolder, pha_folder: Path | TarFolder) -> str:
+    """What to do where foregrounds and alphas are videos."""
+    words = "--from-clips", str(fgr_folder), str(pha_folder), "OUT"
+    return f"to make a data set out of clips, type: {command('pack_data.py', *words)}"
+
+
+def find_pictures(
+    folder: Path | TarFolder, say: Say = quiet, advice: str = VIDEO_ADVICE
+) -> list[str]:
     """Paths of all pictures below `folder`, relative to it, sorted. say: told how many files of
-    which endings lie there that are not read. Raises DataError if there is no picture."""
+    which endings lie there that are not read. advice: what to do where there are just videos.
+    Raises DataError if there is no picture."""
     if not isinstance(folder, Path):
         return list(folder.names)
     if "PATH_TO" in os.fspath(folder):
@@ -58,7 +68,7 @@ def find_pictures(folder: Path | TarFolder, say: Say = quiet) -> list[str]:
     if not found:
         there = f"; there are {others}, which are not read" if others else ""
         if any(kind in VIDEO_ENDINGS for kind in passed):
-            raise DataError(f"no picture in {folder}{there}; {VIDEO_ADVICE}")
+            raise DataError(f"no picture in {folder}{there}; {advice}")
         raise DataError(
             f"no picture ({', '.join(PICTURE_ENDINGS)}) in {folder}{there}; is it the right folder?"
         )
@@ -166,11 +176,13 @@ def by_stem(folder: Path, say: Say = quiet) -> dict[str, Path]:
     return {stem: folder / name for stem, name in found.items()}
 
 
-def names_and_stems(folder: Path | TarFolder, say: Say = quiet) -> tuple[Names, np.ndarray]:
+def names_and_stems(
+    folder: Path | TarFolder, say: Say = quiet, advice: str = VIDEO_ADVICE
+) -> tuple[Names, np.ndarray]:
     """The pictures below a folder, and of each the hash of its stem: 64 bits, of which two of a
     million names share one with a probability of 3e-8; the names themselves, twice over, would
     take hundreds of megabytes. Raises DataError where a stem is there twice."""
-    names = find_pictures(folder, say)
+    names = find_pictures(folder, say, advice)
     stems = np.fromiter((hash(stem_of(name)) for name in names), np.int64, len(names))
     order = np.argsort(stems, kind="stable")
     again = np.flatnonzero(np.diff(stems[order]) == 0)

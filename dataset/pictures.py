@@ -20,7 +20,14 @@ from dataset.alphas import refuse
 from dataset.colours import GREY_MODES, conversion_of, to_srgb
 from dataset.intact import ends_early, lacks_pixels
 from dataset.kinds import PICTURE_ENDINGS, VIDEO_ENDINGS
-from dataset.listing import VIDEO_ADVICE, Say, find_pictures, names_and_stems, quiet
+from dataset.listing import (
+    VIDEO_ADVICE,
+    Say,
+    clips_advice,
+    find_pictures,
+    names_and_stems,
+    quiet,
+)
 from dataset.names import Names
 from dataset.orientation import orientation_of, upright_size, upright_to_stored
 from dataset.other_pictures import what_it_is
@@ -116,8 +123,9 @@ def find_pairs(
     set, also where a pair's two pictures are unlike in size: of all pairs, or of 20,000 evenly
     spaced ones where there are more. say: told of files that are not read.
     """
-    fgr_names, fgr_stems = names_and_stems(fgr_folder, say)
-    pha_names, pha_stems = names_and_stems(pha_folder, say)
+    advice = clips_advice(fgr_folder, pha_folder)
+    fgr_names, fgr_stems = names_and_stems(fgr_folder, say, advice)
+    pha_names, pha_stems = names_and_stems(pha_folder, say, advice)
     orphans = [
         folder / names[place]
         for folder, names, stems, others in (

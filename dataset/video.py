@@ -41,6 +41,19 @@ def _av():
     return av
 
 
+def frames_said(path: Path) -> int | None:
+    """How many frames a file says that it has, found without reading it through; None where it does
+    not say it or cannot be read, which a VideoReader tells more of. Raises DataError without
+    PyAV."""
+    av = _av()
+    try:
+        with av.open(os.fspath(path)) as container:
+            stream = pictures_of(container)
+            return (stream.frames or None) if stream else None
+    except (av.FFmpegError, OSError, ValueError):
+        return None
+
+
 class VideoReader:
     """The frames of a file's first video stream that is no cover, within `with`; iterate once.
 
@@ -165,9 +178,9 @@ class VideoReader:
         """What a VideoWriter wants to know to write such a video."""
         return self.size, self.rate, self.time_base, self.pixel_aspect
 
-    def notes(self) -> list[str]:
-        """What a user should know of it."""
-        said = [f"the sound of {self.path} is left out"] if self.audio else []
+    def notes(self, sound: bool = True) -> list[str]:
+        """What a user should know of it. sound: whether that it is left out is said."""
+        said = [f"the sound of {self.path} is left out"] if self.audio and sound else []
         if self.wide:
             said.append(f"{self.path} is {self.wide}: its colours are brought to BT.709")
         if self._interlaced:

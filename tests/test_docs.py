@@ -12,7 +12,8 @@ from PIL import Image, ImageOps
 from common.choices import SPLITS
 from data_path import DATA_PATH
 from tests.support import ROOT
-from tests.support.drawn import make_data
+from tests.support.clips import write_pair
+from tests.support.drawn import backdrop, make_data
 from tests.support.published import published_file
 
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -20,6 +21,7 @@ FOLDERS = ["docs", *(path.parent.name for path in ROOT.glob("*/__init__.py"))]
 SOURCES = [*ROOT.glob("*.py"), *(path for each in FOLDERS for path in (ROOT / each).rglob("*.py"))]
 ALONE = ["--num-workers", "0", "--device", "cpu"]
 SMALL = {  # what is put behind a command, so that it takes seconds; the rest is as it is written
+    "pack_data": ["--num-workers", "1"],
     "check_data": ["--crop-size", "32", "64", "--num-workers", "1"],
     "train_base": ["--crop-size", "32", "64", "--batch-size", "2", *ALONE, "--max-steps", "2"],
     "train_refine": ["--crop-size", "64", "64", "--batch-size", "2", *ALONE, "--max-steps", "1"],
@@ -79,6 +81,30 @@ def test_the_recipe_runs_from_nothing_to_a_trained_model(
     assert Path("checkpoint/first/epoch-0.pth").exists()
     assert Path("report.html").stat().st_size > 10_000
     assert Path("first.onnx").exists() and list(Path("mattes").rglob("*.png"))
+
+
+@pytest.mark.slow
+def test_clips_become_a_data_set_that_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    pytest.importorskip("av")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["python"])
+    for name in ("a", "b", "c"):
+        write_pair(tmp_path / "CLIPS", name)
+    write_pair(tmp_path / "OTHERS", "d")
+    for number, split in enumerate(("train", "valid")):
+        (tmp_path / "DIR/backgrounds" / split).mkdir(parents=True)
+        backdrop(80, 60, number).save(tmp_path / "DIR/backgrounds" / split / "a.jpg")
+    for command in commands(ROOT / "docs/data.md"):
+        _, script, *words = shlex.split(command)
+        name = script.removesuffix(".py")
+        status = importlib.import_module(name).main([*words, *SMALL[name]])
+        told = capsys.readouterr()
+        # These clips are three times the same.
+        assert status == (name == "check_data"), (command, told.out, told.err)
+    assert Path("checkpoint/clips/best.pth").exists()
+    assert list(Path("SET/train").glob("*.tar")) and list(Path("SET/valid").glob("*.tar"))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
