@@ -345,7 +345,7 @@ def test_videos_where_pictures_are_wanted(
         each.unlink()
     make(data / "train/fgr/1.mkv", count=1)
     train(data, status=2)
-    assert "take the frames out of a video first" in training_error_of(capsys)
+    assert "pack_data.py --from-clips" in training_error_of(capsys)
 
 
 def test_a_writer_keeps_what_it_is_told(tmp_path: Path) -> None:
