@@ -58,7 +58,7 @@ def test_videos_keep_their_shape_and_are_named_where_they_are_not_read(
     run_case("videos", monkeypatch)
     said = capsys.readouterr()
     clip, hlg, mts, *_ = said.out.split("== ")[1:]
-    assert all("4 image" in each for each in (clip, hlg, mts))
+    assert all("4 frame" in each for each in (clip, hlg, mts))
     assert "hlg.mp4 is HLG, BT.2020" in hlg
     many, com_bgr = said.err.splitlines()
     assert "no picture in many; there are 1 .mp4" in many and "ffmpeg -i" in many
