@@ -1,5 +1,6 @@
 """A data set out of clips: whole or not at all, and the same after a kill."""
 
+import errno
 import os
 import shutil
 import signal
@@ -264,6 +265,27 @@ def test_one_program_at_a_time(source: Path, capsys: pytest.CaptureFixture) -> N
         assert packing(*ALONE) == 2
     assert "another program packs into out" in capsys.readouterr().err
     assert not Path("out").exists()
+
+
+def test_no_room(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """What was packed before stays, and the same command goes on."""
+    write, written = one_clip.write_tars, []
+
+    def full(*words: object) -> None:
+        written.append(1)
+        if len(written) > 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(*words)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(one_clip, "write_tars", full)
+        assert packing(*ALONE) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "no room in out (No space left on device): 1 clip of 3" in line
+    assert packing(*ALONE) == 0
+    assert "going on: 1 of 3" in capsys.readouterr().out
 
 
 @pytest.mark.slow
