@@ -36,6 +36,8 @@ demo: $(VENV)/installed
 	$(REFINE_DEMO) $(call rates,2e-4) --lr-refiner 3e-3 --overwrite \
 		--model-pretrain-initialization checkpoint/demo/best.pth \
 		--max-steps $$(( ($(DEMO_STEPS) + 3) / 4 ))
+	$(REFINE_DEMO) $(call rates,4e-5) --lr-refiner 6e-4 --model-last-checkpoint auto \
+		--max-steps $$(( ($(DEMO_STEPS) * 3 + 9) / 10 ))
 	@echo "look at log/demo/preview.png, log/demo-refine/preview.png"
 	@echo "and, in a browser, at log/demo/report.html"
 
