@@ -21,8 +21,7 @@ from dataset.sampler import SampleKey, seed_of
 from evaluation.metrics import unknown_region
 from evaluation.scores import Batch
 from model import MattingRefine
-from model.matting_refine import resize
-from model.refiner import PATCH
+from model.matting_refine import enlarge
 
 # A background that was captured before the person came differs from what is behind the person.
 # Moved as in training; gamma and noise as Sengupta et al., CVPR 2020, drew them to train.
@@ -131,8 +130,5 @@ def _predict(model: nn.Module, src: Tensor, bgr: Tensor) -> tuple[Tensor, Tensor
         pha, fgr, _, _ = model(src, bgr, hid=False)
         return pha, fgr, None
     found = model(src, bgr)
-    height, width = src.shape[2], src.shape[3]
-    # The network continues sides to multiples of a patch, and sees those small.
-    whole = (found.ref_sm.shape[2] * PATCH, found.ref_sm.shape[3] * PATCH)
-    coarse = resize(found.pha_sm.float(), whole)[:, :, :height, :width]
+    coarse = enlarge(found.pha_sm.float(), (src.shape[2], src.shape[3]))
     return found.pha, found.fgr, coarse

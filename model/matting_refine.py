@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from common.choices import REFINE_MODES
 from model.matting_base import MattingBase, clamp
-from model.refiner import Refiner, replace_patches
+from model.refiner import PATCH, Refiner, replace_patches
 
 
 class Refined(NamedTuple):
@@ -106,11 +106,7 @@ class MattingRefine(MattingBase):
     def continued(self, pictures: Tensor) -> Tensor:
         """Pictures whose sides are multiples of a patch's: the last row and column are repeated.
         (B, C, H, W) to (B, C, H + 0..3, W + 0..3)."""
-        patch = self.refiner.patch
-        height, width = pictures.shape[2], pictures.shape[3]
-        if height % patch == 0 and width % patch == 0:
-            return pictures
-        return F.pad(pictures, [0, -width % patch, 0, -height % patch], mode="replicate")
+        return continued(pictures, self.refiner.patch)
 
     def coarse_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) at which the base network runs, for pictures of `size`."""
@@ -171,6 +167,21 @@ class MattingRefine(MattingBase):
         portion = 2048 if places.device.type == "cpu" else 65_536
         patches = [self.refiner.patches(half, full, some) for some in places.split(portion)]
         return torch.cat(patches)
+
+
+def continued(pictures: Tensor, patch: int = PATCH) -> Tensor:
+    """Pictures whose sides are multiples of a patch's: the last row and column are repeated."""
+    height, width = pictures.shape[2], pictures.shape[3]
+    if height % patch == 0 and width % patch == 0:
+        return pictures
+    return F.pad(pictures, [0, -width % patch, 0, -height % patch], mode="replicate")
+
+
+def enlarge(coarse: Tensor, size: tuple[int, int]) -> Tensor:
+    """What is at the coarse size of pictures of `size`, at that size, as within the network: sides
+    that are no multiple of a patch's are continued there. (B, C, h, w) to (B, C, *size)."""
+    whole = (-(-size[0] // PATCH) * PATCH, -(-size[1] // PATCH) * PATCH)
+    return resize(coarse, whole)[:, :, : size[0], : size[1]]
 
 
 def resize(pictures: Tensor, size: tuple[int, int]) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from model.matting_refine import Refined, resize
+from model.matting_refine import Refined, continued, enlarge, resize
 
 REFINE_TERMS = (
     "alpha_lg",
@@ -62,8 +62,8 @@ def refine_loss(
     with torch.autocast(true_pha.device.type, enabled=False):
         pha, fgr, pha_sm, fgr_sm, err_sm = (output.float() for output in outputs[:5])
         small, large = (pha_sm.shape[2], pha_sm.shape[3]), (pha.shape[2], pha.shape[3])
-        true_pha_sm, true_fgr_sm = resize(true_pha, small), resize(true_fgr, small)
-        enlarged = resize(pha_sm.detach() if detach_error else pha_sm, large)
+        true_pha_sm, true_fgr_sm = (resize(continued(x), small) for x in (true_pha, true_fgr))
+        enlarged = enlarge(pha_sm.detach() if detach_error else pha_sm, large)
         true_err = (enlarged - true_pha).abs()
         return {
             "alpha_lg": (pha - true_pha).abs().mean(),
@@ -72,7 +72,7 @@ def refine_loss(
             "gradient_sm": (sobel(pha_sm) - sobel(true_pha_sm)).abs().mean(),
             "foreground_lg": ((fgr - true_fgr).abs() * (true_pha > 0)).mean(),
             "foreground_sm": ((fgr_sm - true_fgr_sm).abs() * (true_pha_sm > 0)).mean(),
-            "error": (resize(err_sm, large) - true_err).square().mean(),
+            "error": (enlarge(err_sm, large) - true_err).square().mean(),
         }
 
 

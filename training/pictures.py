@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 from torchvision.utils import make_grid, save_image
 
 from common.files import write_bytes
-from model.matting_refine import resize
+from model.matting_refine import enlarge
 
 if TYPE_CHECKING:
     from model.matting_base import Outputs
@@ -53,7 +53,7 @@ def pictures(inputs: Inputs, outputs: "Outputs | Refined") -> dict[str, Tensor]:
     }
     images = {name: shrunk(picture) for name, picture in whole.items()}
     if "pred_pha_sm" in whole:
-        whole["pred_pha_sm"] = resize(whole["pred_pha_sm"], (src.shape[2], src.shape[3]))
+        whole["pred_pha_sm"] = enlarge(whole["pred_pha_sm"], (src.shape[2], src.shape[3]))
         rows, columns = edge_part(true_pha)
         for zoomed in ZOOMED_COLUMNS:
             picture = whole[zoomed.removeprefix("zoom_")].permute(0, 2, 3, 1)

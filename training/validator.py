@@ -16,7 +16,7 @@ from dataset.bad_images import BadImages
 from dataset.sample import MattingDataset, validation_keys
 from dataset.sample_loader import batches
 from evaluation import metrics
-from model.matting_refine import resize
+from model.matting_refine import enlarge
 from training.data import Data
 from training.journal import Journal
 from training.loader import make_loader
@@ -153,7 +153,7 @@ def figures(outputs: Any, true_pha: Tensor, conn: bool = False) -> dict[str, Ten
     names = (*METRICS, "conn") if conn else METRICS
     of = {name: (name, outputs.pha) for name in names}
     if hasattr(outputs, "pha_sm"):
-        coarse = resize(outputs.pha_sm.float(), (true_pha.shape[2], true_pha.shape[3]))
+        coarse = enlarge(outputs.pha_sm.float(), (true_pha.shape[2], true_pha.shape[3]))
         of |= {f"coarse_{name}": (name, coarse) for name in METRICS}
     return {
         title: getattr(metrics, name)(pha.float(), true_pha).mean()

@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from common.choices import BACKBONES
+from evaluation import metrics
 from model import MattingRefine, matting_base, matting_refine
 from model.refiner import cut_patches, replace_patches
 from tests.support import DATA, SHARED
 from tests.support.published import STATE_DICTS, reference_image
 from tests.support.refining import inputs, network
 from training.loss import REFINE_TERMS, refine_loss, total
+from training.validator import figures
 
 FIXTURES = SHARED / "fixtures"
 EVERYDAY = sorted(DATA.glob("refine/mattingrefine_*.json"))
@@ -137,6 +139,25 @@ def test_sides_that_are_no_multiple_of_four_are_those_of_the_outputs() -> None:
     more = [0, 2, 0, 1]
     padded = model(*(torch.nn.functional.pad(each, more, mode="replicate") for each in (src, bgr)))
     assert torch.equal(outputs.pha, padded.pha[:, :, :163, :226])
+
+
+def test_coarse_figures_of_such_sides_are_of_the_continued_pictures() -> None:
+    model = network(refine_sample_pixels=4423)
+    small = inputs(1, 163, 226)
+    truth = [reference_image(channels, 163, 226, 1.3) for channels in (1, 3)]
+    whole = [torch.nn.functional.pad(x, [0, 2, 0, 1], mode="replicate") for x in (*small, *truth)]
+    outputs = model(*small)
+    ours, expected = refine_loss(outputs, *truth), refine_loss(model(*whole[:2]), *whole[2:])
+    for name in ("alpha_sm", "gradient_sm", "foreground_sm"):
+        assert ours[name].item() == pytest.approx(expected[name].item(), rel=1e-6), name
+    enlarged = torch.nn.functional.interpolate(
+        torch.cat([outputs.pha_sm, outputs.err_sm], dim=1), (164, 228), mode="bilinear"
+    )
+    coarse, err = enlarged[..., :163, :226].split(1, dim=1)
+    error = (err - (coarse - truth[0]).abs()).square().mean()
+    assert ours["error"].item() == pytest.approx(error.item(), rel=1e-6)
+    found, mad = figures(outputs, truth[0])["coarse_mad"], metrics.mad(coarse, truth[0])
+    assert found.item() == pytest.approx(mad.mean().item(), rel=1e-6)
 
 
 def running(refiner: torch.nn.Module) -> dict[str, torch.Tensor]:
