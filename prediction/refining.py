@@ -72,7 +72,8 @@ class RefineSettings:
         """For pictures of (height, width): "1920x1080: backbone at 1/4, 480x270; ..."."""
         filled = self.for_size(size)
         assert filled.backbone_scale and filled.refine_sample_pixels is not None
-        height, width = (int(side * filled.backbone_scale) for side in size)
+        whole = (-(-side // 4) * 4 for side in size)  # as the network continues it
+        height, width = (int(side * filled.backbone_scale) for side in whole)
         refined = {
             "full": "all pixels refined",
             "thresholding": f"refined where the expected error is above {filled.refine_threshold}",

@@ -29,7 +29,7 @@ def test_figures_are_those_of_the_network_refined_and_coarse(
     words = ["--size", 98, "--backbone-scale", "1/4", "--refine-mode", "full"]
     run(*of_checkpoint(refiner, data), *words, "--json", "out.json", "--report", "out.html")
     told = capsys.readouterr().out
-    assert "MattingRefine" in told and "1/4, 24x24" in told and "all pixels" in told
+    assert "MattingRefine" in told and "1/4, 25x25" in told and "all pixels" in told
     heads = [line for line in told.splitlines() if "SAD" in line and "coarse" in line]
     assert heads[-1].split()[-4:] == ["coarse", "MAD", "coarse", "Grad"]
     content = json.loads(Path("out.json").read_text())

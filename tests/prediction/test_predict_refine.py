@@ -233,6 +233,13 @@ def test_other_settings_are_said(settings: RefineSettings, words: list[str]) -> 
     assert all(word in settings.said((1080, 1920)) for word in words)
 
 
+def test_the_coarse_size_that_is_said_is_the_networks() -> None:
+    settings, size = RefineSettings(1 / 4), (1081, 1922)
+    height, width = network(backbone_scale=1 / 4)(*inputs(1, 81, 122)).pha_sm.shape[2:]
+    assert f"{width}x{height};" in settings.said((81, 122))
+    assert "1922x1081: backbone at 1/4, 481x271;" in settings.said(size)
+
+
 def test_published_command_lines_are_taken(weights: Path, tmp_path: Path) -> None:
     """Of inference_images.py, as its documentation has it, but for the device."""
     folder = pictures(tmp_path, (224, 160))
