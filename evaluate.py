@@ -185,6 +185,8 @@ def of_checkpoint(
     )
     if isinstance(model, MattingRefine):
         settings.set_on(model, size)
+        for note in refining.unused(options):
+            print(note)
         print(f"MattingRefine, {settings.said(size)}")
     about = {
         "checkpoint": weights,

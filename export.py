@@ -175,6 +175,8 @@ def export(options: argparse.Namespace) -> None:
     about["precision"] = precision
     if isinstance(model, MattingRefine) and options.format == "onnx":
         about |= {name: str(getattr(model, name)) for name in refining.SETTINGS}
+        for note in refining.unused(options):  # in TorchScript they may be used later
+            tell(note)
     if options.format == "onnx":
         size = tuple(options.size) if options.size else None
         found = exporting.export_onnx(model, output, precision, outputs, about, size)

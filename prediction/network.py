@@ -4,6 +4,7 @@ import argparse
 
 from common.errors import OptionError
 from common.machine import choose_device, choose_precision
+from common.text import tell
 from model import MattingBase, MattingRefine
 from model.load import load_matting, load_matting_base
 from prediction import refining
@@ -20,6 +21,8 @@ def make_matter(options: argparse.Namespace) -> Matter:
     size, guided = options.size or refining.SIZE, options.upsample != "bilinear"
     matter = Matter(model, device, precision, size, guided, refining.settings_of(options))
     options.refines = matter.refines
+    for note in refining.unused(options):
+        tell(note)
     return matter
 
 

@@ -19,6 +19,8 @@ SCALES = (1 / 2, 1 / 4, 1 / 8)
 TRAINED_SIDE = 384
 SAMPLE_PIXELS, OF_PIXELS = 80_000, 1920 * 1080  # of HD; the authors take 320,000 of 4K
 SIZE = 512  # of a square with the pixels that MattingBase sees where it is alone
+# What each mode makes use of beside the scale.
+OF_MODES = {"sampling": "refine_sample_pixels", "thresholding": "refine_threshold"}
 MODEL_TYPES = ("mattingbase", "mattingrefine")
 
 
@@ -64,8 +66,7 @@ class RefineSettings:
 
     def described(self) -> dict[str, float | str | None]:
         """By the names under which it is noted down; without what its mode does not use."""
-        used = {"sampling": "refine_sample_pixels", "thresholding": "refine_threshold"}
-        names = ["backbone_scale", "refine_mode", *filter(None, [used.get(self.refine_mode)])]
+        names = ["backbone_scale", "refine_mode", *filter(None, [OF_MODES.get(self.refine_mode)])]
         return {name.replace("_", " "): getattr(self, name) for name in names}
 
     def said(self, size: tuple[int, int]) -> str:
@@ -191,6 +192,16 @@ def typed_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Those of SETTINGS that were typed, by their names."""
     found = {name: getattr(options, flag[2:].replace("-", "_")) for name, flag in SETTINGS.items()}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def unused(options: argparse.Namespace) -> list[str]:
+    """What to say of typed settings that the refine mode makes no use of."""
+    mode, typed = options.refine_mode or RefineSettings.refine_mode, typed_settings(options)
+    return [
+        f"note: {SETTINGS[name]} is not used: it goes with --refine-mode {other}"
+        for other, name in OF_MODES.items()
+        if other != mode and name in typed
+    ]
 
 
 def settings_of(options: argparse.Namespace) -> RefineSettings:

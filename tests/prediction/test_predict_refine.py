@@ -1,6 +1,7 @@
 """predict.py with a MattingRefine: used as what it is, at the picture's own size."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -231,6 +232,23 @@ def test_settings_and_files_are_said(
 )
 def test_other_settings_are_said(settings: RefineSettings, words: list[str]) -> None:
     assert all(word in settings.said((1080, 1920)) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("more", "unused"),
+    [
+        (["--refine-threshold", 0.1], ["--refine-threshold"]),
+        (["--refine-mode", "full", "--refine-pixels", 16], ["--refine-pixels"]),
+        (["--refine-mode", "thresholding", "--refine-threshold", 0.1], []),
+        (["--refine-pixels", 16, "--backbone-scale", "1/2"], []),
+    ],
+)
+def test_options_of_another_mode_are_said(
+    weights: Path, tmp_path: Path, more: list, unused: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    assert predict.main(words(weights, pictures(tmp_path, (80, 60)), *more)) == 0
+    said = re.findall(r"note: (--\S+) is not used", capsys.readouterr().out)
+    assert said == unused
 
 
 def test_the_coarse_size_that_is_said_is_the_networks() -> None:
