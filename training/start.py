@@ -165,6 +165,8 @@ def source_of(options: TrainingOptions) -> Source:
         if last == Path("auto"):
             raise other_stage(found)
         tell(f"{found.path} is of the base stage: this stage begins with its weights")
+        if initial:
+            tell(f"{initial} is not transferred: --model-last-checkpoint is in its place")
         return "transfer", found.path
     if found is None:
         if initial and initial != Path("torchvision"):

@@ -151,8 +151,10 @@ def test_it_begins_with_a_base_checkpoint_and_continues_its_own(
     data: Path, here: Path, base: Path, capsys: pytest.CaptureFixture
 ) -> None:
     # The published command line: a base file as the last checkpoint.
-    run(data, *FEW, "--model-last-checkpoint", base, **REFINE)
+    unread = ["--model-pretrain-initialization", "unread.pth"]
+    run(data, *FEW, "--model-last-checkpoint", base, *unread, **REFINE)
     said = capsys.readouterr().out
+    assert "unread.pth is not transferred" in said
     entries = len(weights(base))
     assert f"{base} is of the base stage" in said and f" {entries}/{entries + 20} " in said
     entry = json.loads(Path("log/run/run.json").read_text())[0]
