@@ -153,7 +153,7 @@ class MattingRefine(MattingBase):
         if self.refine_mode == "full":
             return self.refiner.whole(half, full)
         enlarged = resize(coarse, size).contiguous()
-        places = chosen[:, 0].nonzero()
+        places = chosen[:, 0].nonzero()  # the host waits here: how many there are decides shapes
         # Where none is chosen, the refiner refines none: in training every process of several has
         # to take part in its batch norms and gradients.
         replace_patches(enlarged, places, self.refined(half, full, places))
