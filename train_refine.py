@@ -79,7 +79,7 @@ def train(options: RefineOptions, run: "Run") -> None:
     optimizer = run.guard(state)
     checkpointer = run.enter(Checkpointer(run, state, data, start, journal, optimizer.flush))
     validator = Validator(run, state, data, losses, journal)
-    refined = RefinedShare(options, run.say)
+    refined = RefinedShare(options, run.say, run.team)
     network = run.team.wrap(model).train()
     if not (start.resumed or options.dry_run):
         validator.validate(run.step)

@@ -20,6 +20,8 @@ from tests.support.published import published_file
 from tests.support.running import AUTO, error_of, run, same, weights
 from training import checkpoint
 from training.options import parse_refine_options
+from training.refined import RefinedShare
+from training.team import Team
 
 pytestmark = pytest.mark.usefixtures("tiny_network_throughout")
 REFINE = {"script": "train_refine"}
@@ -250,6 +252,16 @@ def test_a_refiner_that_learns_nothing_is_told_once(
     assert "--model-refine-sample-pixels 160 is not used" in said
     saved = weights("checkpoint/run/epoch-0.pth")
     assert all(value.isfinite().all() for value in saved.values())
+
+
+def test_what_another_process_refines_counts() -> None:
+    class Two(Team):
+        def all_reduce_sum(self, tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.add_(0.5)  # the other's
+
+    said: list[str] = []
+    refined = RefinedShare(parse_refine_options([]), said.append, Two(size=2))
+    assert refined.numbers(1, torch.zeros(2, 1, 4, 4)) == {"refined_share": 0.25} and not said
 
 
 def test_how_much_is_refined_is_logged(data: Path, here: Path) -> None:
