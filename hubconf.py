@@ -39,8 +39,9 @@ def mattingrefine(
     constructor, such as backbone_scale, refine_mode and refine_sample_pixels; the kernel size is
     the file's. Its call takes src and bgr, (B, 3, H, W), RGB, 0..1, and gives pha, fgr, pha_sm,
     fgr_sm, err_sm and ref_sm.
-    Raises ValueError where there is no such backbone or setting, the file cannot be read as weights
-    of MattingRefine, or is of another backbone or kernel size.
+    Raises ValueError where there is no such backbone or value of a setting, the file cannot be read
+    as weights of MattingRefine, or is of another backbone or kernel size; TypeError where there is
+    no such setting.
     """
     if weights is None:
         return MattingRefine(backbone, **settings)
