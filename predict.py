@@ -164,12 +164,13 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         help="pictures of one size at a time; fewer where they are large",
     )
     machine.add_argument(
-        "--num-workers", type=integer(1, MAX_WORKERS), default=4, metavar="N",
-        help="threads that read pictures, and as many that write them",
+        "--num-workers", type=integer(0, MAX_WORKERS), default=4, metavar="N",
+        help="threads that read pictures, and as many that write them; 0, as published, is 1",
     )
     # fmt: on
     options = parser.parse_args(argv)
     options.types = list(dict.fromkeys(options.types))
+    options.num_workers = max(1, options.num_workers)
     options.refines = False  # until the file is read
     if options.com_bgr is not None and "com" not in options.types:
         parser.error("--com-bgr goes with --type com")
