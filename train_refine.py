@@ -86,15 +86,15 @@ def train(options: RefineOptions, run: "Run") -> None:
 
     # ---- The loop -------------------------------------------------------------------------------
 
-    for step, batches in run.enter(TrainingSteps(run, data, journal, checkpointer.check)):
-        for batch in batches:  # one, or as many as --accumulate says
+    for step, micro_batches in run.enter(TrainingSteps(run, data, journal, checkpointer.check)):
+        for batch in micro_batches:  # one, or as many as --accumulate says
             model.seed_dropout(batch["dropout_seeds"])
             inputs = augment(batch, run.device, run.layout)  # src, bgr, true_pha, true_fgr
-            with run.team.averaging(network, last=batch is batches[-1]):
+            with run.team.averaging(network, last=batch is micro_batches[-1]):
                 outputs, terms = losses(network, *inputs)
                 optimizer.backward(terms)
         optimizer.step()
-        optimizer.check_later(step, batches)
+        optimizer.check_later(step, micro_batches)
 
         if data.is_due(step, options.log_train_loss_interval):
             numbers = optimizer.numbers() | refined.numbers(step, outputs.ref_sm)

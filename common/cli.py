@@ -188,3 +188,26 @@ def positive(most: float = math.inf) -> Callable[[str], float]:
         return value
 
     return positive_number
+
+
+def part(text: str) -> float:
+    """An argparse type: a part of a side, above 0 and at most 1/2, as 0.25 or 1/4."""
+    part_of, _, parts = text.partition("/")
+    try:
+        value = float(part_of) / float(parts or 1)
+    except (ValueError, ZeroDivisionError):
+        value = math.nan
+    if not 0 < value <= 0.5:
+        raise argparse.ArgumentTypeError(f"{said(text)} is no part of 0 to 1/2; type 1/4, say")
+    return value
+
+
+def expected_error(text: str) -> float:
+    """An argparse type: a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{said(text)} is no number from 0 to 1")
+    return value

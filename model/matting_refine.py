@@ -76,7 +76,7 @@ class MattingRefine(MattingBase):
         """The matte of `src`, given the same scene without the person.
 
         src, bgr: (B, 3, H, W), RGB, 0..1. The coarse size, H and W times backbone_scale rounded
-        down, has at least 32 pixels a side. Sides that are no multiple of 4 are continued to the
+        down, has at least a pixel a side. Sides that are no multiple of 4 are continued to the
         next one within; the outputs at the full size are cut again. chosen: refine these patches,
         bool of ref_sm's shape, and not those that the settings choose.
         """

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from common.choices import BACKBONES, KERNEL_SIZES, REFINE_MODES
-from common.cli import integer, said
+from common.cli import expected_error, integer, part
 
 if TYPE_CHECKING:
     from model import MattingRefine
@@ -88,29 +88,6 @@ def scale_said(scale: float) -> str:
     """ "1/4" where it is such a part, else "0.3"."""
     parts = 1 / scale
     return f"1/{round(parts)}" if abs(parts - round(parts)) < 1e-9 else f"{scale:g}"
-
-
-def part(text: str) -> float:
-    """An argparse type: a part of a side, above 0 and at most 1/2, as 0.25 or 1/4."""
-    part_of, _, parts = text.partition("/")
-    try:
-        value = float(part_of) / float(parts or 1)
-    except (ValueError, ZeroDivisionError):
-        value = math.nan
-    if not 0 < value <= 0.5:
-        raise argparse.ArgumentTypeError(f"{said(text)} is no part of 0 to 1/2; type 1/4, say")
-    return value
-
-
-def expected_error(text: str) -> float:
-    """An argparse type: a number from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{said(text)} is no number from 0 to 1")
-    return value
 
 
 OF_EACH_SIZE = {  # what is taken where an option is not given, for --help

