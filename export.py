@@ -118,7 +118,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         for flag, used in (("--simplified", options.simplified), ("--dynamic", options.dynamic)):
             if used:
                 parser.error(f"{flag} goes with --format onnx or torchscript; weights are all kept")
-        if typed := list(refining.typed_settings(options)):
+        typed = list(refining.typed_settings(options))
+        if typed:
             parser.error(
                 f"{refining.SETTINGS[typed[0]]} goes with --format onnx or torchscript; weights "
                 "hold no settings"

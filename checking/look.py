@@ -24,8 +24,8 @@ from common.processes import (
     STOP_SIGNALS,
     deferred_signals,
     end_with_parent,
+    ended_on_exit,
     ignore_signals,
-    killed_on_exit,
 )
 from dataset.alphas import NO_FIGURES, AlphaError, judge_alpha, premultiplied
 from dataset.first_look import turned_apart
@@ -197,7 +197,7 @@ def _in_order(
         pool = ProcessPoolExecutor(workers, context, _begin_worker, begin)
     waiting: deque[tuple[int, Future[list[Checked]]]] = deque()
     rest = iter(chunks)
-    with killed_on_exit():
+    with ended_on_exit(pool):
         try:
             while True:
                 with starting(), deferred_signals(*STOP_SIGNALS):  # the first start the processes
@@ -213,8 +213,6 @@ def _in_order(
                 "a process that reads pictures was killed, as happens where memory is short; type "
                 "a smaller --num-workers"
             ) from None
-        finally:  # at Ctrl-C: without waiting for what is being read
-            pool.shutdown(wait=False, cancel_futures=True)
 
 
 _here: tuple[list, list[str], CheckOptions]  # of this process: what a worker is started with

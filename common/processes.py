@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -94,6 +95,18 @@ def killed_on_exit() -> Iterator[Callable[[], list[BaseProcess]]]:
                 process.kill()  # workers of torch ignore multiprocessing's SIGTERM
             for process in left:
                 process.join()
+
+
+@contextlib.contextmanager
+def ended_on_exit(pool: ProcessPoolExecutor) -> Iterator[None]:
+    """Ends `pool`, none of whose processes may have started before: kills those that are still
+    there, and waits for the pool's own thread. Python 3.11 races with that thread where a program
+    ends before it, and says so on stderr."""
+    try:
+        with killed_on_exit():
+            yield
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def ignore_signals(*numbers: int) -> None:

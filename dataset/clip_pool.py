@@ -11,8 +11,8 @@ from common.processes import (
     STOP_SIGNALS,
     deferred_signals,
     end_with_parent,
+    ended_on_exit,
     ignore_signals,
-    killed_on_exit,
 )
 
 SECONDS_BETWEEN = 0.3  # looks at how far the processes are
@@ -36,8 +36,8 @@ def results(
     context = multiprocessing.get_context("spawn")
     counter = context.Value("q", 0)
     seen = 0
-    with killed_on_exit():
-        pool = ProcessPoolExecutor(workers, context, _begin, (counter,))
+    pool = ProcessPoolExecutor(workers, context, _begin, (counter,))
+    with ended_on_exit(pool):
         try:
             with deferred_signals(*STOP_SIGNALS):
                 left = {pool.submit(_run, work, job) for job in jobs}
@@ -54,8 +54,6 @@ def results(
                 "a process that reads clips was killed, perhaps for want of memory: type the same "
                 "command with --num-workers 1"
             ) from None
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _begin(counter: Any) -> None:

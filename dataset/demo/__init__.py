@@ -23,8 +23,8 @@ from common.processes import (
     STOP_SIGNALS,
     deferred_signals,
     end_with_parent,
+    ended_on_exit,
     ignore_signals,
-    killed_on_exit,
     usable_processors,
 )
 from dataset.demo.objects import OBJECT_KINDS, draw_object
@@ -137,7 +137,7 @@ def draw_all(folder: Path, seed: int, counts: dict[str, int], workers: int, scal
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=begin_drawing)
     except OSError:  # a full /dev/shm has no room for its semaphores
         return draw_all(folder, seed, counts, 1, scale)
-    with killed_on_exit():
+    with ended_on_exit(pool):
         try:
             with deferred_signals(*STOP_SIGNALS):
                 drawn = [pool.submit(draw_one, folder, seed, scale, *job) for job in todo]
@@ -148,8 +148,6 @@ def draw_all(folder: Path, seed: int, counts: dict[str, int], workers: int, scal
             # a script without a main guard, or one read from stdin, cannot start workers
             for job in todo:
                 draw_one(folder, seed, scale, *job)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def begin_drawing() -> None:
