@@ -310,6 +310,7 @@ def test_a_run_is_the_same_however_workers_start(
 
 
 @pytest.mark.slow
+@pytest.mark.published
 @pytest.mark.parametrize("size", ["4k", "64k", "64m"])
 def test_a_small_dev_shm_is_trained_with(data: Path, here: Path, size: str) -> None:
     done = has_little_shm(trained(here, data), size)
