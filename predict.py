@@ -196,7 +196,7 @@ def predict_pictures(options: argparse.Namespace, exit_stack: contextlib.ExitSta
     """Reads a batch while another is predicted and the one before is written."""
     from common.errors import DataError
     from prediction.frames import find_frames, read_rgb
-    from prediction.network import make_matter, tell_settings
+    from prediction.network import make_matter, tell_not_refined, tell_settings
     from prediction.pipeline import (
         Progress,
         arrays_of,
@@ -276,6 +276,7 @@ def predict_pictures(options: argparse.Namespace, exit_stack: contextlib.ExitSta
     if not progress.done:
         raise DataError(f"no picture could be read; the first: {faults[0]}")
     folders = ", ".join(str(options.output / each) for each in options.types)
+    tell_not_refined(matter, progress)
     progress.end(f"; wrote {folders}" + (f"; {len(faults)} left out" if faults else ""))
 
 
@@ -288,7 +289,7 @@ def predict_video(options: argparse.Namespace, exit_stack: contextlib.ExitStack)
     from common.errors import DataError, OptionError
     from dataset.video import VideoReader, VideoWriter, is_video
     from prediction.frames import read_rgb
-    from prediction.network import make_matter, tell_settings
+    from prediction.network import make_matter, tell_not_refined, tell_settings
     from prediction.pipeline import (
         Progress,
         arrays_of,
@@ -391,6 +392,7 @@ def predict_video(options: argparse.Namespace, exit_stack: contextlib.ExitStack)
     if cut:
         where = ", ".join(str(part_of(path, part())) for path in paths.values())
         raise DataError(f"{message_of(cut[0], SKIP)}; what was predicted before it is in {where}")
+    tell_not_refined(matter, progress)
     progress.end(f"; wrote {', '.join(map(str, paths.values()))}")
 
 

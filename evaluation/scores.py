@@ -152,7 +152,14 @@ def units(result: Result) -> str:
     if "fgr_mse" in result.images[0].figures:
         said.append("fgr MSE times 1000, wherever true alpha is above 0")
     if "coarse_mad" in result.images[0].figures:
-        said.append("coarse: the same of alpha before it was refined")
+        figures = [image.figures for image in result.images]
+        if all(each["coarse_mad"] == each["mad"] for each in figures):
+            said.append(
+                "coarse: the same, since nothing was refined; type a smaller --refine-threshold, "
+                "or --refine-mode sampling"
+            )
+        else:
+            said.append("coarse: the same of alpha before it was refined")
     if result.clips:
         said.append("dtSSD times 100")
     return "; ".join([*said, "alpha being 0..1"])

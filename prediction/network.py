@@ -4,7 +4,7 @@ import argparse
 
 from common.errors import OptionError
 from common.machine import choose_device, choose_precision
-from common.text import tell
+from common.text import plural, tell
 from model import MattingBase, MattingRefine
 from model.load import load_matting, load_matting_base
 from prediction import refining
@@ -83,8 +83,23 @@ def check_types(options: argparse.Namespace, model: MattingBase) -> None:
     """Raises OptionError where "ref" is asked of a network that refines nothing."""
     if "ref" in options.types and not isinstance(model, MattingRefine):
         left = " ".join(each for each in options.types if each != "ref") or "pha"
+        way = "leave out --model-type mattingbase"
+        if options.model_type != "mattingbase":
+            way = f"type --type {left}, or give a file that train_refine.py has saved"
         raise OptionError(
             f"--type ref is where a refiner has worked, and {options.model_checkpoint} is used as "
-            f"MattingBase, which has none: type --type {left}, or give a file that "
-            "train_refine.py has saved"
+            f"MattingBase, which has none: {way}"
+        )
+
+
+def tell_not_refined(matter: Matter, progress: Progress) -> None:
+    """Says how many pictures have no place that was refined, where there are some."""
+    if matter.not_refined:
+        settings, pictures = matter.settings, plural(matter.not_refined, progress.unit)
+        above, advice = "", ""
+        if settings.refine_mode == "thresholding":
+            above = f" above {settings.refine_threshold}"
+            advice = "; type a smaller --refine-threshold, or --refine-mode sampling"
+        progress.say(
+            f"note: nothing was refined in {pictures}: the network expects no error{above}{advice}"
         )

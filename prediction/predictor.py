@@ -65,6 +65,7 @@ class Matter:
         layout = torch.channels_last if on_gpu else torch.contiguous_format
         model = checkpoint if isinstance(checkpoint, MattingBase) else load_matting(checkpoint)
         self.model = model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        self.not_refined = 0  # pictures of which nothing was refined
 
     @property
     def refines(self) -> bool:
@@ -156,6 +157,7 @@ class Matter:
             found = self.model(as_float(src), as_float(bgr).expand(len(src), -1, -1, -1))
         pha, fgr, err, ref = found.pha, found.fgr, found.err_sm.float(), found.ref_sm
         self._check_finite([pha, fgr, err])
+        self.not_refined += int((ref.flatten(1).amax(1) == 0).sum())
         whole = (ref.shape[2] * PATCH, ref.shape[3] * PATCH)  # which the network has continued to
 
         def rows_of(first: int, last: int) -> dict[str, Tensor]:

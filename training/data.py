@@ -6,7 +6,7 @@ from pathlib import Path
 
 from common.choices import SPLITS
 from common.files import check_apart
-from common.text import tell
+from common.text import plural, tell
 from dataset.first_look import look_at_alphas, smaller_than
 from dataset.folders import data_folders, describe, open_split, places
 from dataset.pictures import Backgrounds, Foregrounds
@@ -64,7 +64,7 @@ def open_data(run: Run) -> Data:
     run.say(
         f"data: {len(foregrounds)} foregrounds and {len(backgrounds)} backgrounds to train on, "
         f"{len(valid_foregrounds)} and {len(valid_backgrounds)} to validate on; "
-        f"{epoch_steps} steps an epoch, the last step is {last_step} ({limit})"
+        f"{plural(epoch_steps, 'step')} an epoch, the last step is {last_step} ({limit})"
     )
     limit = f"{last_step} ({limit})"
     return Data(splits["train"], splits["valid"], described, epoch_steps, last_step, limit)

@@ -102,7 +102,7 @@ def add_start(parser: argparse.ArgumentParser, stage: Stage) -> None:
     model.add_argument(
         "--resume-anyway", action="store_true",
         help="continue a checkpoint of a run with another seed, batch size, crop size, pairing or "
-        "data set; without it that is refused",
+        "data set, or another refiner; without it that is refused",
     )
     model.add_argument(
         "--overwrite", action="store_true",
@@ -206,7 +206,8 @@ def add_watching(parser: argparse.ArgumentParser, stage: Stage) -> None:
     )
     watching.add_argument(
         "--log-valid-interval", type=integer(1), default=stage.valid_interval, metavar="N",
-        help="validation; also before the first step and after the last",
+        help="validation; also after the last step, and before the first where no checkpoint is "
+        "continued",
     )
     watching.add_argument(
         "--valid-conn", action="store_true",

@@ -23,7 +23,7 @@ from model.sources import MATTING_REFINE, recognise
 from model.transfer import TransferError, transfer
 from model.weights_file import read_weights, weights_of_state
 from training import checkpoint, locks
-from training.checkpoint import Checkpoint, CheckpointError
+from training.checkpoint import FIRST_STAGE, Checkpoint, CheckpointError
 from training.checkpoint_folder import CheckpointFolder
 from training.data import Data
 from training.options import RefineOptions, TrainingOptions
@@ -139,6 +139,11 @@ def _start(
         report = initialise(state.model, source, run.options, run.log_folder)
     elif kind == "scratch":
         print("start: from scratch, all weights random")
+        if run.options.stage != FIRST_STAGE:
+            tell(
+                "warning: the base network is random, too; --model-pretrain-initialization "
+                "checkpoint/NAME/best.pth begins with that of a run of train_base.py"
+            )
     if to_replace:
         best = None  # what it was may be of what is replaced
     return Start(kind, source, first_step, best, report, tuple(to_replace))
@@ -180,9 +185,10 @@ def source_of(options: TrainingOptions) -> Source:
 def other_stage(found: Checkpoint) -> OptionError:
     """What is wrong with a run's name where its folder holds checkpoints of another stage."""
     stage = checkpoint.stage_of(found)
+    begin = f", and begin with --model-pretrain-initialization {found.path}"
     return OptionError(
         f"{found.path.parent} holds the checkpoints of a run of the {stage} stage, up to "
-        f"{found.path.name}; choose another --model-name"
+        f"{found.path.name}; choose another --model-name{begin if stage == FIRST_STAGE else ''}"
     )
 
 

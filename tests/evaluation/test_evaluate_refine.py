@@ -97,3 +97,12 @@ def test_what_goes_with_a_refiner_alone(
     assert all(word in said for word in named)
     said = error_of(capsys, "--pred-dir", here, "--true-dir", data, "--refine-pixels", 9)
     assert "--refine-pixels goes with --model-checkpoint" in said
+
+
+@pytest.mark.parametrize(("threshold", "refined"), [("1", False), ("0", True)])
+def test_it_is_said_where_nothing_is_refined(
+    refiner: Path, data: Path, here: Path, threshold: str, refined: bool, capsys
+) -> None:
+    words = ["--size", 64, "--refine-mode", "thresholding", "--refine-threshold", threshold]
+    run(*of_checkpoint(refiner, data), *words)
+    assert ("smaller --refine-threshold" in capsys.readouterr().out) != refined

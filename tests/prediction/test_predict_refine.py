@@ -251,6 +251,19 @@ def test_options_of_another_mode_are_said(
     assert said == unused
 
 
+@pytest.mark.parametrize(("threshold", "refined"), [(1, False), (0, True)])
+def test_pictures_that_nothing_is_refined_of_are_counted(
+    weights: Path, tmp_path: Path, threshold: int, refined: bool, capsys: pytest.CaptureFixture
+) -> None:
+    more = ["--refine-mode", "thresholding", "--refine-threshold", threshold, "--type", "ref"]
+    folder = pictures(tmp_path, (80, 60), (64, 64))
+    assert predict.main(words(weights, folder, *more)) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "nothing was refined" in line]
+    assert ["2 images" in line and "--refine-threshold" in line for line in said] == (
+        [] if refined else [True]
+    )
+
+
 def test_the_coarse_size_that_is_said_is_the_networks() -> None:
     settings, size = RefineSettings(1 / 4), (1081, 1922)
     height, width = network(backbone_scale=1 / 4)(*inputs(1, 81, 122)).pha_sm.shape[2:]
@@ -308,7 +321,10 @@ def test_with_the_base_network(
         (["--size", "64"], ["--size", "--backbone-scale", "--model-type mattingbase"]),
         (["--upsample", "bilinear"], ["--upsample", "--model-type mattingbase"]),
         (["--model-refine-kernel-size", "1"], ["--model-refine-kernel-size 3"]),
-        (["--model-type", "mattingbase", "--type", "ref"], ["--type ref", "--type pha"]),
+        (
+            ["--model-type", "mattingbase", "--type", "ref"],
+            ["--type ref", "leave out --model-type mattingbase"],
+        ),
         (
             ["--model-type", "mattingbase", "--refine-mode", "full"],
             ["--model-type", "--refine-mode"],

@@ -227,6 +227,7 @@ def test_a_run_of_the_base_stage_is_never_lost_to_this_one(
         run(data, *FEW, *words, status=2, **REFINE)
         said = error_of(capsys)
         assert "checkpoint/run holds" in said and "choose another --model-name" in said
+        assert "--model-pretrain-initialization checkpoint/run/epoch-0" in said
     best = ["--model-pretrain-initialization", "checkpoint/run/best.pth", "--overwrite"]
     run(data, *FEW, *best, status=2, **REFINE)
     assert "choose another --model-name" in error_of(capsys)
@@ -240,6 +241,15 @@ def test_a_run_of_the_base_stage_is_never_lost_to_this_one(
 
 
 # ---- What is refined ----------------------------------------------------------------------------
+
+
+def test_a_base_network_of_random_weights_is_warned_of(
+    data: Path, here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run(data, *FEW, **REFINE)
+    assert "--model-pretrain-initialization checkpoint/NAME/best.pth" in capsys.readouterr().out
+    run(data, *FEW, "--model-name", "base", script="train_base")
+    assert "random, too" not in capsys.readouterr().out
 
 
 def test_a_refiner_that_learns_nothing_is_told_once(
