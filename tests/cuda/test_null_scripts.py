@@ -59,10 +59,22 @@ def test_a_run_trains_validates_and_saves(data: Path, tmp_path: Path, words: lis
     assert {value.dtype for value in weights.values()} == {torch.float32, torch.int64}
 
 
-def test_the_second_stage_trains_and_saves(data: Path, tmp_path: Path) -> None:
-    """Everything is refined: what a device that computes nothing has chosen cannot be counted."""
+@pytest.mark.parametrize(
+    ("mode", "found"),
+    [
+        ("sampling", 5),
+        ("sampling", 0),
+        pytest.param("thresholding", 5, marks=SLOW),
+        pytest.param("full", 0, marks=SLOW),
+    ],
+)
+def test_the_second_stage_trains_and_saves(
+    data: Path, tmp_path: Path, mode: str, found: int
+) -> None:
+    """found: patches that the device has chosen of each batch."""
     words = [*TRAIN[1:], *MOBILENET, *CLIPPED, "--num-workers", 0, "--dataset-dir", data]
-    told = succeeds(["train_refine.py", *words, "--model-refine-mode", "full"], tmp_path)
+    argv = ["train_refine.py", *words, "--model-refine-mode", mode]
+    told = succeeds(argv, tmp_path, env={"NULL_CUDA_FOUND": str(found)})
     assert told.startswith("run: mobilenetv2, fp16 on cuda:0\n")
     weights = torch.load(next(tmp_path.glob("checkpoint/run/epoch-[0-9].pth")), weights_only=True)
     assert {str(value.device) for value in weights.values()} == {"cpu"}
