@@ -18,6 +18,10 @@ PANELS = {  # title → columns, of those that the table has
     "Grad, Conn (/1000)": ("grad", "conn", "coarse_grad"),
 }
 
+HEADROOM = 0.12  # above the highest point, as a part of the axis
+LEGEND_COLUMNS = 3
+TITLE_AT_MOST = 80  # letters
+
 
 def fine_of(name: str) -> str:
     """Names the curve of the refined alpha that belongs to a coarse one's, beside which it is drawn
@@ -52,10 +56,11 @@ def read_results(table: Path) -> dict[str, list[tuple[int, float]]]:
     return {name: points for name, points in curves.items() if points}
 
 
-def draw_results(table: Path, picture: Path) -> bool:
-    """Draws `table` into `picture`, a PNG, which is replaced as a whole. Returns whether it was:
-    False where matplotlib is not installed, or the table has fewer than two rows, of which there is
-    no curve. Raises OSError."""
+def draw_results(table: Path, picture: Path, name: str = "") -> bool:
+    """Draws `table` into `picture`, a PNG, which is replaced as a whole. name: of the run, as its
+    title; letters that matplotlib's font may lack are escaped. Returns whether it was drawn: False
+    where matplotlib is not installed, or the table has fewer than two rows, of which there is no
+    curve. Raises OSError."""
     curves = read_results(table)
     if max(map(len, curves.values()), default=0) < 2:  # nor is a start kept waiting for matplotlib
         return False
@@ -74,7 +79,12 @@ def draw_results(table: Path, picture: Path) -> bool:
     panels = {title: names for title, names in panels.items() if names}
     if not panels:
         return False
-    figure = Figure(figsize=(4.5 * len(panels), 3.6), layout="constrained")
+    rows = max(-(-len(names) // LEGEND_COLUMNS) for names in panels.values())
+    figure = Figure(figsize=(4.5 * len(panels), 3.8 + 0.22 * rows), layout="constrained")
+    if name:
+        shown = name if len(name) <= TITLE_AT_MOST else f"{name[:TITLE_AT_MOST]}..."
+        shown = shown.encode("latin-1", "backslashreplace").decode("latin-1")
+        figure.suptitle(shown, parse_math=False, fontweight="bold")
     for axes, (title, names) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
     ):
@@ -92,10 +102,17 @@ def draw_results(table: Path, picture: Path) -> bool:
             )
             colours[name] = line.get_color()
         axes.update_datalim([(steps[0], 0)])  # so that the margin above is one of the whole height
+        axes.margins(y=HEADROOM)
         axes.set(title=title, xlabel="step", ylim=(0, None))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 150k: long numbers would overlap
         axes.grid(alpha=0.3)
-        axes.legend()
+        axes.legend(  # below the axis, where there are no curves
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.17),
+            ncols=min(len(names), LEGEND_COLUMNS),
+            fontsize="small",
+            frameon=False,
+        )
     write_atomically(picture, lambda file: figure.savefig(file, format="png", dpi=110))
     return True

@@ -95,7 +95,36 @@ def test_a_flat_curve_is_not_cut_at_the_top(
     table.write_text(HEAD + "a,0,0,3,1,300,30\na,10,0,2.999,1,299.9,29.99\n")
     assert draw_results(table, tmp_path / "results.png")
     for (bottom, top), value in zip(tops, (3, 300, 30), strict=True):
-        assert bottom == 0 and top > 1.02 * value
+        assert bottom == 0 and 1.1 * value < top < 1.3 * value
+
+
+@pytest.mark.parametrize("height", [3.0, 0.01])  # flat, and on the axis
+def test_no_legend_lies_on_a_curve_and_the_run_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, height: float
+) -> None:
+    figures = pytest.importorskip("matplotlib.figure").Figure
+    table, drawn, save = tmp_path / "results.csv", [], figures.savefig
+
+    def noting(figure: Any, *arguments: Any, **named: Any) -> None:
+        save(figure, *arguments, **named)
+        drawn.append(figure)
+
+    monkeypatch.setattr(figures, "savefig", noting)
+    names = ["loss", *(f"{n}_{s}" for s in ("lg", "sm") for n in ("alpha", "gradient"))]
+    names += ["error", "mad", "mse", "coarse_mad", "grad"]
+    rows = [",".join(["a", str(s), "0", *[str(height)] * len(names)]) for s in range(0, 50, 10)]
+    table.write_text("\n".join([",".join(["start", "step", "epoch", *names]), *rows, ""]))
+    name = "group/a $x$ run \u4f60"
+    assert draw_results(table, tmp_path / "results.png", name)
+    (figure,) = drawn
+    whole = figure.bbox
+    for axes in figure.axes:
+        legend, curves = axes.get_legend().get_window_extent(), axes.get_window_extent()
+        assert not legend.overlaps(curves)
+        assert not legend.overlaps(axes.xaxis.label.get_window_extent())
+        assert whole.containsx(legend.x0) and whole.containsx(legend.x1)
+        assert whole.containsy(legend.y0)
+    assert figure.get_suptitle() == "group/a $x$ run \\u4f60"
 
 
 def test_a_coarse_figure_is_dashed_beside_the_refined_one(
