@@ -121,6 +121,13 @@ def command(*words: str) -> str:
     return quoted([interpreter(), *words])
 
 
+def script(name: str) -> str:
+    """What to type for a script of this program: its path, relative to the current folder where it
+    lies below it."""
+    path = Path(__file__).resolve().parents[1] / name
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
 def quoted(words: Sequence[str]) -> str:
     """Words as the shell takes them: POSIX's, on Windows cmd's."""
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)

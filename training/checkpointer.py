@@ -10,6 +10,7 @@ from common.files import rename_aside
 from training import checkpoint
 from training.data import Data
 from training.journal import Journal
+from training.next_steps import next_steps
 from training.run import Run, TrainingState
 from training.saving import Saver
 from training.start import Start
@@ -37,7 +38,9 @@ class Checkpointer:
         self._saver = Saver(run.device)
         self._first_step, self._to_replace = start.first_step, start.to_replace
         self._saved_step: int | None = None  # the newest one saved as a checkpoint of its own
-        self._best_is_ours = bool(start.best)
+        # One that is continued from elsewhere has its best weights there.
+        own = start.source is not None and run.checkpoints.has(start.source)
+        self._best_is_ours = bool(start.best) and own
 
     def __enter__(self) -> "Checkpointer":
         self._saver.__enter__()
@@ -70,7 +73,7 @@ class Checkpointer:
         folder.put_aside(replaced)
         if is_best and not self._best_is_ours:
             rename_aside(best)  # of a start that is not continued
-        self._best_is_ours = bool(state.best)
+        self._best_is_ours = self._best_is_ours or is_best
 
         def after_write() -> None:
             if path:
@@ -97,11 +100,21 @@ class Checkpointer:
     def finish(self) -> None:
         """Is called after the last step. Saves it where the run was asked to stop at a step that is
         not due, and returns when all is on disk, in every process. Raises what went wrong in a
-        write, and Stopped."""
+        write, and Stopped. Leaves the journal what it says at its end."""
         if self._run.stop.number:
             self._save_last()
         self._run.team.run_on_all(self._saver.wait)
         self._run.stop.check()
+        run, folder = self._run, self._run.checkpoints
+        if run.writes:
+            has_best = self._best_is_ours and folder.best.exists()
+            self._journal.last_lines = next_steps(
+                run.options,
+                run.log_folder,
+                folder.best if has_best else None,
+                folder.path_after(run.step, self._data.epoch_steps),
+                self._state.best,
+            )
 
     def _save_last(self) -> None:
         step = self._run.step

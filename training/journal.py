@@ -67,6 +67,7 @@ def open_journal(run: "Run", data: "Data", start: "Start") -> "Journal":
         prefix="" if run.team.is_main else f"process {run.team.rank}: ",
         device=run.device,
         log_folder=run.log_folder,
+        name=run.options.model_name,
     )
     run.enter(journal)
     if run.writes and run.options.log_to == "wandb":
@@ -90,7 +91,8 @@ class Journal:
     are of; none is ever removed. prefix: of all lines that are said; with one, the process is not
     the first of the run, and tells nothing but what it is asked to say. device: of the pictures.
     log_folder: log/NAME all the same, for the picture of a dry run. sinks: who else gets what
-    TensorBoard gets is appended to them.
+    TensorBoard gets is appended to them. name: of the run, for results.png. last_lines: what is
+    said behind all else when it is closed.
 
     Pictures are encoded, which takes seconds of a core, in a thread: one piece of work at a time,
     the next waits for it, and none is left out.
@@ -105,8 +107,10 @@ class Journal:
         prefix: str = "",
         device: torch.device = CPU,
         log_folder: Path = Path("log"),
+        name: str = "",
     ) -> None:
-        self.folder, self.log_folder = folder, log_folder
+        self.folder, self.log_folder, self._name = folder, log_folder, name
+        self.last_lines: list[str] = []
         self._device, self._beside = device, Beside("pictures", device)
         self.batch_size = batch_size
         self.last_step = last_step
@@ -226,7 +230,7 @@ class Journal:
     def _draw(self, folder: Path, images: dict[str, Tensor]) -> None:
         preview(folder / "preview.png", images)
         try:
-            draw_results(folder / "results.csv", folder / "results.png")
+            draw_results(folder / "results.csv", folder / "results.png", self._name)
         except Exception as error:  # of whatever kind: a picture is no reason to end a training
             self.say(f"results.png could not be drawn ({error})")
 
@@ -276,6 +280,8 @@ class Journal:
             shown = " and ".join(str(path) for path in drawn if path.exists())
             look = f"look at {shown}; " if shown else ""
             print(f"{look}curves: {tool('tensorboard', 'tensorboard.main')} --logdir log")
+        for line in self.last_lines:
+            tell(line)
 
     def _scalars(self, step: int, **groups: dict[str, float]) -> None:
         with self._log():

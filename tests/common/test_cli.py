@@ -12,6 +12,7 @@ import torch
 
 from common import cli
 from common.errors import OptionError
+from tests.support import ROOT
 from training import options, resolve
 from training.team import Team
 
@@ -238,3 +239,13 @@ def test_the_journal_names_no_picture_that_is_not_there(
     journal.close()
     line = capsys.readouterr().out.splitlines()[-1]
     assert "look at" not in line and line.startswith("curves: ")
+
+
+def test_a_script_is_found_from_where_one_types(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (here, ROOT.parent, ROOT):
+        monkeypatch.chdir(folder)
+        path = Path(cli.script("evaluate.py"))
+        assert path.samefile(ROOT / "evaluate.py") and path.is_absolute() == (folder == here)
+    assert cli.script("evaluate.py") == "evaluate.py"

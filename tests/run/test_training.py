@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import evaluate
+import predict
 from common import machine
 from model import MattingBase, decoder
 from model.download import WEIGHTS
@@ -22,7 +24,7 @@ from prediction.predictor import Matter
 from tests.support import PHOTOS, ROOT
 from tests.support.drawn import make_data
 from tests.support.published import published_file, published_state
-from tests.support.running import run, weights
+from tests.support.running import AUTO, for_both, run, weights
 from training import checkpoint
 from training.checkpoint_folder import CheckpointFolder
 from training.option_groups import LR_SCALES
@@ -191,6 +193,73 @@ def test_what_a_run_writes(data: Path, here: Path) -> None:
     assert Image.open("log/run/results.png").width > 1000
     # Four validation samples below each other, four pictures of 64 pixels side by side.
     assert Image.open("log/run/preview.png").size == (4 * 68 + 4, 4 * 68 + 4)
+
+
+def commands_told(told: str) -> dict[str, list[str]]:
+    """The words of each command that is printed at the end, by the script's name."""
+    lines = [shlex.split(line[line.index(": ") + 2 :]) for line in told.splitlines()[-2:]]
+    assert all(Path(words[1]).exists() for words in lines)
+    return {Path(words[1]).stem: words[2:] for words in lines}
+
+
+@for_both
+def test_the_end_says_what_to_type_next(
+    data: Path,
+    here: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    script: str,
+) -> None:
+    titles: list[str] = []
+    monkeypatch.setattr("training.journal.draw_results", lambda *given: titles.append(given[2]))
+
+    def ended(*more: object) -> str:
+        run(data, "--model-name", "my run", *more, script=script)
+        return capsys.readouterr().out
+
+    told, best = ended("--max-steps", 1), Path("checkpoint/my run/best.pth")
+    with Path("log/my run/results.csv").open() as file:
+        mad = float(list(csv.DictReader(file))[-1]["mad"])
+    assert f"{best} (step 1, validation MAD {mad:.2f} " in told.splitlines()[-3]
+    typed = commands_told(told)
+    assert {words[1] for words in typed.values()} == {str(best)}
+    assert evaluate.main([*typed["evaluate"], "--device", "cpu", "--size", "64"]) == 0
+    report = Path(typed["evaluate"][-1])
+    assert report.parent == Path("log/my run") and report.stat().st_size > 1000
+    for name in ("PHOTO.jpg", "EMPTY.jpg"):
+        Image.new("RGB", (64, 48)).save(name)
+    assert predict.main([*typed["predict"], "--device", "cpu"]) == 0
+    assert list(Path("mattes").rglob("PHOTO.*"))
+    again = commands_told(ended("--max-steps", 2, *AUTO))["evaluate"]
+    assert not Path(again[-1]).exists()  # it would be refused
+    assert set(titles) == {"my run"}
+
+
+def test_the_end_names_the_newest_weights_where_there_are_no_best_ones(
+    data: Path, here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(data, "--max-steps", 1)
+    Path("elsewhere").mkdir()
+    for path in Path("checkpoint/run").glob("epoch-0-iter-1.*"):
+        path.rename(Path("elsewhere") / path.name)
+    Path("checkpoint/run/best.pth").write_bytes(b"of another run")
+    capsys.readouterr()
+    monkeypatch.setattr("evaluation.metrics.mad", lambda pred, _true: torch.ones(len(pred)))
+    state = torch.load("elsewhere/epoch-0-iter-1.state.pth")
+    torch.save(state | {"best": {"step": 1, "mad": 0.5}}, "elsewhere/epoch-0-iter-1.state.pth")
+    run(data, "--max-steps", 2, "--model-last-checkpoint", "elsewhere/epoch-0-iter-1.pth")
+    told = capsys.readouterr().out
+    assert "best.pth" not in told
+    typed = commands_told(told)
+    assert {words[1] for words in typed.values()} == {"checkpoint/run/epoch-0.pth"}
+    assert Path("checkpoint/run/best.pth").read_bytes() == b"of another run"
+
+
+def test_a_dry_run_names_no_weights_at_its_end(
+    data: Path, here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run(data, "--dry-run")
+    assert "predict.py" not in capsys.readouterr().out
 
 
 def test_a_last_batch_of_one_is_filled_up(tmp_path: Path, here: Path) -> None:
