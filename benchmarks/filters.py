@@ -127,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(sys.argv[1:] if argv is None else argv)
     torch.set_num_threads(1)
     generator, device = torch.Generator().manual_seed(0), torch.device("cpu")
-    sizes = {"tiny": (2, 64, 96)} if options.quick else SIZES
+    sizes = {"tiny": (2, 256, 384)} if options.quick else SIZES
     rows, figures = [], []
     for name, variants_of in FILTERS.items():
         for what, (count, height, width) in sizes.items():

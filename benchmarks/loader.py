@@ -24,11 +24,10 @@ from torchvision.transforms import functional as vision
 
 from benchmarks.common import arguments, draw_data, in_turns, machine, said_of, spread, table, write
 from common.machine import LAYOUTS, keep_memory
-from dataset import augmentation
+from dataset import augmentation, sample_loader
 from dataset.augmentation import augment
 from dataset.folders import data_folders, open_split
 from dataset.sample import MattingDataset, collate
-from dataset.sample_loader import begin_worker
 from dataset.sampler import SampleKey
 
 SIZE = (512, 512)
@@ -241,23 +240,23 @@ class Published:
         ]
 
 
-def with_workers(dataset: MattingDataset, batches: int, cores: int) -> dict[str, float]:
+def with_workers(dataset: MattingDataset, count: int, cores: int) -> dict[str, float]:
     """Samples a second that arrive from 1, 2, 4, ... worker processes, up to twice the cores."""
     rates, workers = {}, 1
     while workers <= 2 * cores:
         keys = [
             SampleKey(epoch, i % len(dataset), 0, SIZE)
             for epoch in range(workers)
-            for i in range((batches + 2) * 8)
+            for i in range((count + 2) * 8)
         ]
         loader = DataLoader(
             dataset,
             batch_sampler=[keys[i : i + 8] for i in range(0, len(keys), 8)],
             num_workers=workers,
             collate_fn=collate,
-            worker_init_fn=begin_worker,
+            worker_init_fn=sample_loader.begin_worker,
         )
-        iterator = batches(loader)
+        iterator = sample_loader.batches(loader)
         for _ in range(2 * workers):  # until all of them are at work
             next(iterator)
         began, seen = time.perf_counter(), 0
