@@ -84,7 +84,7 @@ def test_the_same_data_elsewhere_are_the_same(
     os.remove(moved / "backgrounds/valid/1.jpg")  # which changes no training
     run(moved, *AUTO, "--max-steps", 2)
     told = capsys.readouterr().out
-    assert "note: the data to valid" in told and "--dataset-dir" not in told
+    assert "note: the data to valid" in told and "--dataset-dir was" not in told
     # One name that changes is another data set, though their number is the same.
     names = describe(*open_split(data_folders("", moved, print), "train"))
     for kind, ending in (("fgr", "jpg"), ("pha", "png")):
