@@ -16,11 +16,10 @@ gets train and valid, each clip in one of them. If it is stopped, the same comma
 """
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
-from common.cli import MAX_PIXELS, MAX_WORKERS, Formatter, Parser, integer, said
+from common.cli import MAX_PIXELS, MAX_WORKERS, Formatter, Parser, fraction, integer, said
 from common.script import run_script
 from common.signals import StopRequest
 from common.text import printable
@@ -128,7 +127,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "--valid-clips", nargs="+", metavar="NAME", help="clips to validate on, as a whole"
     )
     split.add_argument(
-        "--valid-share", type=_share, metavar="SHARE",
+        "--valid-share", type=fraction, metavar="SHARE",
         help="of the clips, evenly spaced by name, to validate on: from 0, none, to 1, all "
         "(default: 0.1)",
     )
@@ -153,17 +152,6 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         elif not options.from_clips:
             parser.error(f"--{name.replace('_', '-')} is of --from-clips, which is not given")
     return options
-
-
-def _share(text: str) -> float:
-    """An argparse type: a number from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{said(text)} is not between 0 and 1")
-    return value
 
 
 if __name__ == "__main__":

@@ -11,3 +11,6 @@ REFINED_TYPES = (*TYPES, "ref")  # by a network with a refiner
 REFINE_MODES = ("sampling", "thresholding", "full")
 KERNEL_SIZES = (3, 1)  # of the refiner
 SPLITS = ("train", "valid")  # of a data set
+
+# What each refine mode makes use of beside the coarse size: a setting of MattingRefine by its name.
+OF_MODES = {"sampling": "refine_sample_pixels", "thresholding": "refine_threshold"}

@@ -209,7 +209,7 @@ def part(text: str) -> float:
     return value
 
 
-def expected_error(text: str) -> float:
+def fraction(text: str) -> float:
     """An argparse type: a number from 0 to 1."""
     try:
         value = float(text)

@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from common.choices import BACKBONES, KERNEL_SIZES, REFINE_MODES
-from common.cli import expected_error, integer, part
+from common.choices import BACKBONES, KERNEL_SIZES, OF_MODES, REFINE_MODES
+from common.cli import fraction, integer, part
 
 if TYPE_CHECKING:
     from model import MattingRefine
@@ -19,8 +19,6 @@ SCALES = (1 / 2, 1 / 4, 1 / 8)
 TRAINED_SIDE = 384
 SAMPLE_PIXELS, OF_PIXELS = 80_000, 1920 * 1080  # of HD; the authors take 320,000 of 4K
 SIZE = 512  # of a square with the pixels that MattingBase sees where it is alone
-# What each mode makes use of beside the scale.
-OF_MODES = {"sampling": "refine_sample_pixels", "thresholding": "refine_threshold"}
 MODEL_TYPES = ("mattingbase", "mattingrefine")
 
 
@@ -132,7 +130,7 @@ def add_options(
     add(
         "--refine-threshold", "--model-refine-threshold",
         f"0..1 (default: {defaults['threshold']})",
-        type=expected_error, metavar="X",
+        type=fraction, metavar="X",
     )
     refining.add_argument(
         "--model-type", choices=MODEL_TYPES,

@@ -12,8 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
+from common import choices
 from common.choices import KERNEL_SIZES, REFINE_MODES
-from common.cli import Formatter, Parser, command, expected_error, integer, part, said
+from common.cli import Formatter, Parser, command, fraction, integer, part, said
 from training import option_groups
 from training.launchers import another_launcher
 from training.option_groups import LR_SCALES, Stage, check_crop_size, check_dataset_name
@@ -48,7 +49,7 @@ REFINE = Stage(
     checkpoint_interval=2000,
 )
 # What each refine mode makes use of, and its default.
-OF_MODES = {"sampling": "model_refine_sample_pixels", "thresholding": "model_refine_threshold"}
+OF_MODES = {mode: f"model_{name}" for mode, name in choices.OF_MODES.items()}
 REFINER_DEFAULTS = {"model_refine_sample_pixels": 80_000, "model_refine_threshold": 0.7}
 MIN_COARSE = 16  # pixels a side that the encoder needs, which sees 1/16 of them
 MAX_SAMPLE_PIXELS = 10**9
@@ -196,12 +197,12 @@ def add_refiner(parser: argparse.ArgumentParser) -> None:
         help="of each picture, in patches of 16; what sampling refines at most",
     )
     refiner.add_argument(
-        "--model-refine-threshold", type=expected_error, metavar="ERROR",
+        "--model-refine-threshold", type=fraction, metavar="ERROR",
         default=REFINER_DEFAULTS["model_refine_threshold"],
         help="the expected error above which thresholding refines",
     )
     refiner.add_argument(
-        "--model-refine-thresholding", type=expected_error, default=argparse.SUPPRESS,
+        "--model-refine-thresholding", type=fraction, default=argparse.SUPPRESS,
         metavar="ERROR", dest="model_refine_threshold", help="the same, by its published name",
     )
     refiner.add_argument(
